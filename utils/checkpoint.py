@@ -1,0 +1,44 @@
+"""Checkpoints: written atomically, read without executing anything from the file."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+
+FORMAT = "yolov4-tiny-attention"
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` so that `path` is at any moment either the old file or the new one, whole."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the processor.
+
+    Raises:
+        UserError: missing, damaged, or not a checkpoint of this project.
+    """
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this project; use it as pretrained weights: weights={path}")
+    return content
+
+
+def read_torch_file(path: Path) -> Any:
+    """`torch.load` restricted to tensors and plain values, errors in one line."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as PyTorch weights: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,65 @@
+"""Where and in which precision to compute."""
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+from utils.errors import UserError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else Apple's MPS, else the processor.
+
+    Raises:
+        UserError: the named device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: not available on this machine; use device=auto")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware computes in it, else fp32 (an emulated bf16 is slower than fp32).
+
+    Returns:
+        "fp32", "bf16" or "fp16".
+
+    Raises:
+        UserError: fp16 on a processor, whose gradients would vanish.
+    """
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("precision=fp16: needs a GPU; use precision=auto on a processor")
+    return name
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context in which a network's forward pass runs."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()  # not Linux: no portable way to ask, so fp32
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return set(found.group(1).split()) if found else set()
