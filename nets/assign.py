@@ -1,0 +1,89 @@
+"""Which predictions learn which object: target assignment, vectorised over pictures, objects, anchors and cells."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nets.decode import STRIDES, BoxCoder
+from utils.schema import Loss
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Predictions that may learn an object.
+
+    Attributes:
+        index: int64 `(B, M, K)`, position among the N predictions (order of `BoxCoder.cells`).
+        valid: bool `(B, M, K)`, whether the candidate counts.
+    """
+
+    index: Tensor
+    valid: Tensor
+
+
+def candidates(
+    boxes: Tensor, present: Tensor, shapes: list[tuple[int, int]], coder: BoxCoder, loss: Loss
+) -> Candidates:
+    """Anchors by shape, cells by position.
+
+    Shape rules (`loss.assign`): best: the one anchor of highest shape IoU (YOLOv3, the reference); iou: also every
+    anchor above `anchor_iou` (Darknet's `iou_thresh`); ratio and aligned: every anchor whose sides are within a factor
+    `anchor_ratio` (Ultralytics' YOLOv5), and always the best one, so that no object is lost to anchors that do not fit.
+    Cells: the one that holds the centre; with ratio and aligned also the nearest neighbour in x and in y, if the
+    decoding can reach across (`scale_x_y` of 2).
+
+    Args:
+        boxes: `(B, M, 4)` xyxy, input pixels. present: bool `(B, M)`. shapes: (height, width) of each map.
+    """
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    matched = _match_shapes(boxes[..., 2:] - boxes[..., :2], coder.anchors, loss)
+    neighbours = loss.assign in ("ratio", "aligned") and coder.scale_x_y >= 2
+    indices, valids, start = [], [], 0
+    for (height, width), stride, mask in zip(shapes, STRIDES, coder.masks, strict=True):
+        cell, inside = _cells_of(centre / stride, height, width, neighbours)
+        position = cell[..., 1] * width + cell[..., 0]  # (B, M, O)
+        first = start + height * width * torch.arange(len(mask), device=boxes.device)
+        indices.append((first[:, None] + position[:, :, None]).flatten(2))
+        valids.append((matched[:, :, list(mask), None] & inside[:, :, None]).flatten(2))
+        start += len(mask) * height * width
+    return Candidates(torch.cat(indices, 2), torch.cat(valids, 2) & present[..., None])
+
+
+def keep_aligned(found: Candidates, alignment: Tensor, top_k: int) -> Candidates:
+    """Of each object keep the `top_k` best aligned candidates (Feng et al., TOOD, ICCV 2021, arXiv 2108.07755).
+
+    Args:
+        alignment: `(B, M, K)`, class score and IoU combined, higher is better.
+    """
+    ranked = alignment.masked_fill(~found.valid, -1.0)
+    best = ranked.topk(min(top_k, ranked.shape[2]), dim=2).indices
+    chosen = torch.zeros_like(found.valid).scatter_(2, best, True)
+    return Candidates(found.index, found.valid & chosen)
+
+
+def _match_shapes(sizes: Tensor, anchors: Tensor, loss: Loss) -> Tensor:
+    """Object sizes `(B, M, 2)` against anchors `(A, 2)` -> bool `(B, M, A)`."""
+    sizes = sizes[..., None, :].clamp(min=1e-3)
+    overlap = torch.minimum(sizes, anchors).prod(-1)
+    iou = overlap / (sizes.prod(-1) + anchors.prod(-1) - overlap)
+    best = iou == iou.amax(-1, keepdim=True)
+    if loss.assign == "best":
+        return best
+    if loss.assign == "iou":
+        return best | (iou > loss.anchor_iou)
+    ratio = torch.maximum(sizes / anchors, anchors / sizes).amax(-1)
+    return best | (ratio < loss.anchor_ratio)
+
+
+def _cells_of(centre: Tensor, height: int, width: int, neighbours: bool) -> tuple[Tensor, Tensor]:
+    """Centres `(B, M, 2)` in cells -> cells x, y `(B, M, O, 2)` and whether they are on the map `(B, M, O)`."""
+    limit = torch.tensor([width - 1, height - 1], device=centre.device)
+    own = centre.floor().long().clamp(min=torch.zeros_like(limit), max=limit)
+    if not neighbours:
+        return own[:, :, None], torch.ones_like(own[:, :, :1], dtype=torch.bool)
+    step = torch.where(centre - own < 0.5, -1, 1)
+    axes = torch.eye(2, dtype=torch.long, device=centre.device)
+    cell = torch.stack([own, own + step * axes[0], own + step * axes[1]], 2)
+    inside = ((cell >= 0) & (cell <= limit)).all(-1)
+    return cell.clamp(min=torch.zeros_like(limit), max=limit), inside

@@ -1,0 +1,83 @@
+"""From a file or a run's folder to a detector that is ready to use."""
+
+from pathlib import Path
+from typing import Any
+
+from nets.predictor import Detector
+from nets.weights import load_weights, read_state
+from nets.yolo import DARKNET_ANCHORS, DARKNET_MASKS, build_model
+from utils import checkpoint
+from utils.config import CONFIG_DIR, make_config, with_overrides
+from utils.errors import UserError
+
+BEST = "best.pt"
+# What the reference implementation's blocks look like in a state dictionary -> phi
+REFERENCE_PHI = (
+    ("attention.feat1.channelattention.fc1.weight", "cbam"),
+    ("attention.feat1.fc.0.weight", "se"),
+    ("attention.feat1.conv_1x1.weight", "ca"),
+    ("attention.feat1.conv.weight", "eca"),
+)
+CLASS_LISTS = {80: "coco_classes.txt", 20: "voc_classes.txt"}
+
+
+def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
+    """Load a detector.
+
+    Args:
+        path: a checkpoint of this project, a run's folder (its `best.pt`), a Darknet `.weights` file, or a `.pth` of
+            the reference implementation.
+        overrides: changes of the file's configuration, e.g. `"eval.nms_iou=0.5"`.
+        values: the same for top-level keys, e.g. `device="cpu"`, `precision="fp32"`, `input_size=608`; None
+            leaves the file's own.
+
+    Returns:
+        A `Detector`: call it with a picture or a list of pictures.
+
+    Raises:
+        UserError: nothing there, or not readable as weights.
+    """
+    path = Path(path)
+    changes = [*overrides, *(f"{key}={value}" for key, value in values.items() if value is not None)]
+    if path.is_dir():
+        path = path / BEST
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    if path.suffix == ".pt":
+        return _load_ours(path, changes)
+    return _load_foreign(path, changes)
+
+
+def _load_ours(path: Path, changes: list[str]) -> Detector:
+    saved = checkpoint.load(path)
+    config = with_overrides(make_config(saved["config"], str(path)), changes)
+    network = build_model(config, len(saved["names"]), saved["anchors"])
+    network.load_state_dict(saved["model"])
+    return Detector(network, config, saved["names"])
+
+
+def _load_foreign(path: Path, changes: list[str]) -> Detector:
+    """Weights without a configuration: everything is read off the tensors, or is what their programs assume."""
+    state = read_state(path)
+    if "predict32.bias" not in state:
+        raise UserError(f"{path}: holds no detection heads (backbone only); use it for training: weights={path}")
+    classes = len(state["predict32.bias"]) // 3 - 5
+    stretch = 1.05 if path.suffix == ".weights" else 1.0  # the reference does not stretch the centre
+    model = {
+        "anchors": [list(anchor) for anchor in DARKNET_ANCHORS],
+        "anchor_masks": DARKNET_MASKS,
+        "new_coords": False,
+        "scale_x_y": stretch,
+    }
+    phi = next((phi for name, phi in REFERENCE_PHI if name in state), "none")
+    config = with_overrides(make_config({"name": path.stem, "phi": phi, "model": model}, str(path)), changes)
+    network = build_model(config, classes)
+    load_weights(network, path)
+    return Detector(network, config, class_names(classes))
+
+
+def class_names(count: int) -> list[str]:
+    """COCO's names for 80 classes, VOC's for 20, else numbers: what weights without a class list are taken for."""
+    if count in CLASS_LISTS:
+        return (CONFIG_DIR.parent / "model_data" / CLASS_LISTS[count]).read_text(encoding="utf-8").split("\n")[:count]
+    return [f"class {index}" for index in range(count)]

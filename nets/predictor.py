@@ -1,0 +1,120 @@
+"""Pictures in, typed detections out: the one path from pixels to boxes that evaluation and prediction share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nets.decode import select
+from nets.detections import Detections
+from nets.yolo import YOLOv4Tiny
+from utils.devices import autocast, pick_device, pick_precision
+from utils.errors import UserError
+from utils.images import Letterbox, read_image
+from utils.schema import Config, Eval, Predict
+
+Picture = str | Path | np.ndarray | Tensor
+
+
+class Detector:
+    """A network with all that is needed to use it.
+
+    Args:
+        network: on any device; it is moved to `config.device` and put in evaluation mode.
+        config: `input_size`, `device`, `precision` and `predict` are read.
+        names: the class list.
+
+    Attributes:
+        network, config, names, input_size (height, width), device, precision.
+    """
+
+    def __init__(self, network: YOLOv4Tiny, config: Config, names: Sequence[str]) -> None:
+        self.config = config
+        self.names = tuple(names)
+        self.input_size = config.input_size
+        self.device = pick_device(config.device)
+        self.precision = pick_precision(config.precision, self.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is also a sequence of str
+        self, images: Picture, limits: Eval | Predict | None = None
+    ) -> Detections: ...
+
+    @overload
+    def __call__(self, images: Sequence[Picture], limits: Eval | Predict | None = None) -> list[Detections]: ...
+
+    def __call__(
+        self, images: Picture | Sequence[Picture], limits: Eval | Predict | None = None
+    ) -> Detections | list[Detections]:
+        """Detect objects.
+
+        Args:
+            images: a picture or a list of pictures: a path, an RGB uint8 array `(h, w, 3)`, or a tensor `(3, h, w)`,
+                uint8 0..255 or float 0..1. Any size: pictures are letterboxed.
+            limits: score, NMS and count limits; none: `config.predict`.
+
+        Returns:
+            `Detections` for one picture, a list for a list.
+        """
+        single = isinstance(images, (str, Path, np.ndarray, Tensor))
+        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        arrays = [_to_array(picture) for picture in pictures]
+        titles = [str(picture) if isinstance(picture, (str, Path)) else None for picture in pictures]
+        boxings = [Letterbox((array.shape[0], array.shape[1]), self.input_size) for array in arrays]
+        canvases = [boxing.apply(array) for boxing, array in zip(boxings, arrays, strict=True)]
+        found = self.detect(torch.from_numpy(np.stack(canvases)), boxings, limits, titles) if arrays else []
+        return found[0] if single else found
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        canvases: Tensor,
+        letterboxes: Sequence[Letterbox],
+        limits: Eval | Predict | None = None,
+        titles: Sequence[str | None] | None = None,
+    ) -> list[Detections]:
+        """Detect on letterboxed pictures: uint8 `(B, h, w, 3)` of size `input_size`, and how each was letterboxed."""
+        limits = limits or self.config.predict
+        boxes, scores = self.network.coder(self.raw_maps(canvases))
+        found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections)
+        titles = titles or [None] * len(letterboxes)
+        return [
+            self._result(*one, boxing, title) for one, boxing, title in zip(found, letterboxes, titles, strict=True)
+        ]
+
+    def raw_maps(self, canvases: Tensor) -> list[Tensor]:
+        """The network alone: uint8 `(B, h, w, 3)` -> raw maps."""
+        images = canvases.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        with autocast(self.precision, self.device):
+            return self.network(images)
+
+    def _result(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, boxing: Letterbox, title: str | None
+    ) -> Detections:
+        height, width = boxing.source
+        return Detections(
+            boxes=boxing.boxes_to_source(boxes.cpu().numpy()),
+            scores=scores.cpu().numpy(),
+            labels=labels.cpu().numpy(),
+            names=self.names,
+            width=width,
+            height=height,
+            image=title,
+        )
+
+
+def _to_array(picture: Picture) -> np.ndarray:
+    if isinstance(picture, (str, Path)):
+        return read_image(picture)
+    if isinstance(picture, Tensor):
+        if picture.ndim != 3 or picture.shape[0] != 3:
+            raise UserError(f"expected a tensor (3, height, width), got {tuple(picture.shape)}")
+        scaled = (picture * 255).round().clamp(0, 255) if picture.is_floating_point() else picture
+        return scaled.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise UserError(f"expected an RGB uint8 array (height, width, 3), got {picture.dtype} {picture.shape}")
+    return picture
