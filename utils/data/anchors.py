@@ -1,0 +1,105 @@
+"""Anchors fitted to the training boxes: k-means with 1 - IoU of the shapes as distance.
+
+Redmon, Farhadi: "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv 1612.08242, section 2 (dimension clusters).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.data.record import Record
+from utils.images import Letterbox
+
+DARKNET = np.array([(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)], np.float64)  # at 416 x 416
+RESTARTS = 8
+STEPS = 100  # k-means settles well before
+SAMPLE = 20_000  # boxes that the clusters are looked for in; more change the anchors by less than a pixel
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well anchors fit boxes.
+
+    Attributes:
+        mean_iou: mean over the boxes of the best shape IoU with an anchor, 0..1.
+        recall: share of the boxes with an anchor whose sides differ from theirs by less than a factor of 4.
+        boxes: number of boxes.
+    """
+
+    mean_iou: float
+    recall: float
+    boxes: int
+
+
+def fit_anchors(
+    records: Sequence[Record], size: tuple[int, int], count: int = 6, seed: int = 0
+) -> tuple[np.ndarray, AnchorFit]:
+    """Cluster the shapes of the training boxes as they are in the letterboxed input.
+
+    Crowd regions do not count. The best of several starts is kept; the same arguments give the same anchors. With
+    fewer distinct shapes than `count` the places left are filled with Darknet's YOLOv4-tiny anchors, scaled from 416
+    to `size`.
+
+    Args:
+        size: (height, width) of the input, pixels.
+
+    Returns:
+        float32 `(count, 2)`, width and height in input pixels, by area; and how well they fit.
+    """
+    shapes = box_shapes(records, size)
+    default = DARKNET * (size[1] / 416, size[0] / 416)
+    distinct = np.unique(np.round(shapes, 2), axis=0)
+    if len(distinct) <= count:
+        spare = default[np.linspace(0, len(default) - 1, count - len(distinct)).round().astype(int)]
+        anchors = np.concatenate([distinct, spare])
+    else:
+        rng = np.random.default_rng(seed & 0xFFFFFFFF)
+        sample = shapes if len(shapes) <= SAMPLE else shapes[rng.choice(len(shapes), SAMPLE, replace=False)]
+        runs = [_cluster(sample, count, rng) for _ in range(RESTARTS)]
+        anchors = max(runs, key=lambda found: shape_iou(sample, found).max(1).mean())
+    anchors = anchors[np.argsort(anchors.prod(1), kind="stable")].astype(np.float32)
+    return anchors, measure(shapes, anchors)
+
+
+def box_shapes(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
+    """Width and height of every box that is no crowd region, in input pixels: float64 `(n, 2)`."""
+    found = [np.zeros((0, 2))]
+    for record in records:
+        boxes = Letterbox((record.height, record.width), size).boxes_to_input(record.boxes)[~record.crowd]
+        found.append(boxes[:, 2:] - boxes[:, :2])
+    shapes = np.concatenate(found).astype(np.float64)
+    return shapes[(shapes > 0).all(1)]
+
+
+def shape_iou(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """IoU of shapes `(n, 2)` and anchors `(k, 2)` laid on one corner: `(n, k)`."""
+    overlap = np.minimum(shapes[:, None], anchors).prod(2)
+    return overlap / (shapes.prod(1)[:, None] + anchors.prod(1) - overlap)
+
+
+def measure(shapes: np.ndarray, anchors: np.ndarray) -> AnchorFit:
+    """How well `anchors` `(k, 2)` fit box shapes `(n, 2)`; zeros where there is no box."""
+    if not len(shapes):
+        return AnchorFit(0.0, 0.0, 0)
+    ratios = np.maximum(shapes[:, None] / anchors, anchors / shapes[:, None]).max(2).min(1)
+    return AnchorFit(float(shape_iou(shapes, anchors).max(1).mean()), float((ratios < 4).mean()), len(shapes))
+
+
+def _cluster(shapes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """One run of k-means: far-apart starts (k-means++), then medians of the members, until nothing moves."""
+    anchors = shapes[rng.integers(len(shapes))][None]
+    for _ in range(count - 1):
+        far = np.maximum(1 - shape_iou(shapes, anchors).max(1), 0) ** 2
+        chance = far / far.sum() if far.sum() > 0 else None
+        anchors = np.concatenate([anchors, shapes[rng.choice(len(shapes), p=chance)][None]])
+    for _ in range(STEPS):
+        owner = shape_iou(shapes, anchors).argmax(1)
+        members = [shapes[owner == index] for index in range(count)]
+        moved = np.array(
+            [np.median(group, 0) if len(group) else anchor for group, anchor in zip(members, anchors, strict=True)]
+        )
+        if np.array_equal(moved, anchors):
+            break
+        anchors = moved
+    return anchors

@@ -1,0 +1,102 @@
+"""Finding the files of a data set: pictures by name whatever the case of their suffix, lists, class lists."""
+
+from pathlib import Path
+
+from utils.errors import UserError, nearest
+from utils.images import IMAGE_SUFFIXES
+
+
+class FileFinder:
+    """Looks names up in folders that are listed only once (a `stat` a picture is slow on network drives).
+
+    Args:
+        suffixes: lower-case suffixes that count, with the dot.
+    """
+
+    def __init__(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> None:
+        self.suffixes = suffixes
+        self._folders: dict[Path, dict[tuple[str, str], str]] = {}
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        """The file `name` of `folder`: exactly, else in another case, else with another suffix; `None` if absent.
+
+        `name` may hold subfolders and may lack its suffix.
+        """
+        path = folder / name
+        listing = self._listing(path.parent)
+        stem = path.stem if path.suffix.lower() in self.suffixes else path.name
+        choices = (path.name, path.name.lower(), stem, stem.lower())
+        keys = zip(("name", "lower name", "stem", "lower stem"), choices, strict=True)
+        found = next((listing[key] for key in keys if key in listing), None)
+        return path.parent / found if found else None
+
+    def all(self, folder: Path) -> list[Path]:
+        """Every file of `folder`, sorted by name."""
+        return [folder / name for kind, name in self._listing(folder) if kind == "name"]
+
+    def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
+        """(kind of key, key) -> file name; of two files with one key, the first by name."""
+        if folder not in self._folders:
+            table: dict[tuple[str, str], str] = {}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if path.suffix.lower() in self.suffixes:
+                    name, stem = path.name, path.stem
+                    keys = (("name", name), ("lower name", name.lower()), ("stem", stem), ("lower stem", stem.lower()))
+                    for key in keys:
+                        table.setdefault(key, name)
+            self._folders[folder] = table
+        return self._folders[folder]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a UTF-8 text file, stripped.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def given_names(classes: list[str] | str | None) -> tuple[str, ...] | None:
+    """The class list of `data.classes`: a list, or a text file as given or below `model_data`; `None` if not given.
+
+    Raises:
+        UserError: the file is missing, the list is empty or names a class twice.
+    """
+    if classes is None:
+        return None
+    where = "data.classes"
+    if isinstance(classes, str):
+        path = next((path for path in (Path(classes), Path("model_data") / classes) if path.is_file()), None)
+        if path is None:
+            known = sorted(file.name for file in Path("model_data").glob("*.txt"))
+            raise UserError(f"data.classes: no file {classes}, here or in model_data{nearest(classes, known)}")
+        where, classes = f"data.classes: {path}", read_lines(path)
+    return checked_names(classes, where)
+
+
+def checked_names(names: list[str], where: str) -> tuple[str, ...]:
+    """`names` as a tuple.
+
+    Raises:
+        UserError: it is empty or names a class twice.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not names:
+        raise UserError(f"{where}: " + ("class list is empty" if twice is None else f"class '{twice}' is there twice"))
+    return tuple(names)
+
+
+def label_of(name: str, names: tuple[str, ...], where: str | Path) -> int:
+    """Index of class `name`.
+
+    Raises:
+        UserError: it is not in the list.
+    """
+    if name not in names:
+        raise UserError(f"{where}: class '{name}' is not in the class list{nearest(name, names)}")
+    return names.index(name)
