@@ -102,9 +102,9 @@ class Loss(Section):
     anchor_ratio: Annotated[float, Field(gt=1)] = Field(4.0, description="ratio, aligned: largest side ratio")
     anchor_iou: Probability = Field(0.2, description="iou: Darknet's iou_thresh of anchor and object shapes")
     top_k: Count = Field(10, description="aligned: anchors kept for an object")
-    box: NonNegative = Field(2.0, description="weight of the CIoU loss")
-    objectness: NonNegative = Field(0.4, description="weight of the objectness loss")
-    cls: NonNegative = Field(0.4, description="weight of the class loss")
+    box: NonNegative = Field(4.0, description="weight of the CIoU loss")
+    objectness: NonNegative = Field(1.5, description="weight of the objectness loss")
+    cls: NonNegative = Field(1.2, description="weight of the class loss")
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="class targets y(1-e) + e/classes")
 
 
