@@ -1,0 +1,37 @@
+"""Measure a trained detector: COCO AP, VOC AP, class by class.
+
+examples:
+  python eval.py                                              newest run, its validation split
+  python eval.py --weights runs/neu_det --split test --json numbers.json
+  python eval.py --weights runs/neu_det --pictures out eval.nms_iou=0.5
+  python eval.py --weights yolov4-tiny.weights --config coco.yaml data.root=/data/coco
+"""
+
+import argparse
+
+from utils.errors import run_command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--weights", metavar="FILE|RUN", help="weights file or run folder; default: the newest run's best.pt"
+    )
+    parser.add_argument("--split", default="val", help="train, val or a split as the data set names it; default: val")
+    parser.add_argument("--config", metavar="NAME|PATH", help="take the data of this experiment instead of the run's")
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
+    parser.add_argument("--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. eval.nms_iou=0.5 device=cpu")
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    args = parse()
+    from utils.engine.evaluating import evaluate_weights  # here, where `run_command` tells of a missing library
+
+    evaluation = evaluate_weights(args.weights, args.split, args.overrides, args.config, args.json, args.pictures)
+    print(evaluation.metrics.table())
+
+
+if __name__ == "__main__":
+    run_command(main)

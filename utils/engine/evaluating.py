@@ -1,0 +1,45 @@
+"""The logic of `eval.py`: weights and a split in, an evaluation and its report out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nets.loading import load_model
+from utils.config import load_config
+from utils.engine.evaluator import Evaluation, evaluate_detector
+from utils.engine.report import evaluation_json, write_json, write_pictures
+from utils.engine.runs import describe, find_weights
+from utils.engine.training import load_pictures
+
+
+def evaluate_weights(
+    weights: str | None,
+    split: str = "val",
+    overrides: Sequence[str] = (),
+    config: str | None = None,
+    json_path: str | None = None,
+    pictures_dir: str | None = None,
+) -> Evaluation:
+    """Evaluate.
+
+    Args:
+        weights: file or run; none: the newest run's `best.pt`.
+        split: `train`, `val`, or a split as the data set names it.
+        overrides: `KEY=VALUE` changes of the weights' own configuration.
+        config: an experiment whose `data` replaces the one that the weights were trained on.
+        json_path: where to write the numbers. pictures_dir: where to draw curves, confusion matrix and predictions.
+
+    Raises:
+        UserError: weights, split or data missing, or classes in the data that the network does not know.
+    """
+    path = find_weights(weights)
+    detector = load_model(path, *overrides)
+    if config:
+        detector.config = detector.config.model_copy(update={"data": load_config(config, overrides).data})
+    print(f"{path}: {describe(detector)}")
+    _, pictures = load_pictures(detector.config, split, detector.names)
+    evaluation = evaluate_detector(detector, pictures)
+    if json_path:
+        write_json(Path(json_path), evaluation_json(evaluation, detector))
+    if pictures_dir:
+        write_pictures(Path(pictures_dir), evaluation, pictures)
+    return evaluation

@@ -1,0 +1,42 @@
+"""Evaluation of a detector on a split: one path for training, `eval.py` and exported models."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from tqdm import tqdm
+
+from nets.detections import Detections
+from nets.predictor import Detector
+from utils.data.dataset import PictureSet
+from utils.metrics import Metrics, evaluate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`metrics`, the `detections` of each picture in the order of the data set, and `seconds` of wall-clock time."""
+
+    metrics: Metrics
+    detections: list[Detections]
+    seconds: float
+
+
+def run_detector(detector: Detector, pictures: PictureSet, progress: bool = True) -> list[Detections]:
+    """Detections of every picture with the limits of `config.eval`, in pixels of the original pictures."""
+    limits = detector.config.eval
+    found: list[Detections] = []
+    starts = range(0, len(pictures), limits.batch_size)
+    for start in tqdm(starts, "evaluating", unit="batch", leave=False, disable=None if progress else True):
+        indices = list(range(start, min(start + limits.batch_size, len(pictures))))
+        canvases = torch.from_numpy(pictures.canvases(indices))
+        titles = [str(pictures.records[index].path) for index in indices]
+        found += detector.detect(canvases, [pictures.letterboxes[index] for index in indices], limits, titles)
+    return found
+
+
+def evaluate_detector(detector: Detector, pictures: PictureSet, progress: bool = True) -> Evaluation:
+    """Detect and measure."""
+    start = perf_counter()
+    found = run_detector(detector, pictures, progress)
+    metrics = evaluate(pictures.records, found, detector.names)
+    return Evaluation(metrics, found, perf_counter() - start)

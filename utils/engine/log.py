@@ -1,0 +1,49 @@
+"""What a training leaves behind while it runs: results.csv, curves, TensorBoard."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.plots import training_curves
+
+COLUMNS = ("epoch", "lr", "loss", "box", "objectness", "cls", "map50", "map50_95", "voc_ap50", "seconds")
+
+
+class RunLog:
+    """Keeps `results.csv` and `curves.png` of a run equal to its history, also after a resume.
+
+    Args:
+        run: the folder. tensorboard: also write event files, for `tensorboard --logdir runs`.
+
+    Raises:
+        UserError: TensorBoard asked for and not installed.
+    """
+
+    def __init__(self, run: Path, tensorboard: bool) -> None:
+        self.run = run
+        self.writer = _summary_writer(run) if tensorboard else None
+
+    def write(self, history: Sequence[Mapping[str, float]]) -> None:
+        """`history`: a row for each finished epoch; columns in `COLUMNS`, metrics only where measured."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(history)
+        part = self.run / "results.csv.part"
+        part.write_text(text.getvalue(), encoding="utf-8")
+        part.replace(self.run / "results.csv")
+        training_curves([dict(row) for row in history], self.run / "curves.png")
+        if self.writer is not None:
+            for key, value in history[-1].items():
+                self.writer.add_scalar(key, value, int(history[-1]["epoch"]))
+            self.writer.flush()
+
+
+def _summary_writer(run: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("train.tensorboard=true: TensorBoard is missing: pip install tensorboard") from None
+    return SummaryWriter(str(run / "tensorboard"))

@@ -1,0 +1,69 @@
+"""The numbers and pictures of an evaluation: metrics.json, curves, confusion matrix, predictions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nets.cost import measure_cost
+from nets.predictor import Detector
+from utils.data.augment import Batch
+from utils.data.dataset import PictureSet
+from utils.engine.evaluator import Evaluation
+from utils.engine.runs import read_record
+from utils.errors import UserError
+from utils.plots import confusion, pr_curves
+from utils.visualize import draw, draw_truth, mosaic_grid, write_image
+
+SHOWN = 8  # validation pictures drawn
+
+
+def evaluation_json(evaluation: Evaluation, detector: Detector) -> dict[str, Any]:
+    """What `eval.py --json` and `metrics.json` hold; fractions 0..1, `seconds` for the whole evaluation."""
+    cost = measure_cost(detector.network, detector.input_size)
+    return {
+        **evaluation.metrics.to_json(),
+        "seconds": round(evaluation.seconds, 3),
+        "params": cost.params,
+        "gflops": round(cost.gflops, 4),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, one line an entry.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror}") from None
+
+
+def write_pictures(run: Path, evaluation: Evaluation, pictures: PictureSet) -> None:
+    """Precision-recall curves, confusion matrix, and validation pictures with truth beside prediction."""
+    pr_curves(evaluation.metrics, run / "pr.png")
+    confusion(evaluation.metrics, run / "confusion.png")
+    write_image(run / "predictions.png", predictions_picture(evaluation, pictures))
+
+
+def predictions_picture(evaluation: Evaluation, pictures: PictureSet, score: float = 0.25):
+    """Pictures spread over the data set, two columns each: ground truth (dashed) and detections of `score` or more."""
+    step = max(1, len(pictures) // SHOWN)
+    shown = []
+    for index in range(0, len(pictures), step)[:SHOWN]:
+        record, found = pictures.records[index], evaluation.detections[index]
+        image = read_record(record)
+        shown += [draw_truth(image, record.boxes, record.labels, found.names), draw(image, found.above(score))]
+    return mosaic_grid(shown, columns=4)
+
+
+def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
+    """A training batch as the network sees it: augmented pictures with their objects."""
+    images = (batch.images.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+    shown = []
+    for image, boxes, labels in zip(images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy()):
+        there = labels >= 0
+        shown.append(draw_truth(image, boxes[there], labels[there], names))
+    write_image(path, mosaic_grid(shown))

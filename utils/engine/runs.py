@@ -1,0 +1,95 @@
+"""Run folders: made, found, read."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nets.predictor import Detector
+from utils.config import dump_config
+from utils.data.record import Record
+from utils.data.source import load_split
+from utils.errors import UserError, nearest
+from utils.images import read_image
+from utils.schema import Config
+
+BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
+
+
+def create_run(config: Config) -> Path:
+    """Make the folder `<output>/<name>`, or `<name>-2`, `-3`, ... if there is one, and put `config.yaml` in it."""
+    base = Path(config.output)
+    number = 1
+    while True:
+        run = base / (config.name if number == 1 else f"{config.name}-{number}")
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        except OSError as error:
+            raise UserError(f"output={config.output}: cannot make {run}: {error.strerror}") from None
+        (run / CONFIG).write_text(dump_config(config), encoding="utf-8")
+        return run
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of a run that can be resumed: `run` as given, or below `runs/`; its `last.pt` also names it."""
+    for candidate in (Path(run), Path("runs") / run):
+        folder = candidate.parent if candidate.is_file() else candidate
+        if (folder / LAST).is_file():
+            return folder
+    known = [path.parent.name for path in Path("runs").glob(f"*/{LAST}")]
+    raise UserError(f"--resume {run}: no {LAST} in that folder{nearest(Path(run).name, known)}")
+
+
+def find_weights(weights: str | Path | None) -> Path:
+    """The weights file that a user means: a file, a run's folder, or the newest run's `best.pt` where none is named.
+
+    Raises:
+        UserError: nothing there; says what to do.
+    """
+    if weights is None:
+        return _newest_weights()
+    for candidate in (Path(weights), Path("runs") / weights):
+        if candidate.is_file():
+            return candidate
+        if candidate.is_dir():
+            return _weights_in(candidate)
+    known = [str(path.parent) for path in Path("runs").glob(f"*/{BEST}")]
+    raise UserError(f"--weights {weights}: no such file or run{nearest(str(weights), known)}")
+
+
+def _weights_in(run: Path) -> Path:
+    for name in (BEST, LAST):
+        if (run / name).is_file():
+            return run / name
+    raise UserError(f"--weights {run}: no {BEST} in that folder")
+
+
+def _newest_weights() -> Path:
+    found = sorted(Path("runs").glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            "no trained weights in runs/: train first (python train.py --config shapes.yaml) or give --weights"
+        )
+    return found[-1]
+
+
+def validation_pictures(config: Config, limit: int) -> list[tuple[str, Callable[[], np.ndarray]]]:
+    """The first `limit` validation pictures of a data set as (name, function that reads it)."""
+    split = load_split(config.data, "val", config.input_size, progress=False)
+    return [(str(record.path), partial(read_record, record)) for record in split.records[:limit]]
+
+
+def read_record(record: Record) -> np.ndarray:
+    """The picture of a record, RGB uint8 `(h, w, 3)`."""
+    return record.draw() if record.draw else read_image(record.path)
+
+
+def describe(detector: Detector) -> str:
+    """One line on a detector, for the terminal."""
+    height, width = detector.input_size
+    where = f"{detector.device}, {detector.precision}"
+    return f"{len(detector.names)} classes, phi {detector.config.phi}, {width}x{height}, {where}"

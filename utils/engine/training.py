@@ -1,0 +1,130 @@
+"""From a configuration to a finished run: data, anchors, network, training, report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nets.cost import measure_cost
+from nets.loading import load_model
+from nets.predictor import Detector
+from nets.weights import load_weights
+from nets.yolo import YOLOv4Tiny, build_model
+from utils import checkpoint
+from utils.data.anchors import fit_anchors
+from utils.data.dataset import PictureSet
+from utils.data.source import Split, load_split
+from utils.engine.evaluator import Evaluation, evaluate_detector
+from utils.engine.report import evaluation_json, write_batch, write_json, write_pictures
+from utils.engine.runs import BEST, LAST, create_run, describe, find_run
+from utils.engine.trainer import Trainer
+from utils.errors import UserError
+from utils.schema import Config
+
+FEW_STEPS = 10  # an epoch of fewer steps says little; the user is told
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder and the evaluation of its best weights."""
+
+    run: Path
+    evaluation: Evaluation
+
+
+def train(config: Config) -> Result:
+    """Train a new run to the end.
+
+    Raises:
+        UserError: anything wrong with the configuration or the data, or a loss that is not finite.
+    """
+    train_set, val_set = (load_pictures(config, name) for name in ("train", "val"))
+    detector = new_detector(config, *train_set)
+    run = create_run(config)
+    trainer = Trainer(run, config, detector, train_set[1], val_set[1])
+    _announce(trainer)
+    return _finish(trainer)
+
+
+def resume(run: str | Path) -> Result:
+    """Go on with an interrupted run, from the step after its last saved one.
+
+    Raises:
+        UserError: no such run, or it is finished.
+    """
+    folder = find_run(run)
+    saved = checkpoint.load(folder / LAST)
+    config = Config.model_validate(saved["config"])
+    if saved["training"]["progress"]["done"]:
+        raise UserError(f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run")
+    train_set, val_set = (load_pictures(config, name, saved["names"]) for name in ("train", "val"))
+    network = build_model(config, len(saved["names"]), saved["anchors"])
+    detector = Detector(network, config, saved["names"])
+    trainer = Trainer(folder, config, detector, train_set[1], val_set[1])
+    trainer.restore(saved)
+    print(f"resuming {folder} in epoch {trainer.progress.epoch + 1}, after step {trainer.progress.step}")
+    return _finish(trainer)
+
+
+def load_pictures(config: Config, name: str, classes: Sequence[str] | None = None) -> tuple[Split, PictureSet]:
+    """A split, checked and decoded into the cache that the configuration asks for; prints the report.
+
+    `classes` is the class list of a trained network, which the data's own must not override.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    data = config.data.model_copy(update={"classes": list(classes)}) if classes else config.data
+    split = load_split(data, name, config.input_size)
+    pictures = PictureSet(
+        split.records, config.input_size, data.cache, data.cache_gb, config.train.workers, report=split.report
+    )
+    pictures.prepare()
+    for line in [*split.report.lines(), *pictures.notices]:
+        print(line)
+    return split, pictures
+
+
+def new_detector(config: Config, split: Split, pictures: PictureSet) -> Detector:
+    """A network at its start: anchors fitted, heads at the data's rates, or pretrained weights."""
+    anchors = None
+    if config.model.anchors == "auto":
+        fitted, fit = fit_anchors(split.records, config.input_size)
+        anchors = fitted.tolist()
+        shown = " ".join(f"{width:.0f}x{height:.0f}" for width, height in anchors)
+        print(f"anchors: {shown} (mean IoU {fit.mean_iou:.2f}, {100 * fit.recall:.0f}% within a factor 4)")
+    torch.manual_seed(config.seed)
+    network = build_model(config, len(split.names), anchors)
+    _set_prior(network, pictures, config.input_size)
+    if config.weights:
+        print("\n".join(load_weights(network, config.weights).lines()))
+    return Detector(network, config, split.names)
+
+
+def _set_prior(network: YOLOv4Tiny, pictures: PictureSet, size: tuple[int, int]) -> None:
+    labels = np.concatenate(pictures.labels)
+    if len(labels):
+        rates = np.bincount(labels, minlength=network.num_classes) / len(labels)
+        network.set_prior(len(labels) / len(pictures), rates.tolist(), size)
+
+
+def _announce(trainer: Trainer) -> None:
+    """What is about to happen, and a picture of the first batch."""
+    detector, batches = trainer.detector, trainer.batches
+    cost = measure_cost(detector.network, detector.input_size)
+    print(f"{describe(detector)}; {cost.params:,} parameters, {cost.gflops:.2f} GFLOP")
+    print(f"run: {trainer.run}; {len(batches.pictures)} pictures, {batches.steps} steps an epoch")
+    if batches.steps < FEW_STEPS:
+        print(f"note: only {batches.steps} steps an epoch; a smaller train.batch_size or more epochs may learn better")
+    write_batch(trainer.run / "batch.png", next(batches.epoch(0, closing=False)), detector.names)
+
+
+def _finish(trainer: Trainer) -> Result:
+    """Train, then evaluate the best weights and write the report."""
+    trainer.fit()
+    detector = load_model(trainer.run / BEST)
+    evaluation = evaluate_detector(detector, trainer.val)
+    write_json(trainer.run / "metrics.json", evaluation_json(evaluation, detector))
+    write_pictures(trainer.run, evaluation, trainer.val)
+    return Result(trainer.run, evaluation)
