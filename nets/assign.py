@@ -37,7 +37,7 @@ def candidates(
         boxes: `(B, M, 4)` xyxy, input pixels. present: bool `(B, M)`. shapes: (height, width) of each map.
     """
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    matched = _match_shapes(boxes[..., 2:] - boxes[..., :2], coder.anchors, loss)
+    matched = _match_shapes(boxes[..., 2:] - boxes[..., :2], coder, loss)
     neighbours = loss.assign in ("ratio", "aligned") and coder.scale_x_y >= 2
     indices, valids, start = [], [], 0
     for (height, width), stride, mask in zip(shapes, STRIDES, coder.masks, strict=True):
@@ -62,11 +62,13 @@ def keep_aligned(found: Candidates, alignment: Tensor, top_k: int) -> Candidates
     return Candidates(found.index, found.valid & chosen)
 
 
-def _match_shapes(sizes: Tensor, anchors: Tensor, loss: Loss) -> Tensor:
-    """Object sizes `(B, M, 2)` against anchors `(A, 2)` -> bool `(B, M, A)`."""
+def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: Loss) -> Tensor:
+    """Object sizes `(B, M, 2)` against the A anchors -> bool `(B, M, A)`."""
+    anchors = coder.anchors
     sizes = sizes[..., None, :].clamp(min=1e-3)
     overlap = torch.minimum(sizes, anchors).prod(-1)
     iou = overlap / (sizes.prod(-1) + anchors.prod(-1) - overlap)
+    iou[..., _unused(coder)] = -1.0  # Darknet's masks leave one out: the best anchor is one that a head has
     best = iou == iou.amax(-1, keepdim=True)
     if loss.assign == "best":
         return best
@@ -74,6 +76,10 @@ def _match_shapes(sizes: Tensor, anchors: Tensor, loss: Loss) -> Tensor:
         return best | (iou > loss.anchor_iou)
     ratio = torch.maximum(sizes / anchors, anchors / sizes).amax(-1)
     return best | (ratio < loss.anchor_ratio)
+
+
+def _unused(coder: BoxCoder) -> list[int]:
+    return [index for index in range(len(coder.anchors)) if not any(index in mask for mask in coder.masks)]
 
 
 def _cells_of(centre: Tensor, height: int, width: int, neighbours: bool) -> tuple[Tensor, Tensor]:

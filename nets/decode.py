@@ -115,5 +115,14 @@ def _select_one(
         values, order = values.topk(PRE_NMS)
         found = found[order]
     index, labels = found // scores.shape[1], found % scores.shape[1]
-    keep = batched_nms(boxes[index], values, labels, nms_iou)[:max_detections]
+    keep = _nms_by_class(boxes[index], values, labels, nms_iou)[:max_detections]
     return boxes[index[keep]], values[keep], labels[keep]
+
+
+def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, nms_iou: float) -> Tensor:
+    """Indices kept, best first. `batched_nms` tells classes apart by shifting each one's boxes beyond the largest
+    coordinate: that needs coordinates from 0 on, and more digits than float32 has where one box is huge."""
+    if not len(boxes):
+        return labels
+    exact = boxes if boxes.device.type == "mps" else boxes.double()  # MPS has no float64
+    return batched_nms(exact - exact.min(), scores.to(exact.dtype), labels, nms_iou)

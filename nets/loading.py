@@ -1,5 +1,6 @@
 """From a file or a run's folder to a detector that is ready to use."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
         UserError: nothing there, or not readable as weights.
     """
     path = Path(path)
-    changes = [*overrides, *(f"{key}={value}" for key, value in values.items() if value is not None)]
+    given = {key: value for key, value in values.items() if value is not None}
+    changes = [*overrides, *(f"{key}={json.dumps(value, default=str)}" for key, value in given.items())]
     if path.is_dir():
         path = path / BEST
     if not path.is_file():
@@ -52,7 +54,11 @@ def _load_ours(path: Path, changes: list[str]) -> Detector:
     saved = checkpoint.load(path)
     config = with_overrides(make_config(saved["config"], str(path)), changes)
     network = build_model(config, len(saved["names"]), saved["anchors"])
-    network.load_state_dict(saved["model"])
+    try:
+        network.load_state_dict(saved["model"])
+    except RuntimeError:
+        shown = " ".join(changes) or "its own configuration"
+        raise UserError(f"{path}: its weights are of another network than {shown} asks for") from None
     return Detector(network, config, saved["names"])
 
 

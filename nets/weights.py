@@ -116,7 +116,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         return content["model"]
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise UserError(f"weights={path}: expected a state dictionary (name to tensor), got {type(content).__name__}")
     return {_our_name(name): tensor for name, tensor in content.items() if not name.endswith("num_batches_tracked")}
 
@@ -173,11 +175,11 @@ def read_darknet(path: Path) -> dict[str, Tensor]:
         if start == values.size:
             break
         if start + like.numel() > values.size:
-            raise UserError(f"weights={path}: its {values.size} values fit no YOLOv4-tiny (cut off inside {name}?)")
+            break
         state[name] = torch.from_numpy(values[start : start + like.numel()].copy()).view(like.shape)
         start += like.numel()
     if start < values.size:
-        raise UserError(f"weights={path}: {values.size - start} values too many for YOLOv4-tiny; another network?")
+        raise UserError(f"weights={path}: its {values.size} values fit no YOLOv4-tiny: cut off, or another network?")
     return state
 
 
@@ -197,7 +199,7 @@ def _darknet_values(path: Path) -> np.ndarray:
     data = path.read_bytes()
     if len(data) < 20:
         raise UserError(f"weights={path}: too short for a Darknet file")
-    major, minor, _ = np.frombuffer(data, "<i4", 3)
+    major, minor, _ = np.frombuffer(data, "<i4", 3).tolist()
     header = 20 if major * 10 + minor >= 2 else 16
     if not (0 <= major < 1000 and 0 <= minor < 1000) or (len(data) - header) % 4:
         raise UserError(f"weights={path}: not a Darknet weights file")

@@ -56,15 +56,15 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
-def find_config(name: str | Path) -> Path:
-    """The file `name`, or `configs/name`, with or without `.yaml`."""
+def find_config(name: str | Path, asked_by: str = "--config") -> Path:
+    """The file `name`, or `configs/name`, with or without `.yaml`; `asked_by` is named in the error."""
     given = Path(name)
     candidates = [given, CONFIG_DIR / given, CONFIG_DIR / f"{given}.yaml"]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     known = sorted(path.name for path in CONFIG_DIR.glob("*.yaml"))
-    raise UserError(f"--config {name}: no such file, neither as given nor in configs/{nearest(given.name, known)}")
+    raise UserError(f"{asked_by} {name}: no such file, neither as given nor in configs/{nearest(given.name, known)}")
 
 
 def explain_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -89,7 +89,7 @@ def _read_inherited(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return values
     parent = path.parent / str(base)
-    parent = parent if parent.is_file() else find_config(str(base))
+    parent = parent if parent.is_file() else find_config(str(base), f"{path}: base:")
     return _merge(_read_inherited(parent, (*children, path.resolve())), values)
 
 
@@ -99,18 +99,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
     return values or {}
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged key by key; everything else, `phi: {...}` included, is replaced."""
+    """Sections are merged key by key, an empty one changes nothing; the rest, `phi: {...}` included, is replaced."""
     merged = dict(base)
     for key, value in top.items():
-        both_sections = isinstance(value, Mapping) and isinstance(merged.get(key), dict) and key != "phi"
-        merged[key] = _merge(merged[key], value) if both_sections else value
+        both_sections = isinstance(value or {}, Mapping) and isinstance(merged.get(key), dict) and key != "phi"
+        merged[key] = _merge(merged[key], value or {}) if both_sections else value
     return merged
 
 
@@ -136,7 +136,8 @@ def _explain(error: ValidationError) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{nearest(path[-1], _section_fields(path[:-1]))}"
+        section = "".join(f"{name}." for name in path[:-1])
+        return f"unknown key '{key}'{nearest(path[-1], _section_fields(path[:-1]), section)}"
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
     return f"{key}: {message}{found}" if key else f"{message}"

@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -27,7 +27,20 @@ def _size(value: Any) -> Any:
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values are not coerced silently."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_set(cls, values: Any) -> Any:
+        """`train:` with every key below it commented out."""
+        return {} if values is None else values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_from_a_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"expected no true or false here, got {str(value).lower()}")
+        return value
 
 
 class Attention(Section):

@@ -52,24 +52,34 @@ def warp_images(stack: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _sampling_grid(geometry: Geometry) -> Tensor:
+    """`grid_sample` coordinates `(B, h, w, 2)`. All that depends on a column or a row alone is computed once for it."""
+    across, right = _axis(geometry, 0)  # (B, w)
+    down, below = _axis(geometry, 1)  # (B, h)
+    inverse = torch.linalg.inv(geometry.linear)[..., None, None]  # (B, 2, 2, 1, 1)
+    across, down = across[:, None], down[:, :, None]
     height, width = geometry.size
-    device = geometry.linear.device
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    middle = geometry.extent / 2
-    pixel = torch.stack([x, y], -1).float() + 0.5 - middle
-    pixel = pixel * geometry.mirror[:, None, None] + middle  # (B, h, w, 2)
-    offset = pixel - geometry.anchor_out[:, None, None]
-    source = (torch.linalg.inv(geometry.linear)[:, None, None] @ offset[..., None]).squeeze(-1)
-    if geometry.tiles == 1:
-        return (source + geometry.anchor_in[0]) / geometry.extent * 2 - 1
-    tile = (offset[..., 0] >= 0).long() + 2 * (offset[..., 1] >= 0).long()
-    source = source + geometry.anchor_in[tile]
-    inside = ((source >= 0) & (source <= geometry.extent)).all(-1, keepdim=True)
+    x = inverse[:, 0, 0] * across + inverse[:, 0, 1] * down + _anchor(right, width, geometry)[:, None]
+    y = inverse[:, 1, 0] * across + inverse[:, 1, 1] * down + _anchor(below, height, geometry)[:, :, None]
+    outside = (x < 0) | (x > width) | (y < 0) | (y > height)
     # half a pixel from the tile's edge, bilinear sampling would mix in the next tile of the stack
-    source = torch.minimum(source.clamp(min=0.5), geometry.extent - 0.5)
-    stacked = torch.stack([source[..., 0], source[..., 1] + tile * height], -1)
-    whole = geometry.extent * torch.tensor([1.0, geometry.tiles], device=device)
-    return torch.where(inside, stacked / whole * 2 - 1, OUTSIDE)
+    x, y = x.clamp_(0.5, width - 0.5), y.clamp_(0.5, height - 0.5)
+    y += height * (right[:, None] + 2 * below[:, :, None])
+    grid = torch.stack([x * (2 / width) - 1, y * (2 / (height * geometry.tiles)) - 1], -1)
+    return grid.masked_fill_(outside[..., None], OUTSIDE)
+
+
+def _axis(geometry: Geometry, axis: int) -> tuple[Tensor, Tensor]:
+    """Of each output column (axis 0) or row (1): offset from `anchor_out` before mirroring, `(B, n)`, and which tile
+    it belongs to, 0 for the left or upper."""
+    count = geometry.size[1 - axis]
+    pixel = torch.arange(count, device=geometry.linear.device) + 0.5 - count / 2
+    offset = pixel * geometry.mirror[:, axis, None] + count / 2 - geometry.anchor_out[:, axis, None]
+    return offset, (offset >= 0).long() if geometry.tiles == 4 else torch.zeros_like(offset, dtype=torch.long)
+
+
+def _anchor(tile: Tensor, side: int, geometry: Geometry) -> Tensor:
+    """The coordinate of `anchor_in` that belongs to each column or row."""
+    return side * (1.0 - tile) if geometry.tiles == 4 else torch.full_like(tile, side, dtype=torch.float32) / 2
 
 
 def warp_boxes(boxes: Tensor, labels: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:

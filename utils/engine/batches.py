@@ -14,7 +14,8 @@ from utils.schema import Augment
 
 def generator_for(*key: int) -> torch.Generator:
     """A CPU generator that depends on the whole key; keys that differ anywhere give unrelated streams."""
-    state = np.random.SeedSequence([value % 2**32 for value in key]).generate_state(1, np.uint64)[0]
+    # the length goes in, too: a SeedSequence takes (1, 2) and (1, 2, 0) for the same
+    state = np.random.SeedSequence([len(key), *(value % 2**32 for value in key)]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
 
 

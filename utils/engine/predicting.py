@@ -30,7 +30,8 @@ Picture = tuple[str, Callable[[], np.ndarray]]  # name as reported (a path, rela
 class Model(Protocol):
     """What is needed of `nets.load_model(...)`: RGB uint8 `(h, w, 3)` in, `Detections` out.
 
-    `input_size` is (height, width). Optional, for `measure_fps`: `raw_maps`, the network alone, uint8 `(1, H, W, 3)` in.
+    `input_size` is (height, width). Optional, for `measure_fps`: `raw_maps`, the network alone, which takes uint8
+    `(1, H, W, 3)`.
     """
 
     config: Config
@@ -140,7 +141,8 @@ def predict_images(
     Args:
         out: folder, or for one picture a file; none: `runs/predict`, then `runs/predict-2`, ...
             In a folder a name that is taken gets "-2", so that nothing is overwritten.
-        save: write the pictures. keep_folders: names are relative paths, their folders are kept below `out`. show: a window a picture, any key for the next, q or Esc ends.
+        save: write the pictures. keep_folders: names are relative paths, their folders are kept below `out`.
+        show: a window a picture, any key for the next, q or Esc ends.
         strict: a picture that cannot be read is an error; else it is reported, skipped and counted.
 
     Raises:

@@ -63,7 +63,7 @@ def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
     """A training batch as the network sees it: augmented pictures with their objects."""
     images = (batch.images.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
     shown = []
-    for image, boxes, labels in zip(images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy()):
+    for image, boxes, labels in zip(images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy(), strict=False):
         there = labels >= 0
         shown.append(draw_truth(image, boxes[there], labels[there], names))
     write_image(path, mosaic_grid(shown))

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from nets.loss import YoloLoss
 from nets.predictor import Detector
 from nets.yolo import YOLOv4Tiny
+from utils import checkpoint
 from utils.data.augment import Batch
 from utils.data.dataset import PictureSet
 from utils.devices import autocast
-from utils import checkpoint
 from utils.engine.batches import BatchMaker, generator_for
 from utils.engine.evaluator import evaluate_detector
 from utils.engine.log import RunLog
@@ -137,9 +137,10 @@ class Trainer:
         if all(value - value == 0 for value in values.values()):
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        saved = f"; {self.run / LAST} holds an earlier state" if (self.run / LAST).is_file() else ""
         raise UserError(
             f"the loss is not finite in epoch {self.progress.epoch + 1}, step {self.progress.step + 1} ({shown}): "
-            f"lower train.lr, or set precision=fp32; {self.run / LAST} holds the state before"
+            f"lower train.lr, or set precision=fp32{saved}"
         )
 
     def _account(self, parts: dict[str, Tensor]) -> None:

@@ -10,9 +10,10 @@ import torch
 from nets.cost import measure_cost
 from nets.loading import load_model
 from nets.predictor import Detector
-from nets.weights import load_weights
+from nets.weights import load_weights, read_state
 from nets.yolo import YOLOv4Tiny, build_model
 from utils import checkpoint
+from utils.config import make_config
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import PictureSet
 from utils.data.source import Split, load_split
@@ -23,6 +24,7 @@ from utils.engine.trainer import Trainer
 from utils.errors import UserError
 from utils.schema import Config
 
+METRICS = "metrics.json"  # a run that has it is finished
 FEW_STEPS = 10  # an epoch of fewer steps says little; the user is told
 
 
@@ -40,12 +42,20 @@ def train(config: Config) -> Result:
     Raises:
         UserError: anything wrong with the configuration or the data, or a loss that is not finite.
     """
+    _refuse_early(config)
     train_set, val_set = (load_pictures(config, name) for name in ("train", "val"))
     detector = new_detector(config, *train_set)
     run = create_run(config)
     trainer = Trainer(run, config, detector, train_set[1], val_set[1])
     _announce(trainer)
     return _finish(trainer)
+
+
+def _refuse_early(config: Config) -> None:
+    """Find the mistakes that need no data before minutes go into reading it."""
+    Detector(build_model(config, num_classes=1), config, ("object",))
+    if config.weights:
+        read_state(Path(config.weights))
 
 
 def resume(run: str | Path) -> Result:
@@ -56,8 +66,12 @@ def resume(run: str | Path) -> Result:
     """
     folder = find_run(run)
     saved = checkpoint.load(folder / LAST)
-    config = Config.model_validate(saved["config"])
-    if saved["training"]["progress"]["done"]:
+    if "training" not in saved:
+        raise UserError(
+            f"--resume {run}: {folder / LAST} holds weights only; start a new run with weights={folder / LAST}"
+        )
+    config = make_config(saved["config"], str(folder / LAST))
+    if saved["training"]["progress"]["done"] and (folder / METRICS).is_file():
         raise UserError(f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run")
     train_set, val_set = (load_pictures(config, name, saved["names"]) for name in ("train", "val"))
     network = build_model(config, len(saved["names"]), saved["anchors"])
@@ -122,9 +136,14 @@ def _announce(trainer: Trainer) -> None:
 
 def _finish(trainer: Trainer) -> Result:
     """Train, then evaluate the best weights and write the report."""
-    trainer.fit()
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        if (trainer.run / LAST).is_file():
+            print(f"\nstopped; go on with: python train.py --resume {trainer.run}")
+        raise
     detector = load_model(trainer.run / BEST)
     evaluation = evaluate_detector(detector, trainer.val)
-    write_json(trainer.run / "metrics.json", evaluation_json(evaluation, detector))
+    write_json(trainer.run / METRICS, evaluation_json(evaluation, detector))
     write_pictures(trainer.run, evaluation, trainer.val)
     return Result(trainer.run, evaluation)
