@@ -1,0 +1,67 @@
+"""Detect objects in pictures, folders, video files and cameras, and measure the speed.
+
+examples:
+  python predict.py --source street.jpg                       newest run's weights, result in runs/predict
+  python predict.py --source a.jpg b.jpg --weights runs/voc --json found.json
+  python predict.py --mode dir --source photos --out found    sub-folders are kept
+  python predict.py --mode video --source drive.mp4 --out found.mp4
+  python predict.py --mode video --show                       camera 0; q or Esc ends
+  python predict.py --mode fps --device cpu
+"""
+
+import argparse
+
+from utils.errors import run_command
+
+VALIDATION_PICTURES = 16  # shown where no source is given
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=("image", "dir", "video", "fps"), default="image", help="default: image")
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        help="image: picture files; dir: a folder; video: a file, stream or camera number (default: camera 0); "
+        "fps: a picture. Default: validation pictures of the run's data set",
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE|RUN", help="weights file or run folder; default: the newest run's best.pt"
+    )
+    parser.add_argument("--out", help="folder, or the file for one picture or a video; default: runs/predict, -2, ...")
+    parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
+    parser.add_argument("--score", type=float, help="lowest score shown, 0 to 1; default: the run's predict.score")
+    parser.add_argument("--nms-iou", type=float, help="IoU above which the weaker box is dropped; default: the run's")
+    parser.add_argument("--device", default=None, help="auto, cpu, cuda, cuda:1 or mps; default: the run's")
+    parser.add_argument("--show", action="store_true", help="show in a window: any key for the next, q or Esc ends")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    # imported here, where `run_command` tells of a missing library
+    from nets import load_model
+    from utils.engine import predicting
+    from utils.engine.runs import find_weights, validation_pictures
+    from utils.engine.speed import measure_fps
+
+    source = args.source if args.mode == "image" or not args.source else predicting.one_source(args.source, args.mode)
+    model = load_model(find_weights(args.weights), device=args.device)
+    predicting.set_limits(model, args.score, args.nms_iou)
+    if args.mode == "video":
+        print(predicting.predict_video(model, source or 0, args.out, args.json, show=args.show))
+    elif args.mode == "dir" and source:
+        print(predicting.predict_folder(model, source, args.out, args.json, show=args.show))
+    else:
+        single = [source] if isinstance(source, str) else source
+        pictures = (
+            predicting.file_pictures(single) if single else validation_pictures(model.config, VALIDATION_PICTURES)
+        )
+        if args.mode == "fps":
+            print(measure_fps(model, pictures[0][1]()))
+        else:
+            print(predicting.predict_images(model, pictures, args.out, args.json, show=args.show))
+
+
+if __name__ == "__main__":
+    run_command(main)

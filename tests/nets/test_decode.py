@@ -1,0 +1,151 @@
+"""Decoding against scalar loops, NMS against a plain greedy one."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nets.decode import BoxCoder, flatten_maps, select
+
+ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
+MASKS = ((3, 4, 5), (0, 1, 2))
+SHAPES = ((2, 3), (4, 6))
+CLASSES = 2
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def random_maps(batch: int = 2, spread: float = 2.0) -> list[Tensor]:
+    return [torch.randn(batch, 3 * (5 + CLASSES), *shape) * spread for shape in SHAPES]
+
+
+def scalar_decode(maps: list[Tensor], picture: int, new_coords: bool, k: float) -> tuple[list, list]:
+    boxes, scores = [], []
+    for m, stride, mask in zip(maps, (32, 16), MASKS, strict=True):
+        height, width = m.shape[2:]
+        for a, index in enumerate(mask):
+            for row in range(height):
+                for column in range(width):
+                    tx, ty, tw, th, to, *classes = m[picture].view(3, -1, height, width)[a, :, row, column].tolist()
+                    x = (sigmoid(tx) * k - 0.5 * (k - 1) + column) * stride
+                    y = (sigmoid(ty) * k - 0.5 * (k - 1) + row) * stride
+                    w, h = ((2 * sigmoid(t)) ** 2 if new_coords else math.exp(t) for t in (tw, th))
+                    w, h = w * ANCHORS[index][0], h * ANCHORS[index][1]
+                    boxes.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+                    scores.append([sigmoid(to) * sigmoid(c) for c in classes])
+    return boxes, scores
+
+
+@pytest.mark.parametrize(
+    ("new_coords", "given", "k"), [(True, None, 2.0), (False, None, 1.05), (False, 1.0, 1.0), (True, 1.3, 1.3)]
+)
+def test_boxes_and_scores_equal_scalar_loops(new_coords: bool, given: float | None, k: float) -> None:
+    maps = random_maps()
+    boxes, scores = BoxCoder(ANCHORS, MASKS, new_coords, given)(maps)
+    for picture in range(2):
+        expected_boxes, expected_scores = scalar_decode(maps, picture, new_coords, k)
+        torch.testing.assert_close(boxes[picture], torch.tensor(expected_boxes), atol=1e-3, rtol=1e-5)
+        torch.testing.assert_close(scores[picture], torch.tensor(expected_scores), atol=1e-6, rtol=1e-5)
+
+
+def test_cells_are_in_the_order_of_flattened_maps() -> None:
+    """Maps that hold their own anchor, column, row and stride come out of `flatten_maps` as `cells` says."""
+    maps = []
+    for (height, width), stride, mask in zip(SHAPES, (32, 16), MASKS, strict=True):
+        m = torch.zeros(1, 3, 5 + CLASSES, height, width)
+        m[0, :, 0] = torch.arange(width).float()
+        m[0, :, 1] = torch.arange(height).float()[:, None]
+        m[0, :, 2] = torch.tensor([ANCHORS[i][0] for i in mask])[:, None, None]
+        m[0, :, 3] = torch.tensor([ANCHORS[i][1] for i in mask])[:, None, None]
+        m[0, :, 4] = stride
+        maps.append(m.flatten(1, 2))
+    flat = flatten_maps(maps)[0]
+    cells = BoxCoder(ANCHORS, MASKS).cells(SHAPES)
+    torch.testing.assert_close(torch.cat([cells.grid, cells.anchor, cells.stride], 1), flat[:, :5])
+
+
+@pytest.mark.parametrize("new_coords", [True, False])
+@pytest.mark.parametrize("logit", [1e4, -1e4])
+def test_huge_logits_give_finite_boxes(new_coords: bool, logit: float) -> None:
+    coder = BoxCoder(ANCHORS, MASKS, new_coords)
+    boxes, scores = coder([torch.full((1, 3 * (5 + CLASSES), *shape), logit) for shape in SHAPES])
+    assert boxes.isfinite().all() and scores.isfinite().all()
+    assert ((boxes[..., 2:] - boxes[..., :2]).prod(-1)).isfinite().all(), "areas must be finite too, NMS needs them"
+
+
+def test_half_precision_maps_are_decoded_in_float32() -> None:
+    maps = [m.bfloat16() for m in random_maps()]
+    coder = BoxCoder(ANCHORS, MASKS)
+    expected = coder([m.float() for m in maps])
+    for got, wanted in zip(coder(maps), expected, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)  # bfloat16 arithmetic would be off by 1e-2
+
+
+# selection
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(w, 0) * max(h, 0)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def greedy(boxes: Tensor, scores: Tensor, score: float, limit: float, most: int) -> list[tuple[float, int, int]]:
+    """(score, box index, class) of what stays, best first."""
+    rows = boxes.tolist()
+    values = [(s, i, c) for i, row in enumerate(scores.tolist()) for c, s in enumerate(row) if s > score]
+    kept: list[tuple[float, int, int]] = []
+    for value, index, label in sorted(values, reverse=True):
+        if all(label != other or iou(rows[index], rows[i]) <= limit for _, i, other in kept):
+            kept.append((value, index, label))
+    return kept[:most]
+
+
+def random_boxes(count: int, low: float = 0.0, high: float = 200.0) -> Tensor:
+    corner = torch.rand(count, 2) * (high - low) + low
+    return torch.cat([corner, corner + torch.rand(count, 2) * 60 + 5], 1)
+
+
+def assert_equals_greedy(boxes: Tensor, scores: Tensor, score: float, limit: float, most: int) -> None:
+    ((got_boxes, got_scores, got_labels),) = select(boxes[None], scores[None], score, limit, most)
+    expected = greedy(boxes, scores, score, limit, most)
+    assert got_labels.tolist() == [label for _, _, label in expected]
+    assert got_scores.tolist() == [value for value, _, _ in expected]
+    assert torch.equal(got_boxes, boxes[[index for _, index, _ in expected]])
+    assert got_labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("score", "limit", "most"), [(0.1, 0.5, 1000), (0.5, 0.3, 1000), (0.01, 0.7, 7)])
+def test_select_equals_greedy_nms_class_by_class(score: float, limit: float, most: int) -> None:
+    assert_equals_greedy(random_boxes(60), torch.rand(60, 3), score, limit, most)
+
+
+def test_boxes_over_the_left_edge_do_not_suppress_those_of_another_class() -> None:
+    """Classes must be kept apart for coordinates below zero, too."""
+    boxes = torch.tensor([[80.0, 10.0, 101.0, 31.0], [-20.0, 10.0, 1.0, 31.0], [-99.0, -99.0, 0.0, 0.0]])
+    boxes = torch.cat([boxes, random_boxes(40, -80, 60)])
+    assert_equals_greedy(boxes, torch.rand(43, 4), 0.05, 0.4, 1000)
+
+
+def test_a_giant_box_leaves_the_others_their_precision() -> None:
+    """An untrained network may predict sizes of millions of pixels beside sensible boxes."""
+    boxes = torch.cat([random_boxes(40), torch.tensor([[-4e6, -4e6, 4e6, 4e6]])])
+    assert_equals_greedy(boxes, torch.rand(41, 60), 0.3, 0.4, 1000)
+
+
+def test_the_best_survive_when_there_are_more_candidates_than_nms_takes() -> None:
+    assert_equals_greedy(random_boxes(40), torch.rand(40, 100), 0.01, 0.5, 25)
+
+
+def test_nothing_found_gives_empty_results_and_pictures_are_apart() -> None:
+    boxes = random_boxes(5).expand(2, 5, 4)
+    scores = torch.zeros(2, 5, 3)
+    scores[1, 2, 1] = 0.9
+    nothing, one = select(boxes, scores, 0.5, 0.5, 10)
+    assert [tuple(part.shape) for part in nothing] == [(0, 4), (0,), (0,)]
+    assert one[2].tolist() == [1] and torch.equal(one[0][0], boxes[1, 2])

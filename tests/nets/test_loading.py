@@ -1,0 +1,106 @@
+"""From a file or a run's folder to a detector."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nets import load_model
+from nets.loading import class_names
+from nets.yolo import DARKNET_ANCHORS, build_model
+from utils import checkpoint
+from utils.engine.training import Result
+from utils.errors import UserError
+from utils.schema import Config
+
+
+def test_a_run_its_best_weights_and_its_settings(trained: Result):
+    saved = checkpoint.load(trained.run / "best.pt")
+    for path in (trained.run, str(trained.run), trained.run / "best.pt"):
+        detector = load_model(path)
+        assert all(torch.equal(saved["model"][name], value) for name, value in detector.network.state_dict().items())
+        assert detector.names == tuple(saved["names"]) and detector.input_size == (64, 64)
+        assert detector.network.coder.anchors.tolist() == saved["anchors"]
+        assert not detector.network.training
+
+
+def test_settings_can_be_changed(trained: Result):
+    detector = load_model(trained.run, "eval.nms_iou=0.3", input_size=[96, 32], precision="bf16", device=None)
+    assert detector.input_size == (96, 32) and detector.precision == "bf16" and detector.config.eval.nms_iou == 0.3
+    assert detector.config.device == "cpu"
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert detector(image).width == 30
+
+
+def test_attention_comes_with_the_weights(tmp_path: Path):
+    config = Config(phi={"feat1": "eca", "feat2": {"name": "cbam", "reduction": 4}}, device="cpu")
+    network = build_model(config, 3)
+    content = {"config": config.model_dump(mode="json"), "names": ["a", "b", "c"], "model": network.state_dict()}
+    checkpoint.save(tmp_path / "a.pt", {**content, "anchors": network.coder.anchors.tolist(), "epoch": 1})
+    loaded = load_model(tmp_path / "a.pt").network
+    assert set(loaded.attention) == {"feat1", "feat2"}
+    images = torch.rand(1, 3, 64, 64)
+    assert all(map(torch.allclose, network.eval()(images), loaded(images)))
+
+
+def test_darknet_weights_bring_their_own_conventions(darknet_file: Callable[[int], Path]):
+    detector = load_model(darknet_file(80), precision="fp32", device="cpu")
+    coder = detector.network.coder
+    assert (coder.new_coords, coder.scale_x_y) == (False, 1.05)
+    np.testing.assert_allclose(coder.anchors.numpy(), DARKNET_ANCHORS)
+    assert len(detector.names) == 80 and detector.names[0] == "person" and detector.names[-1] == "toothbrush"
+    assert load_model(darknet_file(20)).names[0] == "aeroplane"
+    assert class_names(3) == ["class 0", "class 1", "class 2"]
+
+
+def test_reference_weights_tell_their_phi(tmp_path: Path):
+    for phi in ("none", "se", "cbam", "eca", "ca"):
+        network = build_model(Config(phi=phi), 4)
+        path = tmp_path / f"{phi}.pth"
+        torch.save(network.state_dict(), path)
+        detector = load_model(path, device="cpu")
+        assert detector.config.phi == phi and len(detector.names) == 4
+        assert (detector.network.coder.new_coords, detector.network.coder.scale_x_y) == (False, 1.0)
+
+
+def damaged(path: Path) -> Path:
+    checkpoint.save(path, {"model": {"a": torch.zeros(1000)}})
+    path.write_bytes(path.read_bytes()[:-900])
+    return path
+
+
+def backbone_only(path: Path) -> Path:
+    torch.save({"backbone.stem1.conv.weight": torch.zeros(32, 3, 3, 3)}, path)
+    return path
+
+
+def unknown(path: Path) -> Path:
+    path.write_text("hello")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "words"),
+    [
+        (lambda path: path, "none.pt", r"none\.pt: no such weights file"),
+        (damaged, "cut.pt", r"cut\.pt: not readable"),
+        (unknown, "text.pt", r"text\.pt: not readable"),
+        (unknown, "text.weights", r"text\.weights"),
+        (unknown, "text.onnx", r"expected \.pt"),
+        (backbone_only, "backbone.pth", "backbone only"),
+        (backbone_only, "foreign.pt", "not a checkpoint of this project"),
+    ],
+)
+def test_what_is_no_weights_file(make: Callable[[Path], Path], name: str, words: str, tmp_path: Path):
+    with pytest.raises(UserError, match=words) as caught:
+        load_model(make(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_that_do_not_fit_the_weights(trained: Result):
+    with pytest.raises(UserError, match="did you mean 'nms_iou'"):
+        load_model(trained.run, "eval.nms_iu=0.3")
+    with pytest.raises(UserError, match=r"best\.pt: .*another network than phi"):
+        load_model(trained.run, phi="cbam")

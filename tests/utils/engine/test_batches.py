@@ -1,0 +1,127 @@
+"""Batches as pure functions of (seed, epoch, step)."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils.data.augment import Batch
+from utils.data.dataset import PictureSet
+from utils.data.record import Record
+from utils.engine.batches import BatchMaker, generator_for
+from utils.schema import Augment
+
+SIZE = (32, 32)
+PLAIN = Augment(mosaic=0, flip_h=0, scale=(1, 1), shift=0, hue=0, saturation=0, value=0)
+FULL = Augment(mosaic=0.5, mixup=0.3, degrees=5)
+
+
+def flat(index: int) -> np.ndarray:
+    """A picture that tells its number by its grey, with a bright corner so that geometry shows."""
+    picture = np.full((*SIZE, 3), 10 * index, np.uint8)
+    picture[:8, :8] = 255
+    return picture
+
+
+def records(count: int) -> list[Record]:
+    boxes = np.array([[0, 0, 8, 8], [10, 10, 30, 30]], np.float32)
+    return [
+        Record(
+            Path(str(index)), SIZE[1], SIZE[0], boxes, np.array([index, 99]), np.zeros(2, bool),
+            np.array([False, True]), partial(flat, index),
+        )
+        for index in range(count)
+    ]  # fmt: skip
+
+
+def maker(count: int = 10, batch_size: int = 4, seed: int = 0, config: Augment = FULL, workers: int = 0) -> BatchMaker:
+    pictures = PictureSet(records(count), SIZE, cache="none", workers=workers)
+    return BatchMaker(pictures, config, batch_size, seed, torch.device("cpu"))
+
+
+def prints(batches: Iterable[Batch]) -> list[bytes]:
+    """What identifies each batch, bit for bit."""
+    return [b"".join(t.numpy().tobytes() for t in (batch.images, batch.boxes, batch.labels)) for batch in batches]
+
+
+def test_the_same_seed_gives_the_same_batches() -> None:
+    first, again = prints(maker().epoch(3, False)), prints(maker().epoch(3, False))
+    assert first == again and len(set(first)) == len(first) == 2
+
+
+@pytest.mark.parametrize("change", ["seed", "epoch", "closing"])
+def test_another_seed_epoch_or_phase_gives_other_batches(change: str) -> None:
+    first = prints(maker().epoch(0, False))
+    other = prints(maker(seed=int(change == "seed")).epoch(int(change == "epoch"), change == "closing"))
+    assert not set(first) & set(other)
+
+
+def test_no_stream_repeats_over_seeds_epochs_and_steps() -> None:
+    drawn = {
+        generator_for(seed, epoch, step).initial_seed() for seed in range(5) for epoch in range(20) for step in range(9)
+    }
+    assert len(drawn) == 5 * 20 * 9
+    assert generator_for(1, 2).initial_seed() != generator_for(2, 1).initial_seed()
+    assert generator_for(1, 2).initial_seed() != generator_for(1, 2, 0).initial_seed()
+    assert generator_for(-1, 2).initial_seed() != generator_for(1, 2).initial_seed()
+
+
+def test_a_resumed_epoch_goes_on_where_the_whole_one_would() -> None:
+    whole = prints(maker(17).epoch(5, False))
+    assert len(whole) == 4
+    for first_step in range(5):
+        assert prints(maker(17).epoch(5, False, first_step)) == whole[first_step:]
+
+
+def test_workers_change_nothing() -> None:
+    assert prints(maker(workers=3).epoch(1, False)) == prints(maker(workers=0).epoch(1, False))
+
+
+def shown(batches: Iterable[Batch]) -> list[int]:
+    """The numbers of the pictures, read off their grey."""
+    return [round(image[0, -1, -1].item() * 25.5) for batch in batches for image in batch.images]
+
+
+def test_a_picture_comes_at_most_once_an_epoch_with_its_own_object() -> None:
+    batches = list(maker(config=PLAIN).epoch(0, False))
+    seen = shown(batches)
+    assert len(seen) == len(set(seen)) == 8  # two of ten fill no batch
+    assert [label for batch in batches for label in batch.labels[:, 0].tolist()] == seen
+
+
+def test_every_picture_comes_in_some_epoch_and_orders_differ() -> None:
+    plain = maker(config=PLAIN)
+    orders = [tuple(shown(plain.epoch(epoch, False))) for epoch in range(6)]
+    assert len(set(orders)) == 6
+    assert set().union(*orders) == set(range(10))
+    assert sorted(plain.order(0).tolist()) == list(range(10))
+
+
+def test_mosaics_draw_from_the_whole_set() -> None:
+    """The corners of a mosaic show its four tiles, the first one upper left."""
+    mosaics = maker(20, config=PLAIN.model_copy(update={"mosaic": 1.0}))
+    images = torch.cat([batch.images for batch in mosaics.epoch(0, False, 3)])
+    corners = (images[:, 0][:, [0, 0, -1, -1], [0, -1, 0, -1]] * 25.5).round().int()
+    assert corners[:, 0].tolist() == mosaics.order(0)[12:].tolist()
+    assert len(corners.unique()) > 10
+
+
+def test_crowds_teach_nothing() -> None:
+    for config in (PLAIN, FULL):
+        assert all((batch.labels != 99).all() for batch in maker(config=config).epoch(0, False))
+
+
+def test_a_batch_larger_than_the_set_holds_the_set() -> None:
+    small = maker(3, 16, config=PLAIN)
+    assert small.steps == 1
+    (batch,) = small.epoch(0, False)
+    assert sorted(shown([batch])) == [0, 1, 2]
+
+
+def test_batches_have_the_networks_layout() -> None:
+    batch = next(maker().epoch(0, False))
+    assert batch.images.shape == (4, 3, *SIZE) and batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.boxes.shape == (*batch.labels.shape, 4) and batch.labels.dtype == torch.int64

@@ -1,0 +1,52 @@
+"""The numbers and pictures of an evaluation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nets.loading import load_model
+from utils.data.augment import Batch
+from utils.engine.report import evaluation_json, predictions_picture, write_batch, write_json
+from utils.engine.training import Result, load_pictures
+from utils.errors import UserError
+from utils.images import read_image
+
+
+def test_the_numbers_name_cost_and_time(trained: Result):
+    detector = load_model(trained.run)
+    numbers = evaluation_json(trained.evaluation, detector)
+    assert numbers["params"] == sum(p.numel() for p in detector.network.parameters())
+    larger = evaluation_json(trained.evaluation, load_model(trained.run, input_size=128))
+    assert larger["gflops"] == pytest.approx(4 * numbers["gflops"], rel=0.01)
+    assert numbers["seconds"] > 0 and json.loads(json.dumps(numbers)) == numbers
+
+
+def test_json_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"numbers\.json: cannot write"):
+        write_json(tmp_path / "file" / "numbers.json", {})
+
+
+def test_predictions_show_truth_beside_detections(trained: Result):
+    pictures = load_pictures(load_model(trained.run).config, "val")[1]
+    picture = predictions_picture(trained.evaluation, pictures)
+    bare = predictions_picture(trained.evaluation, pictures, score=2.0)
+    everything = predictions_picture(trained.evaluation, pictures, score=0.0)
+    assert picture.dtype == np.uint8 and picture.ndim == 3
+    assert (bare != everything).any()
+
+
+def test_a_batch_is_drawn_as_the_network_sees_it(tmp_path: Path):
+    boxes = torch.tensor([[[8.0, 8, 40, 40]], [[0.0, 0, 0, 0]]])
+    for count in (2, 20):  # more than 16 pictures are not drawn
+        batch = Batch(
+            torch.full((count, 3, 64, 64), 0.5),
+            boxes.repeat(count // 2, 1, 1),
+            torch.tensor([[1], [-1]]).repeat(count // 2, 1),
+        )
+        write_batch(tmp_path / f"{count}.png", batch, ("a", "b"))
+    small, large = read_image(tmp_path / "2.png"), read_image(tmp_path / "20.png")
+    assert small.std() > 0 and large.size > small.size

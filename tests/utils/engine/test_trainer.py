@@ -1,0 +1,204 @@
+"""The training loop: what it saves, where it stops, and that it goes on as if it had never been interrupted."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from utils import checkpoint
+from utils.engine.runs import BEST, LAST
+from utils.engine.trainer import Trainer
+from utils.engine.training import load_pictures, new_detector
+from utils.errors import UserError
+from utils.schema import Config
+
+DROPOUT = "phi={feat1: {name: mhsa, dropout: 0.1}}"
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture an epoch would take longer than the epoch."""
+    monkeypatch.setattr("utils.engine.log.training_curves", lambda history, path: None)
+
+
+def make_trainer(config: Config, run: str = "run") -> Trainer:
+    folder = Path(run)
+    folder.mkdir()
+    split, pictures = load_pictures(config, "train")
+    return Trainer(folder, config, new_detector(config, split, pictures), pictures, load_pictures(config, "val")[1])
+
+
+def copy_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], module: torch.nn.Module) -> set[str]:
+    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def test_from_every_step_a_training_ends_in_the_same_state(
+    tiny: Callable[..., Config], assert_same: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    keys = ("augment.mixup=0.3", "augment.close_mosaic=1", "train.eval_every=2", DROPOUT)
+    snapshots: list[dict[str, Any]] = []
+    original = Trainer._save_last
+
+    def save_and_keep(self: Trainer) -> None:
+        original(self)
+        snapshots.append(checkpoint.load(self.run / LAST))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_last", save_and_keep)
+        make_trainer(tiny(*keys, "train.save_minutes=1e-9"), "undisturbed").fit()
+    places = [(kept["training"]["progress"]["epoch"], kept["training"]["progress"]["step"]) for kept in snapshots]
+    assert places == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    for number, kept in enumerate(snapshots[:-1]):
+        resumed = make_trainer(tiny(*keys, f"seed={number + 1}"), f"resumed-{number}")
+        resumed.config = tiny(*keys)  # the network started elsewhere: only what is saved may count
+        resumed.batches.seed = resumed.config.seed
+        resumed.restore(kept)
+        resumed.fit()
+        assert_same(checkpoint.load(resumed.run / LAST), snapshots[-1], f"resumed after {places[number]}")
+
+
+def test_another_seed_is_another_training(tiny: Callable[..., Config], assert_same: Callable):
+    ends = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer = make_trainer(tiny("train.epochs=1", f"seed={seed}"), run)
+        trainer.fit()
+        ends.append(copy_state(trainer.network))
+    assert_same(ends[0], ends[1], "the same seed")
+    assert not torch.equal(ends[0]["head32.conv.weight"], ends[2]["head32.conv.weight"])
+
+
+def break_loss_at(trainer: Trainer, step: int, part: str = "box") -> list[bytes]:
+    """Make a part of the loss NaN in the `step`-th step; returns what last.pt held then."""
+    original, seen, calls = trainer.criterion, [], []
+
+    def criterion(maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        parts = original(maps, boxes, labels)
+        calls.append(1)
+        if len(calls) < step:
+            return parts
+        path = trainer.run / LAST
+        seen.append(path.read_bytes() if path.exists() else b"")
+        return {**parts, part: parts[part] * math.nan, "loss": parts["loss"] * math.nan}
+
+    trainer.criterion = criterion  # type: ignore[assignment]
+    return seen
+
+
+def test_a_loss_that_is_not_finite_is_named_and_nothing_is_spoilt(tiny: Callable[..., Config], assert_same: Callable):
+    trainer = make_trainer(tiny())
+    seen = break_loss_at(trainer, 4 + 3)
+    parameters: list[dict[str, Tensor]] = []
+    original = trainer._step
+
+    def step(batch: Any) -> Any:
+        parameters.append({name: value.clone() for name, value in trainer.network.named_parameters()})
+        return original(batch)
+
+    trainer._step = step  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"not finite in epoch 2, step 3 .*box nan.*last\.pt"):
+        trainer.fit()
+    assert seen == [(trainer.run / LAST).read_bytes()] and seen[0]
+    assert_same(parameters[-1], dict(trainer.network.named_parameters()), "parameters")
+    assert checkpoint.load(trainer.run / LAST)["epoch"] == 1
+
+
+def test_the_message_names_no_file_that_is_not_there(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny())
+    break_loss_at(trainer, 1)
+    with pytest.raises(UserError, match="epoch 1, step 1") as caught:
+        trainer.fit()
+    assert LAST not in str(caught.value) and "train.lr" in str(caught.value)
+
+
+def test_a_frozen_backbone_stands_still_then_trains(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.freeze_epochs=1", "phi=se"))
+    start = copy_state(trainer.network)
+    trainer._epoch()
+    moved = changed(start, trainer.network)
+    assert not any(name.startswith("backbone.") for name in moved)
+    assert {"predict32.weight", "predict16.bias", "neck.lateral.conv.weight"} <= moved
+    assert any(name.startswith("attention.feat1") for name in moved)
+    trainer._close_epoch(None)
+    trainer._epoch()
+    moved = changed(start, trainer.network)
+    backbone = {name for name in start if name.startswith("backbone.")}
+    assert backbone <= moved and any("running_mean" in name for name in backbone)
+
+
+def scored(trainer: Trainer, scores: list[float]) -> None:
+    """Replace the evaluation: map50_95 as listed."""
+    given = iter(scores)
+    trainer._evaluate = lambda: SimpleNamespace(map50=0.5, map50_95=next(given), voc_ap50=0.5)  # type: ignore
+
+
+def test_patience_stops_and_the_best_weights_are_kept(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.epochs=8", "train.eval_every=1", "train.patience=2", "data.shapes_train=4"))
+    scored(trainer, [0.1, 0.3, 0.3, math.nan])
+    progress = trainer.fit()
+    assert progress.done and progress.epoch == 4 and progress.best == 0.3
+    assert checkpoint.load(trainer.run / BEST)["epoch"] == 2
+    assert checkpoint.load(trainer.run / LAST)["epoch"] == 4
+    rows = (trainer.run / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4
+
+
+def test_evaluations_come_as_asked_and_at_the_end(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.epochs=5", "train.eval_every=2", "data.shapes_train=4"))
+    scored(trainer, [0.1, 0.2, 0.3])
+    history = trainer.fit().history
+    assert [row["epoch"] for row in history if "map50_95" in row] == [2, 4, 5]
+    assert all(math.isfinite(row["loss"]) and row["lr"] > 0 for row in history)
+
+
+def gradient_norm(trainer: Trainer) -> float:
+    trainer._set_mode()
+    trainer._step(next(trainer.batches.epoch(0, closing=False)))
+    return math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.network.parameters() if p.grad is not None))
+
+
+def test_gradients_are_clipped(tiny: Callable[..., Config]):
+    free = gradient_norm(make_trainer(tiny("train.clip=0"), "free"))
+    limit = free / 10
+    assert gradient_norm(make_trainer(tiny(f"train.clip={limit}"), "clipped")) == pytest.approx(limit, rel=1e-3)
+
+
+def test_adamw_trains(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.optimizer=adamw", "train.epochs=1"))
+    start = copy_state(trainer.network)
+    history = trainer.fit().history
+    assert isinstance(trainer.optimizer, torch.optim.AdamW) and math.isfinite(history[0]["loss"])
+    assert {name for name, _ in trainer.network.named_parameters()} <= changed(start, trainer.network)
+
+
+def test_the_average_follows_the_network(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.ema=0.5", "train.epochs=1"))
+    start = copy_state(trainer.network)
+    trainer._set_mode()
+    trainer._step(next(trainer.batches.epoch(0, closing=False)))
+    name, decay = "predict32.weight", min(0.5, 2 / 11)
+    now = trainer.network.state_dict()[name]
+    expected = decay * start[name] + (1 - decay) * now
+    assert torch.allclose(trainer.average.network.state_dict()[name], expected, atol=1e-7)
+    assert not torch.equal(now, start[name])
+
+
+@pytest.mark.slow
+def test_it_learns_a_few_pictures_by_heart(tiny: Callable[..., Config]):
+    keys = (
+        *("input_size=96", "data.shapes_train=8", "data.val=train", "train.epochs=40", "train.warmup_epochs=2"),
+        *("augment.mosaic=0", "augment.scale=[1, 1]", "augment.shift=0", "train.ema=0.9", "train.eval_every=40"),
+    )
+    trainer = make_trainer(tiny(*keys))
+    before = trainer._evaluate().map50
+    history = trainer.fit().history
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["map50"] > max(0.5, 5 * before)
