@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
 STRIDES = (32, 16)  # of the two heads, in the order of the network's outputs
 MAX_LOG_SIZE = 10.0  # exp(10) anchors: beyond any picture, and finite when squared in float32
@@ -90,23 +90,25 @@ def flatten_maps(maps: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def select(
-    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int
+    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int, merge_iou: float = 1.0
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Greedy NMS class by class; a box may be kept for several classes.
+    """Greedy NMS class by class, then box voting; a box may be kept for several classes.
 
     Args:
         boxes: `(B, N, 4)` xyxy. scores: `(B, N, C)`, 0..1.
         score: lowest score kept. nms_iou: IoU above which the weaker box of the same class goes.
         max_detections: boxes kept a picture.
+        merge_iou: each box kept becomes the mean of the boxes of its class that overlap it by more than this, weighted
+            by score and overlap; 1: it stays as it is.
 
     Returns:
         For each picture boxes `(n, 4)`, scores `(n,)`, labels `(n,)` int64, best first.
     """
-    return [_select_one(b, s, score, nms_iou, max_detections) for b, s in zip(boxes, scores, strict=True)]
+    return [_select_one(b, s, score, nms_iou, max_detections, merge_iou) for b, s in zip(boxes, scores, strict=True)]
 
 
 def _select_one(
-    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int
+    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int, merge_iou: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     flat = scores.flatten()
     found = (flat > score).nonzero().squeeze(1)
@@ -115,8 +117,22 @@ def _select_one(
         values, order = values.topk(PRE_NMS)
         found = found[order]
     index, labels = found // scores.shape[1], found % scores.shape[1]
-    keep = _nms_by_class(boxes[index], values, labels, nms_iou)[:max_detections]
-    return boxes[index[keep]], values[keep], labels[keep]
+    boxes = boxes[index]
+    keep = _nms_by_class(boxes, values, labels, nms_iou)[:max_detections]
+    kept = _vote(boxes, values, labels, keep, merge_iou) if merge_iou < 1 else boxes[keep]
+    return kept, values[keep], labels[keep]
+
+
+def _vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, merge_iou: float) -> Tensor:
+    """Box voting (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749), with weights score * IoU^2.
+
+    The neighbours that NMS drops see the same object from other cells and anchors: their mean lies closer to it.
+    """
+    overlap = box_iou(boxes[keep], boxes).nan_to_num(0.0)  # an empty box with itself: 0 / 0
+    alike = (labels[keep, None] == labels) & (overlap > merge_iou)
+    alike[torch.arange(len(keep), device=keep.device), keep] = True
+    weights = alike * scores * overlap.square().clamp(min=1e-6)
+    return (weights @ boxes) / weights.sum(1, keepdim=True)
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, nms_iou: float) -> Tensor:

@@ -80,7 +80,7 @@ class Detector:
         """Detect on letterboxed pictures: uint8 `(B, h, w, 3)` of size `input_size`, and how each was letterboxed."""
         limits = limits or self.config.predict
         boxes, scores = self.network.coder(self.raw_maps(canvases))
-        found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections)
+        found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.merge_iou)
         titles = titles or [None] * len(letterboxes)
         return [
             self._result(*one, boxing, title) for one, boxing, title in zip(found, letterboxes, titles, strict=True)

@@ -146,13 +146,15 @@ class Train(Section):
 class Eval(Section):
     batch_size: Count = Field(32, description="pictures a forward pass")
     score: Probability = Field(0.001, description="lowest score that is kept for the metrics")
-    nms_iou: Probability = Field(0.6, description="IoU above which the weaker box of a class is dropped")
+    nms_iou: Probability = Field(0.5, description="IoU above which the weaker box of a class is dropped")
+    merge_iou: Probability = Field(0.6, description="boxes kept are averaged with those above this IoU; 1: plain NMS")
     max_detections: Count = Field(100, description="boxes kept a picture (COCO counts 100)")
 
 
 class Predict(Section):
     score: Probability = Field(0.25, description="lowest score that is shown")
     nms_iou: Probability = Field(0.45, description="IoU above which the weaker box of a class is dropped")
+    merge_iou: Probability = Field(0.6, description="boxes kept are averaged with those above this IoU; 1: plain NMS")
     max_detections: Count = Field(300, description="boxes kept a picture")
 
 

@@ -149,3 +149,29 @@ def test_nothing_found_gives_empty_results_and_pictures_are_apart() -> None:
     nothing, one = select(boxes, scores, 0.5, 0.5, 10)
     assert [tuple(part.shape) for part in nothing] == [(0, 4), (0,), (0,)]
     assert one[2].tolist() == [1] and torch.equal(one[0][0], boxes[1, 2])
+
+
+def test_voting_averages_the_boxes_of_its_class_that_overlap_enough() -> None:
+    torch.manual_seed(3)
+    boxes, scores = random_boxes(80), torch.rand(80, 2)
+    ((got, values, labels),) = select(boxes[None], scores[None], 0.2, 0.5, 100, merge_iou=0.3)
+    rows = boxes.tolist()
+    expected = []
+    for value, index, label in greedy(boxes, scores, 0.2, 0.5, 100):
+        total, weights = [0.0] * 4, 0.0
+        for other, row in enumerate(rows):
+            overlap, score = iou(rows[index], row), float(scores[other, label])
+            if score > 0.2 and overlap > 0.3:
+                weights += score * overlap**2
+                total = [t + score * overlap**2 * side for t, side in zip(total, row, strict=True)]
+        expected.append([t / weights for t in total])
+        assert value == float(scores[index, label])
+    assert len(labels) == len(values) == len(expected)
+    assert (got - boxes[[i for _, i, _ in greedy(boxes, scores, 0.2, 0.5, 100)]]).abs().max() > 1  # it moves boxes
+    torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-4, atol=1e-3)
+
+
+def test_voting_leaves_an_empty_box_and_a_lone_one_where_they_are() -> None:
+    boxes = torch.tensor([[10.0, 10.0, 10.0, 30.0], [100.0, 100.0, 150.0, 140.0]])
+    ((got, _, _),) = select(boxes[None], torch.tensor([[[0.9], [0.8]]]), 0.1, 0.5, 10, merge_iou=0.6)
+    torch.testing.assert_close(got, boxes)
