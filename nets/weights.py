@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from nets.blocks import ConvBNAct
 from nets.yolo import YOLOv4Tiny
-from utils.checkpoint import FORMAT, read_torch_file
+from utils.checkpoint import is_ours, read_torch_file
 from utils.errors import UserError
+
+DARKNET_EPS = 1e-6  # of OpenCV's Darknet importer; PyTorch's 1e-5 moves the raw maps by 5e-4 and large boxes by pixels
 
 # State-dictionary names of the reference implementation -> ours, in this order
 REFERENCE_NAMES = (
@@ -112,7 +114,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     content = read_torch_file(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if is_ours(content):
         return content["model"]
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -207,7 +209,7 @@ def _darknet_values(path: Path) -> np.ndarray:
 
 
 def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
-    """Write a plain YOLOv4-tiny as a Darknet `.weights` file.
+    """Write a plain YOLOv4-tiny as a Darknet `.weights` file; variances make up for Darknet's other epsilon.
 
     Raises:
         UserError: the network carries attention, for which Darknet has no layer.
@@ -217,5 +219,7 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
     with open(path, "wb") as file:
         np.array([0, 2, 5], "<i4").tofile(file)
         np.array([seen], "<u8").tofile(file)
-        for _, tensor in darknet_tensors(network):
-            tensor.detach().cpu().float().numpy().astype("<f4").tofile(file)
+        added = {f"{name}.bn.running_var": norm.eps for name, _, norm in darknet_layers(network) if norm is not None}
+        for name, tensor in darknet_tensors(network):
+            values = tensor.detach().cpu().float() + (added.get(name, DARKNET_EPS) - DARKNET_EPS)
+            values.numpy().astype("<f4").tofile(file)

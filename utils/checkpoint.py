@@ -18,7 +18,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **content}, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -28,9 +28,14 @@ def load(path: Path) -> dict[str, Any]:
         UserError: missing, damaged, or not a checkpoint of this project.
     """
     content = read_torch_file(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not is_ours(content):
         raise UserError(f"{path}: not a checkpoint of this project; use it as pretrained weights: weights={path}")
     return content
+
+
+def is_ours(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of this project, whatever the file is called."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def read_torch_file(path: Path) -> Any:

@@ -263,7 +263,7 @@ def _decode(source: VideoSource, shots: Channel[Shot], start: float) -> None:
             if not shots.put((time.perf_counter() - start, frame)):
                 return
         shots.close()
-    except Exception as error:  # noqa: BLE001 - whatever it is, `process` raises it
+    except Exception as error:
         shots.close(error)
 
 
@@ -280,5 +280,5 @@ def _render(drawn: Channel[Drawn], sink: VideoSink | None, shown: Channel[np.nda
                     sink.write(canvas)
             if shown is not None:
                 shown.put(canvas)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         drawn.close(error)

@@ -168,6 +168,8 @@ def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor) -> Batch
 
 def _mix(batch: Batch, share: float, generator: torch.Generator) -> Batch:
     """Blend half and half with the next picture of the batch (Zhang et al., mixup, ICLR 2018), for a share of them."""
+    if len(batch.labels) < 2:
+        return batch
     chosen = (torch.rand(len(batch.labels), generator=generator) < share).to(batch.labels.device)
     others = batch.images.roll(1, 0)
     images = torch.where(chosen[:, None, None, None], (batch.images + others) / 2, batch.images)

@@ -17,6 +17,7 @@ import numpy as np
 
 from utils.data.check import Report
 from utils.data.record import Record
+from utils.errors import UserError, nearest
 from utils.schema import Data
 
 NAMES = ("circle", "cross", "ring", "square", "star", "triangle")
@@ -56,7 +57,13 @@ def read(data: Data, split: str, size: tuple[int, int] = SIZE) -> tuple[list[Rec
 
     Returns:
         records, class list, report.
+
+    Raises:
+        UserError: a split that is neither of the configuration's two nor `test`.
     """
+    known = [data.train, data.val, "test"]
+    if split not in known:
+        raise UserError(f"shapes: there is no split '{split}'{nearest(split, known)}")
     count = data.shapes_train if split == data.train else data.shapes_val
     return [_record(data.shapes_seed, split, index, *size) for index in range(count)], NAMES, Report()
 

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Trainer:
 
     def averaged(self) -> Detector:
         """The detector with the averaged weights."""
-        return Detector(self.average.network, self.config, self.detector.names)
+        return Detector(self.average.network, self.config, self.detector.names, backend="torch")
 
     # one epoch
 
@@ -96,8 +97,8 @@ class Trainer:
         title = f"epoch {progress.epoch + 1}/{config.epochs}"
         with tqdm(total=self.batches.steps, initial=progress.step, desc=title, unit="step", disable=None) as bar:
             for batch in batches:
-                parts, rate = self._step(batch)
-                self._account(parts)
+                values, rate = self._step(batch)
+                self._account(values)
                 bar.set_postfix_str(self._postfix(rate), refresh=False)
                 bar.update()
                 if time.monotonic() - self.saved_at > 60 * config.save_minutes and progress.step < self.batches.steps:
@@ -111,7 +112,8 @@ class Trainer:
         self.network.backbone.train(not frozen)
         self.network.backbone.requires_grad_(not frozen)
 
-    def _step(self, batch: Batch) -> tuple[dict[str, Tensor], float]:
+    def _step(self, batch: Batch) -> tuple[dict[str, float], float]:
+        """One step: the loss parts `PARTS` and the learning rate."""
         progress, config = self.progress, self.config.train
         rate = learning_rate(config, progress.epoch * self.batches.steps + progress.step, self.batches.steps)
         for group in self.optimizer.param_groups:
@@ -121,7 +123,8 @@ class Trainer:
         with autocast(self.detector.precision, self.device):
             maps = self.forward(batch.images)
         parts = self.criterion(maps, batch.boxes, batch.labels)
-        self._refuse_non_finite(parts)
+        values = dict(zip(PARTS, torch.stack([parts[name].detach() for name in PARTS]).tolist(), strict=True))
+        self._refuse_non_finite(values)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(parts["loss"]).backward()
         self.scaler.unscale_(self.optimizer)
@@ -130,11 +133,10 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network)
-        return parts, rate
+        return values, rate
 
-    def _refuse_non_finite(self, parts: dict[str, Tensor]) -> None:
-        values = {name: parts[name].item() for name in PARTS}
-        if all(value - value == 0 for value in values.values()):
+    def _refuse_non_finite(self, values: dict[str, float]) -> None:
+        if all(map(math.isfinite, values.values())):
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
         saved = f"; {self.run / LAST} holds an earlier state" if (self.run / LAST).is_file() else ""
@@ -143,10 +145,10 @@ class Trainer:
             f"lower train.lr, or set precision=fp32{saved}"
         )
 
-    def _account(self, parts: dict[str, Tensor]) -> None:
+    def _account(self, values: dict[str, float]) -> None:
         self.progress.step += 1
         for name in PARTS:
-            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + parts[name].item()
+            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + values[name]
 
     def _means(self) -> dict[str, float]:
         return {name: self.progress.sums[name] / self.progress.step for name in PARTS}

@@ -273,6 +273,11 @@ def test_mixup_blends_with_the_neighbour_and_keeps_both_objects() -> None:
     assert torch.equal(mixed.labels, torch.cat([plain.labels, plain.labels.roll(1, 0)], 1))
 
 
+def test_mixup_does_not_blend_a_lone_picture_with_itself() -> None:
+    plain, mixed = augment(noise(), singles(1)), augment(noise(), singles(1), mixup=1.0)
+    assert torch.equal(mixed.labels, plain.labels) and torch.equal(mixed.images, plain.images)
+
+
 def test_mixup_leaves_the_pictures_alone_that_it_does_not_choose() -> None:
     sources = noise(40)
     plain, mixed = augment(sources, singles(40)), augment(sources, singles(40), mixup=0.5)

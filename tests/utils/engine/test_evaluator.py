@@ -45,7 +45,7 @@ def test_limits_and_split_are_as_asked(trained: Result):
 
 def test_evaluation_takes_the_path_of_prediction(trained: Result, tmp_path: Path):
     """The boxes that are measured are those that a picture file gives."""
-    detector = load_model(trained.run)
+    detector = load_model(trained.run, "eval.batch_size=1")
     pictures = load_pictures(detector.config, "val")[1]
     measured = run_detector(detector, pictures, progress=False)
     for index in (0, 5):

@@ -168,13 +168,14 @@ def gradient_norm(trainer: Trainer) -> float:
 def test_gradients_are_clipped(tiny: Callable[..., Config]):
     free = gradient_norm(make_trainer(tiny("train.clip=0"), "free"))
     limit = free / 10
-    assert gradient_norm(make_trainer(tiny(f"train.clip={limit}"), "clipped")) == pytest.approx(limit, rel=1e-3)
+    assert gradient_norm(make_trainer(tiny(f"train.clip={limit}"), "clipped")) == pytest.approx(limit, rel=0.02)
 
 
 def test_adamw_trains(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.optimizer=adamw", "train.epochs=1"))
     start = copy_state(trainer.network)
     history = trainer.fit().history
+    assert trainer.forward is trainer.network  # compiled only when asked for
     assert isinstance(trainer.optimizer, torch.optim.AdamW) and math.isfinite(history[0]["loss"])
     assert {name for name, _ in trainer.network.named_parameters()} <= changed(start, trainer.network)
 

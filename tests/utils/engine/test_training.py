@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -86,7 +87,11 @@ def train_and_kill(ready: Callable[[str], bool], *overrides: str) -> dict[str, A
     """Start train.py in this folder, kill it as soon as `ready(its output)`; how far its last.pt is."""
     command = [sys.executable, str(ROOT / "train.py"), "--config", "shapes.yaml", *LONGER, *overrides]
     log, end = Path("log.txt"), time.monotonic() + WAIT
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=buffered) as process,
+    ):
         try:
             while not ready(log.read_text()):
                 assert process.poll() is None and time.monotonic() < end, log.read_text()

@@ -1,0 +1,278 @@
+"""The command lines as users meet them: what they print, write and return."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import eval as eval_cli
+import predict as predict_cli
+import train as train_cli
+from utils.engine.training import Result
+from utils.errors import run_command
+from utils.video import VideoSink, open_source
+from utils.visualize import write_image
+
+ROOT = Path(__file__).resolve().parents[1]
+KEYS = {"map50", "map50_95", "voc_ap50", "per_class", "images", "seconds", "params", "gflops"}
+LIBGL = "libGL.so.1: cannot open shared object file: No such file or directory"
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def call(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run a command line inside this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
+    try:
+        run_command(command.main)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_train_evaluate_predict_in_an_empty_folder():
+    """Real processes, piped: a newcomer's three commands."""
+
+    def run(*command: object) -> str:
+        done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr  # no bars in a pipe
+        return done.stdout
+
+    sizes = ("input_size=64", "data.shapes_train=16", "data.shapes_val=8", "train.batch_size=4", "train.epochs=2")
+    output = run(ROOT / "train.py", "--config", "shapes.yaml", *sizes, "device=cpu", "threads=1")
+    assert "epoch 1/2" in output and "eval.py" in output and "predict.py" in output and "mean" in output
+    output = run(ROOT / "eval.py", "--json", "numbers.json")
+    mine, theirs = (json.loads(Path(name).read_text()) for name in ("numbers.json", "runs/shapes/metrics.json"))
+    assert mine.keys() >= KEYS and mine["map50"] == theirs["map50"] and "circle" in output
+    run(ROOT / "predict.py", "--json", "found.json", "--score", 0)
+    found = json.loads(Path("found.json").read_text())
+    assert len(found) == 8 and found[0].keys() == {"image", "width", "height", "detections"}
+    assert found[0]["detections"][0].keys() == {"box", "score", "class", "name"}
+    assert len(list(Path("runs/predict").iterdir())) == 8
+
+
+def test_predict_pictures_folder_and_video(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
+    weights = ("--weights", trained.run, "--score", 0, "--device", "cpu")
+    rng = np.random.default_rng(0)
+    for name in ("in/a.png", "in/sub/b.JPG"):
+        write_image(name, rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    Path("in/broken.png").write_bytes(b"no picture")
+    with VideoSink("in/clip.mp4", 12.5, (64, 48)) as sink:
+        for _ in range(5):
+            sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+
+    assert call(predict_cli, monkeypatch, *weights, "--source", "in/a.png", "--out", "a.png", "--json", "a.json") == 0
+    (entry,) = json.loads(Path("a.json").read_text())
+    assert (entry["image"], entry["width"], entry["height"]) == ("in/a.png", 60, 40) and Path("a.png").is_file()
+
+    assert call(predict_cli, monkeypatch, *weights, "--mode", "dir", "--source", "in", "--out", "out") == 0
+    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {"a.png", "sub/b.JPG"}
+    assert "broken.png" in capsys.readouterr().err
+
+    arguments = ("--mode", "video", "--source", "in/clip.mp4", "--out", "out.mp4", "--json", "video.json")
+    assert call(predict_cli, monkeypatch, *weights, *arguments) == 0
+    with open_source("out.mp4") as video:
+        assert video.fps == pytest.approx(12.5) and len(list(video)) == 5
+    assert [entry["frame"] for entry in json.loads(Path("video.json").read_text())] == list(range(5))
+    assert "5 frames" in capsys.readouterr().out
+
+
+def test_speed(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
+    from utils.engine import speed
+
+    monkeypatch.setattr(speed.measure_fps, "__defaults__", (0.05,))
+    assert call(predict_cli, monkeypatch, "--mode", "fps", "--weights", trained.run) == 0
+    assert "pictures/s" in capsys.readouterr().out
+
+
+def test_eval_writes_numbers_and_pictures(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
+    arguments = (
+        "--weights",
+        trained.run,
+        "--split",
+        "train",
+        "--json",
+        "n.json",
+        "--pictures",
+        "p",
+        "eval.nms_iou=0.5",
+    )
+    assert call(eval_cli, monkeypatch, *arguments) == 0
+    numbers = json.loads(Path("n.json").read_text())
+    assert numbers.keys() >= KEYS and numbers["images"] == 16 and Path("p/confusion.png").is_file()
+    assert numbers["per_class"]["circle"].keys() >= {"ap50", "ap50_95", "images", "objects"}
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_the_keys_are_explained(monkeypatch: pytest.MonkeyPatch, capsys):
+    assert call(train_cli, monkeypatch, "--explain") == 0
+    assert "train.batch_size" in capsys.readouterr().out
+
+
+def bad_weights(name: str) -> str:
+    Path(name).write_bytes(b"PK\x03\x04 cut off")
+    return name
+
+
+def voc(name: str) -> str:
+    """A VOC data set with a cat, read as one of dogs only."""
+    write_image("voc/JPEGImages/a.png", np.zeros((20, 20, 3), np.uint8))
+    corners = "".join(
+        f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (2, 2, 9, 9), strict=True)
+    )
+    for path, text in (
+        (
+            "voc/Annotations/a.xml",
+            f"<annotation><object><name>{name}</name><bndbox>{corners}</bndbox></object></annotation>",
+        ),
+        ("voc/ImageSets/Main/train.txt", "a\n"),
+    ):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_text(text)
+    Path("dogs.yaml").write_text("data: {format: voc, root: voc, val: train, classes: [dog]}\n")
+    return "dogs.yaml"
+
+
+MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] = [
+    (train_cli, lambda run: ["--config", "shaps.yaml"], ["shaps.yaml", "did you mean 'shapes.yaml'"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "train.epoch=3"], ["epoch", "did you mean 'train.epochs'"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "trian.epochs=3"], ["trian", "did you mean 'train'"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "epochs"], ["'epochs'", "KEY=VALUE"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "train.epochs=many"], ["train.epochs", "integer", "many"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "train.epochs=0"],
+        ["train.epochs", "greater than or equal to 1"],
+    ),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "train=3"], ["train", "3"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "train.epochs.x=3"], ["train.epochs"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "input_size=100"], ["input_size", "multiples of 32", "100"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "device=cuda:7"], ["device=cuda:7", "device=auto"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "device=tpu"], ["device", "tpu"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "device=cpu", "precision=fp16"], ["precision=fp16"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "phi=cbma"], ["cbma", "did you mean 'cbam'"]),
+    (train_cli, lambda run: ["--config", "shapes.yaml", "weights=no.pt"], ["no.pt", "no such file"]),
+    (train_cli, lambda run: ["--config", "voc_cbam.yaml"], ["datasets/VOCdevkit", "data.root=", "data.download=true"]),
+    (train_cli, lambda run: ["--config", "neu_det.yaml"], ["datasets/NEU-DET", "data.root="]),
+    (train_cli, lambda run: ["--config", "coco.yaml"], ["datasets/coco", "data.root="]),
+    (train_cli, lambda run: ["--config", voc("cat")], ["a.xml", "cat", "dog"]),
+    (train_cli, lambda run: ["--resume", "runs/none"], ["--resume runs/none", "last.pt"]),
+    (train_cli, lambda run: ["--resume", run.run], ["to the end already"]),
+    (train_cli, lambda run: ["--resume", run.run, "train.epochs=9"], ["--resume", "KEY=VALUE"]),
+    (eval_cli, lambda run: [], ["train first", "--weights"]),
+    (eval_cli, lambda run: ["--weights", "none.pt"], ["--weights none.pt", "no such file"]),
+    (eval_cli, lambda run: ["--weights", bad_weights("b.pt")], ["b.pt", "not readable"]),
+    (eval_cli, lambda run: ["--weights", run.run, "eval.nms=1"], ["eval.nms", "did you mean 'eval.nms_iou'"]),
+    (eval_cli, lambda run: ["--weights", run.run, "phi=se"], ["best.pt", "phi=se", "another network"]),
+    (eval_cli, lambda run: ["--weights", run.run, "--config", "neu_det.yaml"], ["datasets/NEU-DET"]),
+    (predict_cli, lambda run: ["--source", "a.png"], ["train first", "--weights"]),
+    (predict_cli, lambda run: ["--source", "a.png", "--weights", run.run], ["--source a.png", "no such file"]),
+    (predict_cli, lambda run: ["--source", bad_weights("b.png"), "--weights", run.run], ["b.png", "decode"]),
+    (predict_cli, lambda run: ["--source", "a", "b", "--mode", "dir", "--weights", run.run], ["takes one"]),
+    (predict_cli, lambda run: ["--mode", "video", "--source", "a.mp4", "--weights", run.run], ["a.mp4"]),
+    (predict_cli, lambda run: ["--weights", run.run, "--score", 2], ["--score", "0 to 1"]),
+    (predict_cli, lambda run: ["--weights", run.run, "--device", "cuda:7"], ["device=cuda:7"]),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "words"), MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    command: ModuleType,
+    arguments: Callable[[Result], list[object]],
+    words: list[str],
+    trained: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
+):
+    given = arguments(trained)
+    capsys.readouterr()
+    assert call(command, monkeypatch, *given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and error.endswith("\n")
+    missing = [word for word in words if word not in error.replace("\\", "/")]
+    assert not missing, error
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--config", "a", "--resume", "b"], [], ["--confg", "a"]])
+def test_arguments_that_contradict(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys):
+    assert call(train_cli, monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "usage: train.py" in error and "Traceback" not in error
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys):
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("utils.config.load_config", interrupted)
+    assert call(train_cli, monkeypatch, "--config", "shapes.yaml") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict"])
+def test_a_machine_without_libgl_is_told_what_to_install(command: str, monkeypatch: pytest.MonkeyPatch):
+    Path("fake").mkdir()
+    Path("fake/cv2.py").write_text(f"raise ImportError({LIBGL!r})\n")
+    monkeypatch.setenv("PYTHONPATH", str(Path("fake").resolve()))
+    arguments = ["--config", "shapes.yaml"] if command == "train" else ["--weights", "a.pt"]
+    done = subprocess.run([sys.executable, ROOT / f"{command}.py", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "libGL.so.1" in done.stderr and "pip install opencv-python-headless" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools"), "pip install -r requirements.txt"),
+        (ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"), "opencv-python-headless"),
+    ],
+)
+def test_a_library_that_is_missing(error: ImportError, words: str, capsys):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    captured = capsys.readouterr().err
+    assert end.value.code == 2 and words in captured and captured.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("cannot import name 'x' from 'utils.engine'", name="utils.engine"),
+        ModuleNotFoundError("No module named 'utils.nothing'", name="utils.nothing"),
+        RuntimeError("a mistake in the program"),
+    ],
+)
+def test_a_mistake_in_the_program_is_not_hidden(error: Exception):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_command(main)
+
+
+def test_help_answers_at_once_without_the_libraries(monkeypatch: pytest.MonkeyPatch, capsys):
+    for name in ("cv2", "torch", "numpy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for command in (train_cli, eval_cli, predict_cli):
+        assert call(command, monkeypatch, "--help") == 0
+        assert "examples:" in capsys.readouterr().out
+
+
+def test_any_class_name_can_be_printed(tmp_path: Path):
+    code = "from utils.errors import run_command; run_command(lambda: print('\\u72d7 done'))"
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout == "\\u72d7 done\n"
