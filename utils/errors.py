@@ -1,12 +1,14 @@
 """A user's mistake, told in one line."""
 
 import difflib
+import importlib
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 # what opencv-python links to and a machine without a display lacks; opencv-python-headless needs none of it
 DISPLAY_LIBRARY = re.compile(r"lib(GL|EGL|X|xcb|SM|ICE|gthread|glib)[^:]*: cannot open shared object file")
@@ -26,6 +28,21 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     if close:
         return f"; did you mean '{prefix}{close[0]}'?"
     return f"; expected one of: {', '.join(names)}" if names else ""
+
+
+def need(package: str, wanted_by: str) -> ModuleType:
+    """Import an optional package by its dotted name; `wanted_by` is the key or option that asks for it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        name = package.partition(".")[0]
+        if (error.name or "").partition(".")[0] != name:
+            raise
+        raise UserError(f"{wanted_by}: {name} is not installed: pip install {name}") from None
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -17,8 +17,12 @@ from utils.schema import Config
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
 
 
-def create_run(config: Config) -> Path:
-    """Make the folder `<output>/<name>`, or `<name>-2`, `-3`, ... if there is one, and put `config.yaml` in it."""
+def create_run(config: Config, run: Path | None = None) -> Path:
+    """Make the folder `run`, or `<output>/<name>`, `<name>-2`, `-3`, ... if there is one; put `config.yaml` in it."""
+    if run is not None:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / CONFIG).write_text(dump_config(config), encoding="utf-8")
+        return run
     base = Path(config.output)
     number = 1
     while True:

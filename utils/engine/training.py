@@ -17,6 +17,7 @@ from utils.config import make_config
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import PictureSet
 from utils.data.source import Split, load_split
+from utils.data.twins import leaks
 from utils.engine.evaluator import Evaluation, evaluate_detector
 from utils.engine.report import evaluation_json, write_batch, write_json, write_pictures
 from utils.engine.runs import BEST, LAST, create_run, describe, find_run
@@ -25,6 +26,7 @@ from utils.errors import UserError
 from utils.schema import Config
 
 METRICS = "metrics.json"  # a run that has it is finished
+Loaded = tuple[tuple[Split, PictureSet], tuple[Split, PictureSet]]  # training and validation split
 FEW_STEPS = 10  # an epoch of fewer steps says little; the user is told
 
 
@@ -36,30 +38,37 @@ class Result:
     evaluation: Evaluation
 
 
-def train(config: Config) -> Result:
+def train(config: Config, run: Path | None = None, data: Loaded | None = None) -> Result:
     """Train a new run to the end.
+
+    Args:
+        run: its folder; none: a new one, `<output>/<name>`.
+        data: what `load_data(config)` returns, where several runs share it.
 
     Raises:
         UserError: anything wrong with the configuration or the data, or a loss that is not finite.
     """
-    _refuse_early(config)
-    train_set, val_set = (load_pictures(config, name) for name in ("train", "val"))
+    refuse_early(config)
+    train_set, val_set = data or load_data(config)
     detector = new_detector(config, *train_set)
-    run = create_run(config)
+    run = create_run(config, run)
     trainer = Trainer(run, config, detector, train_set[1], val_set[1])
     _announce(trainer)
     return _finish(trainer)
 
 
-def _refuse_early(config: Config) -> None:
+def refuse_early(config: Config) -> None:
     """Find the mistakes that need no data before minutes go into reading it."""
-    Detector(build_model(config, num_classes=1), config, ("object",))
+    Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
     if config.weights:
         read_state(Path(config.weights))
 
 
-def resume(run: str | Path) -> Result:
+def resume(run: str | Path, data: Loaded | None = None) -> Result:
     """Go on with an interrupted run, from the step after its last saved one.
+
+    Args:
+        data: as for `train`.
 
     Raises:
         UserError: no such run, or it is finished.
@@ -73,13 +82,23 @@ def resume(run: str | Path) -> Result:
     config = make_config(saved["config"], str(folder / LAST))
     if saved["training"]["progress"]["done"] and (folder / METRICS).is_file():
         raise UserError(f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run")
-    train_set, val_set = (load_pictures(config, name, saved["names"]) for name in ("train", "val"))
+    train_set, val_set = data or load_data(config, saved["names"])
     network = build_model(config, len(saved["names"]), saved["anchors"])
-    detector = Detector(network, config, saved["names"])
+    detector = Detector(network, config, saved["names"], backend="torch")
     trainer = Trainer(folder, config, detector, train_set[1], val_set[1])
     trainer.restore(saved)
     print(f"resuming {folder} in epoch {trainer.progress.epoch + 1}, after step {trainer.progress.step}")
     return _finish(trainer)
+
+
+def load_data(config: Config, classes: Sequence[str] | None = None) -> Loaded:
+    """Training and validation split, each as `load_pictures` returns it; pictures in both are told to the user."""
+    train_set, val_set = load_pictures(config, "train", classes), load_pictures(config, "val", classes)
+    shared = leaks(train_set[0].records, val_set[0].records)
+    if shared:
+        first, second = shared[0]
+        print(f"note: {len(shared)} validation pictures are also training pictures, e.g. {second} is {first}")
+    return train_set, val_set
 
 
 def load_pictures(config: Config, name: str, classes: Sequence[str] | None = None) -> tuple[Split, PictureSet]:
@@ -95,8 +114,8 @@ def load_pictures(config: Config, name: str, classes: Sequence[str] | None = Non
         split.records, config.input_size, data.cache, data.cache_gb, config.train.workers, report=split.report
     )
     pictures.prepare()
-    for line in [*split.report.lines(), *pictures.notices]:
-        print(line)
+    title, *details = split.report.lines()
+    print("\n".join([f"{name}: {title}", *details, *pictures.notices]))
     return split, pictures
 
 
@@ -113,7 +132,7 @@ def new_detector(config: Config, split: Split, pictures: PictureSet) -> Detector
     _set_prior(network, pictures, config.input_size)
     if config.weights:
         print("\n".join(load_weights(network, config.weights).lines()))
-    return Detector(network, config, split.names)
+    return Detector(network, config, split.names, backend="torch")
 
 
 def _set_prior(network: YOLOv4Tiny, pictures: PictureSet, size: tuple[int, int]) -> None:
@@ -135,15 +154,20 @@ def _announce(trainer: Trainer) -> None:
 
 
 def _finish(trainer: Trainer) -> Result:
-    """Train, then evaluate the best weights and write the report."""
+    """Train, then close the run."""
     try:
         trainer.fit()
     except KeyboardInterrupt:
         if (trainer.run / LAST).is_file():
             print(f"\nstopped; go on with: python train.py --resume {trainer.run}")
         raise
-    detector = load_model(trainer.run / BEST)
-    evaluation = evaluate_detector(detector, trainer.val)
-    write_json(trainer.run / METRICS, evaluation_json(evaluation, detector))
-    write_pictures(trainer.run, evaluation, trainer.val)
-    return Result(trainer.run, evaluation)
+    return close_run(trainer.run, trainer.val)
+
+
+def close_run(run: Path, val: PictureSet) -> Result:
+    """Evaluate the best weights of a training that is done, and write the run's numbers and pictures."""
+    detector = load_model(run / BEST)
+    evaluation = evaluate_detector(detector, val)
+    write_json(run / METRICS, evaluation_json(evaluation, detector))
+    write_pictures(run, evaluation, val)
+    return Result(run, evaluation)

@@ -35,11 +35,26 @@ class CocoResult:
     ignored: np.ndarray
 
 
+def match_all(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """The matching over all areas: hit and ignored, both bool `(10 IoUs, detections)`.
+
+    Beyond the 100 best of a class and picture a detection is ignored.
+    """
+    kept, pairs = _candidates(objects, found, pairs)
+    hit, ignored, _ = _match_area(objects, found, pairs, *Params(iouType="bbox").areaRng[0])
+    return hit, ignored | ~kept
+
+
+def _candidates(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray, Pairs]:
+    """Which detections take part, bool `(detections,)`, and their pairs with objects of their own class."""
+    kept = _rank_in_class(found) < MAX_DETECTIONS
+    return kept, pairs.where((found.label[pairs.found] == objects.label[pairs.object]) & kept[pairs.found])
+
+
 def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> CocoResult:
     """Match at every threshold and area range, then accumulate as COCOeval does."""
     params = Params(iouType="bbox")
-    kept = _rank_in_class(found) < MAX_DETECTIONS
-    pairs = pairs.where((found.label[pairs.found] == objects.label[pairs.object]) & kept[pairs.found])
+    kept, pairs = _candidates(objects, found, pairs)
     matches = [_match_area(objects, found, pairs, *limits) for limits in params.areaRng]
     indices = [index[kept[index]] for index in split_by_class(found.label, classes)]
     owned = split_by_class(objects.label, classes)

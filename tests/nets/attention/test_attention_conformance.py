@@ -40,6 +40,7 @@ VARIANTS = [
     {"name": "psa", "kernels": [1, 5], "groups": [1, 3]},
     {"name": "split", "radix": 1},
     {"name": "split", "radix": 3, "groups": 2, "kernel_size": 5},
+    {"name": "conv_control", "params": 40},
 ]
 
 

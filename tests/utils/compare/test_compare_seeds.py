@@ -1,0 +1,64 @@
+"""Seeds act: every batch that reaches the network, over epochs, settings, workers and an interruption."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.compare.cells import SharedData, run_cell
+from utils.compare.plan import make_plan
+from utils.data.augment import Batch
+from utils.engine.trainer import PARTS, Trainer
+
+STEPS = 6  # three an epoch, two epochs
+
+
+@dataclass
+class Watch:
+    """Hashes of the batches that came; `stop`: interrupt instead of the step of this number."""
+
+    hashes: list[str] = field(default_factory=list)
+    stop: int = -1
+
+    def step(self, batch: Batch) -> tuple[dict[str, torch.Tensor], float]:
+        if len(self.hashes) == self.stop:
+            self.stop = -1
+            raise KeyboardInterrupt
+        content = [tensor.contiguous().numpy().tobytes() for tensor in (batch.images, batch.boxes, batch.labels)]
+        self.hashes.append(hashlib.sha256(b"".join(content)).hexdigest())
+        return dict.fromkeys(PARTS, torch.zeros(())), 0.0
+
+
+@pytest.fixture
+def batches(tiny_words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """`batches(setting, seed, workers, stop)`: hashes of a cell's batches, gone on with after an interruption."""
+
+    def run(setting: str = "none", seed: int = 0, workers: int = 0, stop: int = -1) -> list[str]:
+        watch = Watch(stop=stop)
+        monkeypatch.setattr(Trainer, "_step", lambda trainer, batch: watch.step(batch))
+        words = [*tiny_words, f"train.workers={workers}"]
+        plan = make_plan("shapes.yaml", ("none", "se"), overrides=words, seeds=(seed,))
+        cell = next(cell for cell in plan.cells if cell.variant == setting)
+        cell = replace(cell, folder=tmp_path / f"{setting}-{seed}-{workers}-{stop}")
+        if stop >= 0:
+            with pytest.raises(KeyboardInterrupt):
+                run_cell(cell, SharedData())
+        assert run_cell(cell, SharedData())
+        return watch.hashes
+
+    return run
+
+
+def test_a_seed_gives_every_setting_the_same_batches_and_another_seed_others(batches: Callable[..., list[str]]):
+    first = batches()
+    assert len(set(first)) == len(first) == STEPS  # no step and no epoch repeats another
+    assert batches("se") == first
+    assert not set(batches(seed=1)) & set(first)
+
+
+@pytest.mark.parametrize(("workers", "stop"), [(0, 1), (3, 4)])
+def test_workers_and_an_interruption_change_nothing(workers: int, stop: int, batches: Callable[..., list[str]]):
+    assert batches(workers=workers, stop=stop) == batches()

@@ -1,0 +1,1 @@
+"""Comparison of settings over seeds: plan, cells, statistics, report."""

@@ -1,0 +1,137 @@
+"""Cells: one training each, which is run once, gone on with after an interruption, and kept.
+
+A cell's folder is a run's folder. Beside the run's own files it has `detections.npz` (every detection on the test
+pictures), then `cell.json` (configuration, scores, cost: the cell is finished), or `error.txt` (it failed).
+"""
+
+import json
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+
+from utils import checkpoint
+from utils.compare.plan import NOT_VARIED, Cell
+from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
+from utils.config import load_config
+from utils.engine.runs import BEST, CONFIG, LAST
+from utils.engine.training import METRICS, Loaded, Result, close_run, load_data, resume, train
+from utils.errors import UserError
+from utils.schema import Config
+
+ERROR = "error.txt"
+State = Literal["finished", "failed", "started", "new"]
+
+
+class SharedData:
+    """Loads each data set once for all cells that use it the same way."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Loaded] = {}
+
+    def __call__(self, config: Config) -> Loaded:
+        key = json.dumps([config.data.model_dump(mode="json"), config.input_size, config.train.workers])
+        if key in self._loaded:
+            return self._loaded[key]
+        loaded = load_data(config)
+        # pictures that are decoded again and again may turn out damaged later: a cell must not depend on the one before
+        if config.data.cache != "none" and not any(pictures.notices for _, pictures in loaded):
+            self._loaded[key] = loaded
+        return loaded
+
+
+def state(cell: Cell) -> State:
+    """Where a cell stands.
+
+    Raises:
+        UserError: the folder holds a training of another configuration.
+    """
+    if (cell.folder / ERROR).is_file():
+        return "failed"
+    if not (cell.folder / LAST).is_file():
+        return "new"
+    other = difference(cell)
+    if other:
+        raise UserError(f"{cell.folder} was trained with {other}: give another --out, or delete that folder")
+    return "finished" if (cell.folder / DONE).is_file() else "started"
+
+
+def difference(cell: Cell) -> str | None:
+    """The first key in which the training in the cell's folder differs from the cell, `key=there, not here`."""
+    there, here = _comparable(load_config(cell.folder / CONFIG)), _comparable(cell.config)
+    for key in [*here, *there]:
+        if here.get(key) != there.get(key):
+            return f"{key}={there.get(key)}, not {here.get(key)}"
+    return None
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    """All keys, dotted, without the run's name and place, which say nothing about its result."""
+    return dict(_flat(config.model_dump(mode="json", exclude=set(NOT_VARIED))))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def run_cell(cell: Cell, data: SharedData) -> bool:
+    """Bring a cell to its end, from wherever it stands; True if it is finished, False if it failed.
+
+    Whatever goes wrong in the training is written to `error.txt`; only Ctrl-C goes through.
+    """
+    if state(cell) == "finished":
+        return True
+    try:
+        (cell.folder / ERROR).unlink(missing_ok=True)
+        _close(cell, _train(cell, data), data)
+        return True
+    except Exception as error:  # a failed cell must not take the others with it
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        (cell.folder / ERROR).write_text(text.rstrip() + "\n", encoding="utf-8")
+        return False
+
+
+def failure(cell: Cell) -> str | None:
+    """The last line of what went wrong, none for a cell that did not fail."""
+    path = cell.folder / ERROR
+    lines = path.read_text(encoding="utf-8").rstrip().splitlines() if path.is_file() else []
+    return lines[-1] if lines else None
+
+
+def _train(cell: Cell, data: SharedData) -> Result:
+    """The training itself: new, gone on with, or only closed."""
+    loaded = data(cell.config)
+    if cell.config.threads:
+        torch.set_num_threads(cell.config.threads)
+    # what failed may have been of another configuration: it is not gone on with
+    if not (cell.folder / LAST).is_file() or difference(cell):
+        shutil.rmtree(cell.folder, ignore_errors=True)
+        return train(cell.config, cell.folder, loaded)
+    if checkpoint.load(cell.folder / LAST)["training"]["progress"]["done"]:
+        return close_run(cell.folder, loaded[1][1])
+    return resume(cell.folder, loaded)
+
+
+def _close(cell: Cell, result: Result, data: SharedData) -> None:
+    """Keep the detections and, last, the mark that the cell is finished."""
+    write_detections(cell.folder / DETECTIONS, result.evaluation.detections)
+    last = checkpoint.load(cell.folder / LAST)
+    content = {
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "truth": fingerprint(data(cell.config)[1][1].records),
+        "train_seconds": round(last["training"]["progress"]["seconds"], 2),
+        "epochs": last["epoch"],
+        "best_epoch": checkpoint.load(cell.folder / BEST)["epoch"],
+        "metrics": json.loads((cell.folder / METRICS).read_text(encoding="utf-8")),
+    }
+    part = cell.folder / f"{DONE}.part"
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(cell.folder / DONE)

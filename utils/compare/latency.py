@@ -1,0 +1,55 @@
+"""Latency of the settings, measured one after the other in turns, so that a busy moment hits all of them alike."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nets.loading import load_model
+from utils.compare.plan import Cell
+from utils.compare.results import DONE
+from utils.engine.report import write_json
+from utils.engine.runs import BEST
+
+FILE = "latency.json"
+SECONDS = 2.0  # for each setting
+LEAST, MOST = 10, 200  # rounds
+WARMUP = 3
+
+
+def measure_latency(out: Path, cells: Sequence[Cell], image: np.ndarray) -> dict[str, float]:
+    """Median ms of one picture, end to end (letterbox, network, NMS; batch 1), for the setting of every cell.
+
+    What an earlier start has measured for the same cells is kept, in `out/latency.json`.
+
+    Args:
+        cells: a finished one for each setting. image: RGB uint8 `(h, w, 3)`.
+    """
+    path = out / FILE
+    marks = {cell.variant: f"{cell.seed} {(cell.folder / DONE).stat().st_mtime_ns}" for cell in cells}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if kept.get("cells") == marks:
+        return kept["ms"]
+    detectors = {cell.variant: load_model(cell.folder / BEST) for cell in cells}
+    measured = time_in_turns({name: partial(detector, image) for name, detector in detectors.items()})
+    write_json(path, {"cells": marks, "ms": measured})
+    return measured
+
+
+def time_in_turns(runs: Mapping[str, Callable[[], Any]], seconds: float = SECONDS) -> dict[str, float]:
+    """Median ms of each function over rounds in which each runs once; about `seconds` for each."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    end = time.perf_counter() + seconds * len(runs)
+    for round_number in tqdm(range(WARMUP + MOST), "measuring latency", unit="round", leave=False, disable=None):
+        if round_number >= WARMUP + LEAST and time.perf_counter() > end:
+            break
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: round(float(np.median(values[WARMUP:])), 3) for name, values in times.items()}
