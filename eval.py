@@ -4,6 +4,7 @@ examples:
   python eval.py                                              newest run, its validation split
   python eval.py --weights runs/neu_det --split test --json numbers.json
   python eval.py --weights runs/neu_det --pictures out eval.nms_iou=0.5
+  python eval.py --weights runs/neu_det --backend openvino precision=int8
   python eval.py --weights yolov4-tiny.weights --config coco.yaml data.root=/data/coco
 """
 
@@ -21,6 +22,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", metavar="NAME|PATH", help="take the data of this experiment instead of the run's")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument("--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there")
+    parser.add_argument("--backend", help="torch, compile, onnxruntime, openvino or auto; default: torch")
+    parser.add_argument("--reference", action="store_true", help="also measure in float32; says how much AP is lost")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. eval.nms_iou=0.5 device=cpu")
     return parser.parse_intermixed_args()
 
@@ -29,7 +32,10 @@ def main() -> None:
     args = parse()
     from utils.engine.evaluating import evaluate_weights  # here, where `run_command` tells of a missing library
 
-    evaluation = evaluate_weights(args.weights, args.split, args.overrides, args.config, args.json, args.pictures)
+    overrides = [*([f"backend={args.backend}"] if args.backend else []), *args.overrides]
+    evaluation = evaluate_weights(
+        args.weights, args.split, overrides, args.config, args.json, args.pictures, args.reference
+    )
     print(evaluation.metrics.table())
 
 

@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from nets.darknet_cfg import read_cfg
+from nets.onnx_file import first_runtime, read_onnx
 from nets.predictor import Detector
-from nets.weights import load_weights, read_state
-from nets.yolo import DARKNET_ANCHORS, DARKNET_MASKS, build_model
+from nets.weights import DARKNET_EPS, darknet_layers, load_weights, read_state
+from nets.yolo import DARKNET_ANCHORS, DARKNET_MASKS, YOLOv4Tiny, build_model
 from utils import checkpoint
 from utils.config import CONFIG_DIR, make_config, with_overrides
 from utils.errors import UserError
@@ -26,8 +30,8 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
     """Load a detector.
 
     Args:
-        path: a checkpoint of this project, a run's folder (its `best.pt`), a Darknet `.weights` file, or a `.pth` of
-            the reference implementation.
+        path: a checkpoint of this project, a run's folder (its `best.pt`), an ONNX file that `export.py` wrote, a
+            Darknet `.weights` file, or a `.pth` of the reference implementation.
         overrides: changes of the file's configuration, e.g. `"eval.nms_iou=0.5"`.
         values: the same for top-level keys, e.g. `device="cpu"`, `precision="fp32"`, `input_size=608`; None
             leaves the file's own.
@@ -45,8 +49,10 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
         path = path / BEST
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
-    if path.suffix == ".pt":
+    if path.suffix == ".pt" or (path.suffix == ".pth" and checkpoint.is_ours(checkpoint.read_torch_file(path))):
         return _load_ours(path, changes)
+    if path.suffix == ".onnx":
+        return _load_onnx(path, changes)
     return _load_foreign(path, changes)
 
 
@@ -59,16 +65,31 @@ def _load_ours(path: Path, changes: list[str]) -> Detector:
     except RuntimeError:
         shown = " ".join(changes) or "its own configuration"
         raise UserError(f"{path}: its weights are of another network than {shown} asks for") from None
-    return Detector(network, config, saved["names"])
+    return Detector(network, config, saved["names"], weights=path)
+
+
+def _load_onnx(path: Path, changes: list[str]) -> Detector:
+    """What is computed is fixed, the limits are not; where and with what it ran before says nothing about here."""
+    saved = read_onnx(path)
+    here = [f"backend={first_runtime(path)}", "device=auto", "precision=auto"]
+    config = with_overrides(saved.config, [*here, *changes])
+    for key in ("input_size", "phi", "attention", "model"):
+        if getattr(config, key) != getattr(saved.config, key):
+            raise UserError(f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); export another")
+    with torch.device("meta"):
+        network = build_model(config, len(saved.names), saved.anchors)
+    return Detector(network, config, saved.names, onnx=path)
 
 
 def _load_foreign(path: Path, changes: list[str]) -> Detector:
-    """Weights without a configuration: everything is read off the tensors, or is what their programs assume."""
+    """Weights without a configuration: everything is read off the tensors and the files beside them (Darknet's `.cfg`
+    and `.names`), or is what their programs assume."""
     state = read_state(path)
     if "predict32.bias" not in state:
         raise UserError(f"{path}: holds no detection heads (backbone only); use it for training: weights={path}")
     classes = len(state["predict32.bias"]) // 3 - 5
-    stretch = 1.05 if path.suffix == ".weights" else 1.0  # the reference does not stretch the centre
+    darknet = path.suffix == ".weights"
+    stretch = 1.05 if darknet else 1.0  # the reference does not stretch the centre
     model = {
         "anchors": [list(anchor) for anchor in DARKNET_ANCHORS],
         "anchor_masks": DARKNET_MASKS,
@@ -76,10 +97,37 @@ def _load_foreign(path: Path, changes: list[str]) -> Detector:
         "scale_x_y": stretch,
     }
     phi = next((phi for name, phi in REFERENCE_PHI if name in state), "none")
-    config = with_overrides(make_config({"name": path.stem, "phi": phi, "model": model}, str(path)), changes)
+    beside = _described(path.with_suffix(".cfg"), classes) if darknet else {}
+    values = {"name": path.stem, "phi": phi, "model": model, **beside}
+    config = with_overrides(make_config(values, str(path)), changes)
     network = build_model(config, classes)
     load_weights(network, path)
-    return Detector(network, config, class_names(classes))
+    if darknet:
+        _set_epsilon(network)
+    return Detector(network, config, _names_beside(path, classes), weights=path)
+
+
+def _described(cfg: Path, classes: int) -> dict[str, Any]:
+    """`input_size` and `model` of a Darknet description beside the weights, if there is one."""
+    if not cfg.is_file():
+        return {}
+    settings = read_cfg(cfg)
+    if settings["classes"] != classes:
+        raise UserError(f"{cfg}: describes {settings['classes']} classes, the weights beside it have {classes}")
+    return {key: settings[key] for key in ("input_size", "model")}
+
+
+def _names_beside(path: Path, classes: int) -> list[str]:
+    """The class list of a `.names` file beside Darknet weights, else `class_names`."""
+    file = path.with_suffix(".names")
+    names = file.read_text(encoding="utf-8").split("\n")[:classes] if file.is_file() else []
+    return names if len(names) == classes and all(names) else class_names(classes)
+
+
+def _set_epsilon(network: YOLOv4Tiny) -> None:
+    for _, _, norm in darknet_layers(network):
+        if norm is not None:
+            norm.eps = DARKNET_EPS
 
 
 def class_names(count: int) -> list[str]:

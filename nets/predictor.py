@@ -1,6 +1,7 @@
 """Pictures in, typed detections out: the one path from pixels to boxes that evaluation and prediction share."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -8,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nets.backends import Backend, Source, choose_device, choose_precision, make_backend
 from nets.decode import select
 from nets.detections import Detections
 from nets.yolo import YOLOv4Tiny
-from utils.devices import autocast, pick_device, pick_precision
 from utils.errors import UserError
 from utils.images import Letterbox, read_image
 from utils.schema import Config, Eval, Predict
@@ -23,21 +24,44 @@ class Detector:
     """A network with all that is needed to use it.
 
     Args:
-        network: on any device; it is moved to `config.device` and put in evaluation mode.
-        config: `input_size`, `device`, `precision` and `predict` are read.
+        network: on any device; it is moved to `config.device` and put in evaluation mode. On the meta device (a
+            structure without values) where `onnx` is given.
+        config: `input_size`, `device`, `precision`, `backend` and `predict` are read.
         names: the class list.
+        backend: what computes, one of `nets.backends.BACKENDS` or "auto"; none: `config.backend`.
+        onnx: the ONNX file to run. weights: the file that the network's values came from.
 
     Attributes:
-        network, config, names, input_size (height, width), device, precision.
+        network, config, names, input_size (height, width), device, precision; source: what the backend is made from.
+
+    Raises:
+        UserError: the backend's package is missing, or it does not compute on the device or in the precision.
     """
 
-    def __init__(self, network: YOLOv4Tiny, config: Config, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        network: YOLOv4Tiny,
+        config: Config,
+        names: Sequence[str],
+        backend: str | None = None,
+        onnx: Path | None = None,
+        weights: Path | None = None,
+    ) -> None:
         self.config = config
         self.names = tuple(names)
         self.input_size = config.input_size
-        self.device = pick_device(config.device)
-        self.precision = pick_precision(config.precision, self.device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.backend_name = backend or config.backend
+        self.device = choose_device(self.backend_name, config.device)
+        self.precision = choose_precision(self.backend_name, config.precision, self.device)
+        if onnx is None:
+            network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval()
+        self.source = Source(network, config, self.names, onnx, weights)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Takes uint8 `(B, H, W, 3)`, returns boxes and scores. Made at first use, of the weights as they are then."""
+        return make_backend(self.backend_name, self.source)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is also a sequence of str
@@ -79,27 +103,23 @@ class Detector:
     ) -> list[Detections]:
         """Detect on letterboxed pictures: uint8 `(B, h, w, 3)` of size `input_size`, and how each was letterboxed."""
         limits = limits or self.config.predict
-        boxes, scores = self.network.coder(self.raw_maps(canvases))
+        boxes, scores = self.backend(canvases)
         found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.merge_iou)
         titles = titles or [None] * len(letterboxes)
         return [
             self._result(*one, boxing, title) for one, boxing, title in zip(found, letterboxes, titles, strict=True)
         ]
 
-    def raw_maps(self, canvases: Tensor) -> list[Tensor]:
-        """The network alone: uint8 `(B, h, w, 3)` -> raw maps."""
-        images = canvases.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        with autocast(self.precision, self.device):
-            return self.network(images)
-
     def _result(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, boxing: Letterbox, title: str | None
     ) -> Detections:
         height, width = boxing.source
+        corners = boxing.boxes_to_source(boxes.cpu().numpy())
+        there = (corners[:, 2:] > corners[:, :2]).all(1)  # what lies wholly in the padding is no detection
         return Detections(
-            boxes=boxing.boxes_to_source(boxes.cpu().numpy()),
-            scores=scores.cpu().numpy(),
-            labels=labels.cpu().numpy(),
+            boxes=corners[there],
+            scores=scores.cpu().numpy()[there],
+            labels=labels.cpu().numpy()[there],
             names=self.names,
             width=width,
             height=height,

@@ -171,8 +171,11 @@ class Config(Section):
     attention: Attention = Field(default_factory=Attention)
     input_size: Size = Field((416, 416), description="integer or [height, width], pixels, multiples of 32")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the processor or GPU computes in it, else fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="auto: bf16 where the processor or GPU computes in it, else fp32; int8: backend=openvino"
+    )
+    backend: Literal["torch", "compile", "onnxruntime", "openvino", "auto"] = Field(
+        "torch", description="what runs a trained network; auto: the one that is fastest here, measured at the start"
     )
     threads: Annotated[int, Field(ge=0)] = Field(0, description="processor threads; 0: PyTorch's choice")
     seed: int = Field(0, description="seeds the weights, the data order and the augmentation")

@@ -125,21 +125,40 @@ def test_select_equals_greedy_nms_class_by_class(score: float, limit: float, mos
     assert_equals_greedy(random_boxes(60), torch.rand(60, 3), score, limit, most)
 
 
-def test_boxes_over_the_left_edge_do_not_suppress_those_of_another_class() -> None:
+def one_hot_scores(*rows: tuple[int, float], classes: int) -> Tensor:
+    scores = torch.zeros(len(rows), classes)
+    for index, (label, score) in enumerate(rows):
+        scores[index, label] = score
+    return scores
+
+
+def test_boxes_over_the_upper_left_corner_do_not_suppress_those_of_another_class() -> None:
     """Classes must be kept apart for coordinates below zero, too."""
-    boxes = torch.tensor([[80.0, 10.0, 101.0, 31.0], [-20.0, 10.0, 1.0, 31.0], [-99.0, -99.0, 0.0, 0.0]])
-    boxes = torch.cat([boxes, random_boxes(40, -80, 60)])
-    assert_equals_greedy(boxes, torch.rand(43, 4), 0.05, 0.4, 1000)
+    boxes = torch.tensor([[80.0, 80, 101, 101], [-21, -21, 0, 0]])
+    scores = one_hot_scores((0, 0.9), (1, 0.8), classes=2)
+    assert_equals_greedy(boxes, scores, 0.05, 0.4, 10)
+    assert len(select(boxes[None], scores[None], 0.05, 0.4, 10)[0][0]) == 2
 
 
 def test_a_giant_box_leaves_the_others_their_precision() -> None:
     """An untrained network may predict sizes of millions of pixels beside sensible boxes."""
-    boxes = torch.cat([random_boxes(40), torch.tensor([[-4e6, -4e6, 4e6, 4e6]])])
-    assert_equals_greedy(boxes, torch.rand(41, 60), 0.3, 0.4, 1000)
+    boxes = torch.tensor([[2.0, 10, 8, 22], [2, 10, 8, 21], [-4e6, -4e6, 4e6, 4e6]])
+    scores = one_hot_scores((50, 0.9), (50, 0.8), (3, 0.7), classes=60)
+    assert_equals_greedy(boxes, scores, 0.05, 0.4, 10)
+    assert len(select(boxes[None], scores[None], 0.05, 0.4, 10)[0][0]) == 2
 
 
 def test_the_best_survive_when_there_are_more_candidates_than_nms_takes() -> None:
     assert_equals_greedy(random_boxes(40), torch.rand(40, 100), 0.01, 0.5, 25)
+
+
+def test_few_kept_of_many_candidates_equal_greedy_nms() -> None:
+    """A crowd in one place keeps fewer boxes than asked for: every candidate must have had its turn."""
+    crowd = torch.rand(1500, 2) * 30
+    boxes = torch.cat([torch.cat([crowd, crowd + 50 + torch.rand(1500, 2) * 20], 1), random_boxes(10, 300, 600)])
+    scores = torch.rand(1510, 1)
+    scores[1500:] *= 0.01  # the lone ones come last
+    assert_equals_greedy(boxes, scores, 0.0, 0.4, 100)
 
 
 def test_nothing_found_gives_empty_results_and_pictures_are_apart() -> None:

@@ -26,6 +26,14 @@ def test_a_run_its_best_weights_and_its_settings(trained: Result):
         assert not detector.network.training
 
 
+def test_a_renamed_checkpoint_is_still_ours(trained: Result, tmp_path: Path):
+    renamed = tmp_path / "weights.pth"
+    renamed.write_bytes((trained.run / "best.pt").read_bytes())
+    detector = load_model(renamed)
+    assert detector.names == load_model(trained.run).names
+    assert detector.network.coder.anchors.tolist() != [list(anchor) for anchor in DARKNET_ANCHORS]
+
+
 def test_settings_can_be_changed(trained: Result):
     detector = load_model(trained.run, "eval.nms_iou=0.3", input_size=[96, 32], precision="bf16", device=None)
     assert detector.input_size == (96, 32) and detector.precision == "bf16" and detector.config.eval.nms_iou == 0.3
@@ -88,7 +96,7 @@ def unknown(path: Path) -> Path:
         (damaged, "cut.pt", r"cut\.pt: not readable"),
         (unknown, "text.pt", r"text\.pt: not readable"),
         (unknown, "text.weights", r"text\.weights"),
-        (unknown, "text.onnx", r"expected \.pt"),
+        (unknown, "text.bin", r"expected \.pt"),
         (backbone_only, "backbone.pth", "backbone only"),
         (backbone_only, "foreign.pt", "not a checkpoint of this project"),
     ],
@@ -100,7 +108,7 @@ def test_what_is_no_weights_file(make: Callable[[Path], Path], name: str, words:
 
 
 def test_overrides_that_do_not_fit_the_weights(trained: Result):
-    with pytest.raises(UserError, match="did you mean 'nms_iou'"):
+    with pytest.raises(UserError, match=r"did you mean 'eval\.nms_iou'"):
         load_model(trained.run, "eval.nms_iu=0.3")
     with pytest.raises(UserError, match=r"best\.pt: .*another network than phi"):
         load_model(trained.run, phi="cbam")

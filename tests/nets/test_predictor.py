@@ -82,7 +82,7 @@ def test_the_network_sees_rgb_from_0_to_1(stub: Detector):
     image = np.zeros((64, 64, 3), np.uint8)
     image[..., 0], image[..., 1] = 255, 51
     stub(image)
-    (seen,) = stub.network.seen  # type: ignore[union-attr]
+    (seen,) = stub.backend.pipeline.network.seen  # type: ignore[attr-defined]
     assert seen.shape == (1, 3, 64, 64) and seen.dtype == torch.float32
     assert torch.allclose(seen[0, :, 10, 20], torch.tensor([1.0, 0.2, 0.0]))
 

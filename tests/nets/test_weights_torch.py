@@ -84,7 +84,7 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize(("number", "phi"), enumerate(PHI))
+@pytest.mark.parametrize(("number", "phi"), list(enumerate(PHI)))
 def test_reference_weights_match_wholly_and_tell_phi(number: int, phi: str, tmp_path: Path) -> None:
     state = fill(reference_shapes(phi, 20))
     tensors = [name for name in state if not name.endswith("num_batches_tracked")]
@@ -216,7 +216,7 @@ def test_own_checkpoint_comes_back_as_it_was(run: Path) -> None:
 def test_own_checkpoint_with_changes(run: Path) -> None:
     detector = load_model(run, "predict.score=0.5", device="cpu", precision=None, input_size=(32, 64))
     assert detector.config.predict.score == 0.5 and detector.input_size == (32, 64)
-    with pytest.raises(UserError, match=r"unknown key 'predict\.scor'; did you mean 'score'"):
+    with pytest.raises(UserError, match=r"unknown key 'predict\.scor'; did you mean 'predict\.score'"):
         load_model(run, "predict.scor=0.5")
 
 

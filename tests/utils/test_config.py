@@ -126,7 +126,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("sede: 3\n", "'sede'", "did you mean 'seed'?"),
         ("train: {epoch: 3}\n", "'train.epoch'", "did you mean 'train.epochs'?"),
         ("trian: {epochs: 3}\n", "'trian'", "did you mean 'train'?"),
-        ("predict: {zzzzzz: 3}\n", "'predict.zzzzzz'", "expected one of: score, nms_iou, max_detections"),
+        ("predict: {zzzzzz: 3}\n", "'predict.zzzzzz'", "expected one of: score, nms_iou"),
     ],
 )
 def test_unknown_keys_name_file_key_and_nearest(text: str, key: str, suggestion: str, write: Write) -> None:
@@ -221,7 +221,7 @@ def test_with_overrides_leaves_the_original() -> None:
     config = load_config("shapes")
     changed = with_overrides(config, ["eval.nms_iou=0.3", "phi=eca"])
     assert (changed.eval.nms_iou, changed.phi) == (0.3, "eca")
-    assert (config.eval.nms_iou, config.phi) == (0.6, "none")
+    assert (config.eval, config.phi) == (Config().eval, "none")
     assert with_overrides(config, []) is config
     assert "eval.nsm_iou" in refused(lambda: with_overrides(config, ["eval.nsm_iou=0.3"]))
 

@@ -30,8 +30,8 @@ Picture = tuple[str, Callable[[], np.ndarray]]  # name as reported (a path, rela
 class Model(Protocol):
     """What is needed of `nets.load_model(...)`: RGB uint8 `(h, w, 3)` in, `Detections` out.
 
-    `input_size` is (height, width). Optional, for `measure_fps`: `raw_maps`, the network alone, which takes uint8
-    `(1, H, W, 3)`.
+    `input_size` is (height, width). Optional, for `measure_fps`: `backend`, the network and its decoding alone, which
+    takes uint8 `(1, H, W, 3)`.
     """
 
     config: Config

@@ -1,0 +1,34 @@
+"""Write a trained detector for other programs: ONNX, or Darknet's weights, cfg and names.
+
+examples:
+  python export.py --format onnx                              newest run; runs/<name>/best.onnx
+  python export.py --weights runs/voc --format onnx --out voc.onnx
+  python export.py --weights runs/voc --format darknet        for Darknet and OpenCV 4
+  python eval.py --weights voc.onnx                           the same numbers as from runs/voc
+"""
+
+import argparse
+
+from utils.errors import run_command
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--weights", metavar="FILE|RUN", help="weights file or run folder; default: the newest run's best.pt"
+    )
+    parser.add_argument("--format", required=True, choices=("onnx", "darknet"))
+    parser.add_argument("--out", metavar="FILE", help="default: beside the weights, with the format's suffix")
+    parser.add_argument("--opset", type=int, help="onnx: version of the operators; default: the exporter's own")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    from utils.engine.exporting import export  # here, where `run_command` tells of a missing library
+
+    print("\n".join(export(args.weights, args.format, args.out, args.opset)))
+
+
+if __name__ == "__main__":
+    run_command(main)
