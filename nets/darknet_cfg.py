@@ -85,9 +85,7 @@ def read_cfg(path: Path) -> dict[str, Any]:
             },
         }
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a cfg of YOLOv4-tiny with two [yolo] layers: {error}"
-        ) from None
+        raise UserError(f"{path}: not a cfg of YOLOv4-tiny with two [yolo] layers: {error}") from None
 
 
 def _sections(path: Path) -> list[tuple[str, dict[str, str]]]:
