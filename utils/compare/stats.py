@@ -92,7 +92,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     order = np.argsort(p, axis=-1)
     count = p.shape[-1]
     scaled = np.take_along_axis(p, order, -1) * np.arange(count, 0, -1)
-    corrected = np.minimum(scaled, 1.0)
+    corrected = np.minimum(np.maximum.accumulate(scaled, axis=-1), 1.0)
     out = np.empty_like(corrected)
     np.put_along_axis(out, order, corrected, -1)
     return out

@@ -154,12 +154,13 @@ def test_names_cannot_break_a_table():
 @pytest.mark.slow
 def test_a_setting_does_not_differ_from_itself(tiny_words: tuple[str, ...], tmp_path: Path):
     path = tmp_path / "same.yaml"
-    path.write_text("none: {}\nagain: {phi: none}\nother seeds: {seed: 100}\n", encoding="utf-8")
+    path.write_text("none: {}\nagain: {phi: none}\nother seeds: {seed: 10}\n", encoding="utf-8")
     plan = make_plan("shapes.yaml", variants=str(path), out=str(tmp_path / "out"), overrides=tiny_words)
     comparison = compare(plan, [])
     again, other = comparison.pairs
     assert set(again.differences.values()) == {0.0} and again.images == (0.0, 0.0) == again.combined
-    assert again.verdict.startswith("no difference") and other.verdict.startswith("no difference")
+    assert again.verdict.startswith("no difference")
+    # other seeds are claimed to differ in one of twenty such comparisons: how often is for the calibration test
     assert all(value != 0 for value in other.differences.values()) and not math.isnan(other.corrected_p)
 
 

@@ -117,8 +117,6 @@ def test_the_row_is_that_of_the_chosen_point(monkeypatch, point):
     """40 x 80 letterboxed into 64 x 64: (x, y) -> (0.8 x, 0.8 y + 16)."""
     drawn = spy_rows(monkeypatch)
     model = detector({"feat1": "self_attention"})
-    for parameter in model.network.attention.parameters():
-        parameter.data.mul_(80)  # at its start every row is nearly uniform
     image = np.random.default_rng(0).integers(0, 255, (40, 80, 3)).astype(np.uint8)
     x, y = min(point[0], 79.9), min(point[1], 39.9)
     explain(model, image, Wanted(point=(x, y)))
@@ -126,11 +124,9 @@ def test_the_row_is_that_of_the_chosen_point(monkeypatch, point):
     canvas = torch.from_numpy(Letterbox((40, 80), (64, 64)).apply(image)).permute(2, 0, 1)[None] / 255
     expected = attended(model.network, canvas, (0.8 * x, 0.8 * y + 16))["feat1"]
     assert expected.point == (int((0.8 * y + 16) // 16), int(0.8 * x // 16)) and scene.point == (x, y)
+    assert np.array_equal(rows[0].panels[1].values, expected.maps["query"].numpy())
     elsewhere = attended(model.network, canvas, (40.0, 63.0))["feat1"].maps["query"].numpy()
-    shown = rows[0].panels[1].values
-    assert np.allclose(shown, expected.maps["query"].numpy(), atol=1e-6) and not np.allclose(
-        shown, elsewhere, atol=1e-3
-    )
+    assert not np.array_equal(rows[0].panels[1].values, elsewhere), "or any row would do"
 
 
 def test_the_point_is_the_middle_of_the_explained_prediction(monkeypatch):
