@@ -15,6 +15,7 @@ from utils.config import dump_config
 from utils.errors import UserError, need
 from utils.schema import Config
 
+LEAST_OPSET = 18  # of PyTorch's exporter; it goes lower by conversions that fail
 INPUT, OUTPUTS = "images", ("boxes", "scores")
 
 
@@ -35,6 +36,8 @@ def write_onnx(
     """
     onnx = need("onnx", "export to ONNX")
     need("onnxscript", "export to ONNX")
+    if opset is not None and opset < LEAST_OPSET:
+        raise UserError(f"--opset {opset}: expected {LEAST_OPSET} or more")
     model = _traced(network, config, opset)
     properties = {
         "names": json.dumps(list(names), ensure_ascii=False),

@@ -112,8 +112,9 @@ class Letterbox:
 
     def _affine(self) -> tuple[np.ndarray, np.ndarray]:
         height, width = self.content
-        factor = np.array([width / self.source[1], height / self.source[0]], np.float32)
-        return np.tile(factor, 2), np.tile(np.array(self.offset, np.float32), 2)
+        across, down = width / self.source[1], height / self.source[0]
+        x, y = self.offset
+        return np.array([across, down, across, down], np.float32), np.array([x, y, x, y], np.float32)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """RGB uint8 `(h, w, 3)` of size `source` -> uint8 canvas of size `target`."""
