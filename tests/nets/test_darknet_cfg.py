@@ -11,6 +11,7 @@ from cfg_interpreter import read_cfg as sections_of
 
 from nets import load_model
 from nets.darknet_cfg import darknet_cfg, read_cfg
+from nets.weights import read_darknet, write_darknet
 from nets.yolo import YOLOv4Tiny, build_model
 from utils.config import make_config
 from utils.engine import exporting
@@ -34,6 +35,14 @@ def test_darknet_files_give_back_the_detector(darknet: Path, trained: Result) ->
     canvases = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     for got, expected in zip(mine.backend(canvases), theirs.backend(canvases), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_variances_make_up_for_darknets_epsilon(tmp_path: Path) -> None:
+    network = YOLOv4Tiny(1)
+    network.backbone.stem1.bn.running_var.fill_(2e-5)
+    write_darknet(network, tmp_path / "a.weights")
+    read = read_darknet(tmp_path / "a.weights")["backbone.stem1.bn.running_var"]
+    torch.testing.assert_close(read + 1e-6, torch.full((32,), 2e-5 + 1e-5), atol=0, rtol=1e-4)
 
 
 def test_the_cfg_describes_the_network(darknet: Path, trained: Result) -> None:
