@@ -7,6 +7,7 @@ examples:
   python train.py --config bccd.yaml phi=eca seed=1 name=bccd-eca-1
   python train.py --resume runs/bccd-eca-1                    go on after an interruption
   python train.py --explain                                   every configuration key, its default and meaning
+  torchrun --nproc_per_node 4 train.py --config voc.yaml data.cache=disk    one training on four GPUs
 """
 
 import argparse
@@ -35,8 +36,10 @@ def main() -> None:
     if args.resume and args.overrides:
         raise UserError("--resume: a run goes on as it began; KEY=VALUE needs a new run")
     config = None if args.resume else load_config(args.config, args.overrides)
-    from utils.engine.training import resume, train  # takes seconds; a mistake in the configuration is told before
+    from utils import distributed  # takes seconds; a mistake in the configuration is told before
+    from utils.engine.training import resume, train
 
+    distributed.start()
     result = train(config) if config else resume(args.resume)
     print(result.evaluation.metrics.table())
     print(f"\n{result.run}: best.pt, metrics.json, results.csv and pictures. Go on with:")

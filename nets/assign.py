@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nets.decode import STRIDES, BoxCoder
+from utils.devices import constant
 from utils.schema import Loss
 
 
@@ -45,7 +46,8 @@ def candidates(
         position = cell[..., 1] * width + cell[..., 0]  # (B, M, O)
         first = start + height * width * torch.arange(len(mask), device=boxes.device)
         indices.append((first[:, None] + position[:, :, None]).flatten(2))
-        valids.append((matched[:, :, list(mask), None] & inside[:, :, None]).flatten(2))
+        shaped = matched.index_select(2, constant(mask, boxes.device, torch.int64))
+        valids.append((shaped[..., None] & inside[:, :, None]).flatten(2))
         start += len(mask) * height * width
     return Candidates(torch.cat(indices, 2), torch.cat(valids, 2) & present[..., None])
 
@@ -68,7 +70,8 @@ def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: Loss) -> Tensor:
     sizes = sizes[..., None, :].clamp(min=1e-3)
     overlap = torch.minimum(sizes, anchors).prod(-1)
     iou = overlap / (sizes.prod(-1) + anchors.prod(-1) - overlap)
-    iou[..., _unused(coder)] = -1.0  # Darknet's masks leave one out: the best anchor is one that a head has
+    unused = constant(_unused(coder), iou.device, torch.int64)
+    iou.index_fill_(-1, unused, -1.0)  # Darknet's masks leave one out: the best anchor is one that a head has
     best = iou == iou.amax(-1, keepdim=True)
     if loss.assign == "best":
         return best
@@ -84,7 +87,7 @@ def _unused(coder: BoxCoder) -> list[int]:
 
 def _cells_of(centre: Tensor, height: int, width: int, neighbours: bool) -> tuple[Tensor, Tensor]:
     """Centres `(B, M, 2)` in cells -> cells x, y `(B, M, O, 2)` and whether they are on the map `(B, M, O)`."""
-    limit = torch.tensor([width - 1, height - 1], device=centre.device)
+    limit = constant((width - 1, height - 1), centre.device, torch.int64)
     own = centre.floor().long().clamp(min=torch.zeros_like(limit), max=limit)
     if not neighbours:
         return own[:, :, None], torch.ones_like(own[:, :, :1], dtype=torch.bool)

@@ -1,6 +1,7 @@
 """The training loss, vectorised: no Python loop over pictures or boxes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,12 +36,21 @@ class YoloLoss(nn.Module):
     Each part is summed and divided by the number of matches of the batch, so that the balance of the parts does not
     depend on input size, batch size or objects in a picture.
     CIoU: Zheng et al., Distance-IoU Loss, AAAI 2020, arXiv 1911.08287.
+
+    Args:
+        mean: of a number, over the `parts` processes that each see a part of the batch: the mean of their losses is
+            then the loss of the whole batch.
     """
 
-    def __init__(self, coder: BoxCoder, config: Loss) -> None:
+    def __init__(
+        self, coder: BoxCoder, config: Loss, mean: Callable[[Tensor], Tensor] = lambda own: own, parts: int = 1
+    ) -> None:
         super().__init__()
         self.coder = coder
         self.config = config
+        self.mean = mean
+        self.least = 1 / parts  # matches a process, where there is none at all
+        self._cells: tuple[tuple[object, ...], Cells] | None = None
 
     def forward(self, maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Loss parts as float32 scalars: `loss` (what to minimise), `box`, `objectness`, `cls` (weighted).
@@ -51,13 +61,20 @@ class YoloLoss(nn.Module):
         """
         raw = flatten_maps(maps).float()
         shapes = [(m.shape[2], m.shape[3]) for m in maps]
-        cells = self.coder.cells(shapes)
+        cells = self._layout(shapes)
         found = candidates(boxes, labels >= 0, shapes, self.coder, self.config)
         matches = self._match(raw, cells, found, boxes, labels)
         if self.config.assign == "aligned":
             found = keep_aligned(found, self._alignment(matches, found), self.config.top_k)
             matches = self._match(raw, cells, found, boxes, labels)
         return self._parts(raw, matches)
+
+    def _layout(self, shapes: list[tuple[int, int]]) -> Cells:
+        """`coder.cells`, made anew only when the maps change their size."""
+        key = (*shapes, self.coder.anchors.device)
+        if self._cells is None or self._cells[0] != key:
+            self._cells = key, self.coder.cells(shapes)
+        return self._cells[1]
 
     def _match(self, raw: Tensor, cells: Cells, found: Candidates, boxes: Tensor, labels: Tensor) -> _Matches:
         picture, obj, rank = _positions(found.valid)
@@ -79,7 +96,8 @@ class YoloLoss(nn.Module):
 
     def _parts(self, raw: Tensor, matches: _Matches) -> dict[str, Tensor]:
         config = self.config
-        total = matches.weight.sum().clamp(min=1)
+        count = matches.weight.sum()
+        total = self.mean(count).clamp(min=self.least)
         box = ((1 - matches.ciou) * matches.weight).sum() / total
         objectness = F.binary_cross_entropy_with_logits(
             raw[..., 4], self._objectness_target(raw, matches), reduction="sum"

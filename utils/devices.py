@@ -1,18 +1,22 @@
 """Where and in which precision to compute."""
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from utils import distributed
 from utils.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else Apple's MPS, else the processor.
+    """`auto` is the first GPU (of several processes, each takes its own), else Apple's MPS, else the processor.
 
     Raises:
         UserError: the named device is not there.
@@ -20,6 +24,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
+    if device.type == "cuda" and distributed.size() > 1:
+        return torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=auto")
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -48,6 +54,22 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, made on the processor, on the device; the processor does not wait for a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def constant(values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A small tensor of fixed numbers, made once for each device: making one on a GPU waits for all of its work."""
+    return _constant(tuple(values), device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # one that is made while predicting must serve training, too
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _has_bf16(device: torch.device) -> bool:

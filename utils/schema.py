@@ -88,6 +88,9 @@ class Data(Section):
     cache_gb: Positive = Field(
         4.0, description="most memory or disk for that cache, GiB; what exceeds it is decoded anew"
     )
+    gpu_cache_gb: NonNegative | None = Field(
+        None, description="most GPU memory for the decoded training pictures, GiB; none: half of what is free"
+    )
     shapes_train: Count = Field(480, description="shapes: number of training pictures")
     shapes_val: Count = Field(120, description="shapes: number of validation pictures")
     shapes_seed: int = Field(0, description="shapes: seed of the drawing, apart from the training seed")
@@ -107,6 +110,13 @@ class Augment(Section):
     saturation: Probability = Field(0.5, description="largest relative change of saturation")
     value: Probability = Field(0.4, description="largest relative change of brightness")
 
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError(f"expected [smallest, largest], got {list(scale)}")
+        return scale
+
 
 class Loss(Section):
     assign: Literal["best", "iou", "ratio", "aligned"] = Field(
@@ -124,7 +134,9 @@ class Loss(Section):
 class Train(Section):
     epochs: Count = Field(100, description="passes over the training pictures")
     batch_size: Count = Field(16, description="pictures a step")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode pictures; 0: the main process")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="threads that decode pictures; 0: two while the cache is filled, then one"
+    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is Nesterov")
     lr: Positive | None = Field(None, description="peak learning rate; none: 0.01 for sgd, 0.001 for adamw")
     final_lr: Probability = Field(0.01, description="last learning rate, share of the peak (cosine)")
@@ -188,9 +200,3 @@ class Config(Section):
     train: Train = Field(default_factory=Train)
     eval: Eval = Field(default_factory=Eval)
     predict: Predict = Field(default_factory=Predict)
-
-    @model_validator(mode="after")
-    def _scale_in_order(self) -> "Config":
-        if self.augment.scale[0] > self.augment.scale[1]:
-            raise ValueError(f"augment.scale: expected [smallest, largest], got {list(self.augment.scale)}")
-        return self

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.data.warp import Geometry, warp_boxes, warp_images
+from utils.devices import constant, send
 from utils.images import PAD_VALUE
 from utils.schema import Augment
 
@@ -33,6 +34,21 @@ class Batch:
     images: Tensor
     boxes: Tensor
     labels: Tensor
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures that batches are made of, on the training device.
+
+    Attributes:
+        canvases: uint8 `(P, h, w, 3)`. boxes: float32 `(P, M, 4)` xyxy pixels. labels: int64 `(P, M)`, -1 after the
+            last object of a picture. counts: int64 `(P,)`, objects of each, on the CPU.
+    """
+
+    canvases: Tensor
+    boxes: Tensor
+    labels: Tensor
+    counts: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,28 +85,43 @@ class Augmenter:
         chosen = torch.rand(count, 1, generator=generator) < self.mosaic
         return torch.where(chosen, torch.randint(pool, (count, 3), generator=generator), -1)
 
-    def __call__(
-        self, canvases: Tensor, boxes: Tensor, labels: Tensor, tiles: Tensor, generator: torch.Generator
-    ) -> Batch:
+    def needed(self, part: range, count: int) -> Tensor:
+        """The rows, int64, that pictures `part` of a batch of `count` are made of: with mixup, also the one before."""
+        rows = torch.tensor(part)
+        return torch.cat([rows, rows - 1]).remainder(count).unique() if self.mixup else rows
+
+    def __call__(self, pool: Pool, tiles: Tensor, generator: torch.Generator, part: range | None = None) -> Batch:
         """Augment a batch.
 
         Args:
-            canvases: uint8 `(P, h, w, 3)`, every picture the batch needs, on the training device.
-            boxes, labels: their objects, `(P, M, 4)` xyxy pixels and `(P, M)`, padded with label -1.
-            tiles: int64 `(B, 4)` on the CPU: the rows of `canvases` that make each picture; -1 after the first where
+            pool: every picture the batch needs.
+            tiles: int64 `(B, 4)` on the CPU: the rows of `pool` that make each picture; -1 after the first where
                 the picture is no mosaic.
             generator: a CPU generator.
+            part: the pictures that are wanted, none: all. What they look like does not depend on it.
         """
+        part = range(len(tiles)) if part is None else part
         draws = _draw(self.config, len(tiles), generator)
+        rows = self.needed(part, len(tiles))
+        batch = self._compose(pool, tiles[rows], draws.rows(rows))
+        if not self.mixup or len(tiles) < 2:
+            return batch
+        chosen = torch.rand(len(tiles), generator=generator) < self.mixup
+        own = torch.tensor(part)
+        places = [torch.searchsorted(rows, wanted.remainder(len(tiles))) for wanted in (own, own - 1)]
+        return _mix(batch, chosen[own], *places)
+
+    def _compose(self, pool: Pool, tiles: Tensor, draws: "_Draws") -> Batch:
+        """Pictures of one tile and of four, in the order of `tiles`."""
         is_mosaic = tiles[:, 1] >= 0
         parts, order = [], []
         for columns, chosen in ((1, ~is_mosaic), (4, is_mosaic)):
             rows = chosen.nonzero().squeeze(1)
             if len(rows):
-                parts.append(_compose(canvases, boxes, labels, tiles[rows, :columns], draws.rows(rows)))
+                parts.append(_compose(pool, tiles[rows, :columns], draws.rows(rows)))
                 order.append(rows)
-        batch = _in_order(parts, torch.cat(order))
-        return _mix(batch, self.mixup, generator) if self.mixup else batch
+        most = max(1, int(torch.where(tiles >= 0, pool.counts[tiles], 0).sum(1).max()))
+        return _in_order(parts, torch.cat(order), most)
 
 
 def to_float(canvases: Tensor) -> Tensor:
@@ -132,21 +163,19 @@ def _colour_matrix(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return value[:, None, None] * (torch.linalg.inv(to_yiq) @ chroma @ to_yiq)
 
 
-def _compose(
-    canvases: Tensor, boxes: Tensor, labels: Tensor, tiles: Tensor, draws: _Draws
-) -> tuple[Tensor, Tensor, Tensor]:
+def _compose(pool: Pool, tiles: Tensor, draws: _Draws) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures of one tile each, or of four: images `(B, 3, h, w)`, boxes `(B, K*M, 4)`, labels `(B, K*M)`."""
     count, columns = tiles.shape
-    device = canvases.device
-    height, width = canvases.shape[1:3]
-    extent = torch.tensor([width, height], dtype=torch.float32)
+    device = pool.canvases.device
+    height, width = pool.canvases.shape[1:3]
+    extent = constant((width, height), draws.shift.device)
     anchor_out = extent * (draws.meeting if columns == 4 else 0.5 + draws.shift)
-    linear, anchor_out, mirror = (t.to(device, non_blocking=True) for t in (draws.linear, anchor_out, draws.mirror))
+    linear, anchor_out, mirror = (send(t, device) for t in (draws.linear, anchor_out, draws.mirror))
     geometry = Geometry(linear, anchor_out, mirror, tiles=columns, size=(height, width))
-    tiles = tiles.to(device, non_blocking=True)
-    stack = to_float(canvases[tiles.flatten()].view(count, columns * height, width, 3)).sub_(GREY)
-    images = _recolour(warp_images(stack, geometry), draws.colour.to(device, non_blocking=True))
-    moved, classes = warp_boxes(boxes[tiles], labels[tiles], geometry)
+    tiles = send(tiles, device)
+    stack = to_float(pool.canvases[tiles.flatten()].view(count, columns * height, width, 3)).sub_(GREY)
+    images = _recolour(warp_images(stack, geometry), send(draws.colour, device))
+    moved, classes = warp_boxes(pool.boxes[tiles], pool.labels[tiles], geometry)
     return images, moved, classes
 
 
@@ -156,22 +185,29 @@ def _recolour(images: Tensor, colour: Tensor) -> Tensor:
     return torch.baddbmm(grey, colour, images.flatten(2)).clamp_(0, 1).view_as(images)
 
 
-def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor) -> Batch:
-    """Join sub-batches of different target counts and restore the order in which pictures were asked for."""
-    longest = max(labels.shape[1] for _, _, labels in parts)
+def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor, most: int) -> Batch:
+    """Join sub-batches of different target counts, restore the order in which pictures were asked for, and keep room
+    for `most` objects a picture: no picture has more."""
+    longest = max(most, *(labels.shape[1] for _, _, labels in parts))
     images = torch.cat([part[0] for part in parts])
     boxes = torch.cat([F.pad(part[1], (0, 0, 0, longest - part[1].shape[1])) for part in parts])
     labels = torch.cat([F.pad(part[2], (0, longest - part[2].shape[1]), value=-1) for part in parts])
-    order = rows.argsort().to(images.device)
-    return Batch(images[order].contiguous(memory_format=torch.channels_last), boxes[order], labels[order])
+    order = send(rows.argsort(), images.device)
+    boxes, labels = boxes[order], labels[order]
+    first = (labels < 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]  # objects before padding
+    boxes, labels = boxes.gather(1, first[..., None].expand(-1, -1, 4)), labels.gather(1, first)
+    return Batch(images[order].contiguous(memory_format=torch.channels_last), boxes, labels)
 
 
-def _mix(batch: Batch, share: float, generator: torch.Generator) -> Batch:
-    """Blend half and half with the next picture of the batch (Zhang et al., mixup, ICLR 2018), for a share of them."""
-    if len(batch.labels) < 2:
-        return batch
-    chosen = (torch.rand(len(batch.labels), generator=generator) < share).to(batch.labels.device)
-    others = batch.images.roll(1, 0)
-    images = torch.where(chosen[:, None, None, None], (batch.images + others) / 2, batch.images)
-    extra = torch.where(chosen[:, None], batch.labels.roll(1, 0), -1)
-    return Batch(images, torch.cat([batch.boxes, batch.boxes.roll(1, 0)], 1), torch.cat([batch.labels, extra], 1))
+def _mix(batch: Batch, chosen: Tensor, own: Tensor, others: Tensor) -> Batch:
+    """Blend the pictures `own` half and half with `others` (Zhang et al., mixup, ICLR 2018), where they are chosen."""
+    device = batch.images.device
+    chosen, own, others = send(chosen, device), send(own, device), send(others, device)
+    images, other_images = batch.images[own], batch.images[others]
+    images = torch.where(chosen[:, None, None, None], (images + other_images) / 2, images)
+    extra = torch.where(chosen[:, None], batch.labels[others], -1)
+    return Batch(
+        images.contiguous(memory_format=torch.channels_last),
+        torch.cat([batch.boxes[own], batch.boxes[others]], 1),
+        torch.cat([batch.labels[own], extra], 1),
+    )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.devices import constant
+
 MIN_SIDE = 2.0  # pixels: smaller remains of an object are dropped
 MIN_VISIBLE = 0.2  # share of an object's area that must remain
 OUTSIDE = 9.0  # a `grid_sample` coordinate that reads padding
@@ -35,14 +37,18 @@ class Geometry:
     @property
     def extent(self) -> Tensor:
         """(width, height) as a tensor `(2,)`."""
-        return torch.tensor([self.size[1], self.size[0]], device=self.linear.device, dtype=torch.float32)
+        return constant((self.size[1], self.size[0]), self.linear.device)
 
     @property
     def anchor_in(self) -> Tensor:
         """`(K, 2)`, x y in tile pixels."""
         if self.tiles == 1:
             return self.extent[None] / 2
-        return torch.tensor(CORNERS, device=self.linear.device) * self.extent
+        return _corners(self.linear.device) * self.extent
+
+
+def _corners(device: torch.device) -> Tensor:
+    return constant([side for corner in CORNERS for side in corner], device).view(-1, 2)
 
 
 def warp_images(stack: Tensor, geometry: Geometry) -> Tensor:
@@ -55,7 +61,7 @@ def _sampling_grid(geometry: Geometry) -> Tensor:
     """`grid_sample` coordinates `(B, h, w, 2)`. All that depends on a column or a row alone is computed once for it."""
     across, right = _axis(geometry, 0)  # (B, w)
     down, below = _axis(geometry, 1)  # (B, h)
-    inverse = torch.linalg.inv(geometry.linear)[..., None, None]  # (B, 2, 2, 1, 1)
+    inverse = torch.linalg.inv_ex(geometry.linear).inverse[..., None, None]  # (B, 2, 2, 1, 1)
     across, down = across[:, None], down[:, :, None]
     height, width = geometry.size
     x = inverse[:, 0, 0] * across + inverse[:, 0, 1] * down + _anchor(right, width, geometry)[:, None]
@@ -113,7 +119,7 @@ def _windows(geometry: Geometry) -> tuple[Tensor, Tensor]:
     if geometry.tiles == 1:
         return torch.zeros_like(extent), extent
     meeting = geometry.anchor_out[:, None]
-    starts = torch.tensor(CORNERS, device=meeting.device) == 0  # the tile begins at the meeting point
+    starts = _corners(meeting.device) == 0  # the tile begins at the meeting point
     return torch.where(starts, meeting, 0.0), torch.where(starts, extent, meeting)
 
 

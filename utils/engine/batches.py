@@ -1,15 +1,21 @@
 """The order of the data and the batches made from it, as pure functions of (seed, epoch, step)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from utils.data.augment import Augmenter, Batch
+from utils import distributed
+from utils.data.augment import Augmenter, Batch, Pool
 from utils.data.dataset import PictureSet, pad_targets
+from utils.devices import send
+from utils.engine.prefetch import ahead
+from utils.errors import UserError
 from utils.schema import Augment
+
+CHUNK = 512  # pictures that are decoded and copied at a time
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -19,32 +25,38 @@ def generator_for(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state))
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """The pictures of one step: `tiles` int64 `(B, 4)`, indices into the data set, -1 where a picture is no mosaic."""
-
-    step: int
-    tiles: Tensor
-
-
 class BatchMaker:
-    """Makes the training batches.
+    """Makes the training batches; of several processes, each makes its own rows of every batch.
 
     Nothing is carried over from one step to the next, so a resumed run sees the batches of an undisturbed one, and
     the number of decoding workers changes nothing.
 
     Args:
-        pictures: the training set. config: augmentation. batch_size: pictures a step.
+        pictures: the training set. config: augmentation. batch_size: pictures a step, over all processes.
         seed: another seed gives another order, other mosaics and other distortions.
         device: where batches are made.
+        pool: all pictures, where the device holds them; none: each batch fetches what it needs.
+
+    Raises:
+        UserError: the processes cannot share a batch evenly.
     """
 
-    def __init__(self, pictures: PictureSet, config: Augment, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        pictures: PictureSet,
+        config: Augment,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        pool: Pool | None = None,
+    ) -> None:
         self.pictures = pictures
         self.config = config
         self.batch_size = min(batch_size, len(pictures))
         self.seed = seed
         self.device = device
+        self.pool = pool
+        self.part = _part(self.batch_size)
 
     @property
     def steps(self) -> int:
@@ -57,6 +69,11 @@ class BatchMaker:
 
     def epoch(self, epoch: int, closing: bool, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on; `closing` leaves mosaic and mixup out."""
+        batches = self._epoch(epoch, closing, first_step)
+        # decoding and copying go on while a GPU computes; a processor has nothing else to do
+        return ahead(batches) if self.device.type == "cuda" and self.pool is None else batches
+
+    def _epoch(self, epoch: int, closing: bool, first_step: int) -> Iterator[Batch]:
         augmenter = Augmenter(self.config, closing)
         order = self.order(epoch)
         for step in range(first_step, self.steps):
@@ -65,17 +82,53 @@ class BatchMaker:
 
     def _make(self, own: Tensor, augmenter: Augmenter, generator: torch.Generator) -> Batch:
         partners = augmenter.partners(len(own), len(self.pictures), generator)
-        needed = torch.cat([own[:, None], partners], 1)  # (B, 4) data set indices
-        unique, position = needed.clamp(min=0).unique(return_inverse=True)
-        tiles = torch.where(needed >= 0, position, -1)
-        indices = unique.tolist()
-        canvases = torch.from_numpy(self.pictures.canvases(indices)).to(self.device, non_blocking=True)
-        boxes, labels = pad_targets(*self._targets(indices))
-        return augmenter(canvases, boxes.to(self.device), labels.to(self.device), tiles, generator)
+        tiles = torch.cat([own[:, None], partners], 1)  # (B, 4) data set indices
+        if self.pool:
+            return augmenter(self.pool, tiles, generator, self.part)
+        needed = tiles[augmenter.needed(self.part, len(own))]
+        indices = needed[needed >= 0].unique()
+        # rows that only other processes need point anywhere
+        places = torch.searchsorted(indices, tiles).clamp(max=len(indices) - 1)
+        pool = make_pool(self.pictures, indices.tolist(), self.device)
+        return augmenter(pool, torch.where(tiles >= 0, places, -1), generator, self.part)
 
-    def _targets(self, indices: list[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Objects of each picture; a crowd region is no single object and teaches nothing."""
-        single = [~self.pictures.crowd[index] for index in indices]
-        boxes = [self.pictures.boxes[index][keep] for index, keep in zip(indices, single, strict=True)]
-        labels = [self.pictures.labels[index][keep] for index, keep in zip(indices, single, strict=True)]
-        return boxes, labels
+
+def _part(batch_size: int) -> range:
+    """The rows of this process."""
+    each, rest = divmod(batch_size, distributed.size())
+    if rest or not each:
+        raise UserError(
+            f"train.batch_size: expected a multiple of the {distributed.size()} processes, got {batch_size} "
+            "(no more than there are pictures)"
+        )
+    return range(each * distributed.rank(), each * (distributed.rank() + 1))
+
+
+def resident_pool(pictures: PictureSet, device: torch.device, most_gb: float | None) -> Pool | None:
+    """All pictures in a GPU's memory; none where they do not fit, or the device is no GPU.
+
+    Args:
+        most_gb: most memory for them, GiB; none: half of what is free.
+    """
+    if device.type != "cuda":
+        return None
+    needed = len(pictures) * 3 * pictures.size[0] * pictures.size[1]
+    room = torch.cuda.mem_get_info(device)[0] / 2 if most_gb is None else most_gb * 2**30
+    return make_pool(pictures, range(len(pictures)), device) if needed <= room else None
+
+
+def make_pool(pictures: PictureSet, indices: Sequence[int], device: torch.device) -> Pool:
+    """Pictures and their objects on the device; a crowd region is no single object and teaches nothing."""
+    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+    canvases = send(torch.from_numpy(pictures.canvases(chunks[0])), device)
+    if len(chunks) > 1:
+        chunk, canvases = canvases, canvases.new_empty((len(indices), *canvases.shape[1:]))
+        canvases[:CHUNK] = chunk
+        for number in tqdm(range(1, len(chunks)), "pictures to the GPU", leave=False, disable=None):
+            own = canvases[number * CHUNK : (number + 1) * CHUNK]
+            own.copy_(send(torch.from_numpy(pictures.canvases(chunks[number])), device))
+    single = [~pictures.crowd[index] for index in indices]
+    boxes = [pictures.boxes[index][keep] for index, keep in zip(indices, single, strict=True)]
+    labels = [pictures.labels[index][keep] for index, keep in zip(indices, single, strict=True)]
+    corners, classes = (send(tensor, device) for tensor in pad_targets(boxes, labels))
+    return Pool(canvases, corners, classes, torch.tensor([len(label) for label in labels], dtype=torch.int64))

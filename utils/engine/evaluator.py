@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from nets.detections import Detections
 from nets.predictor import Detector
+from utils import distributed
 from utils.data.dataset import PictureSet
 from utils.metrics import Metrics, evaluate
 
@@ -22,21 +23,25 @@ class Evaluation:
 
 
 def run_detector(detector: Detector, pictures: PictureSet, progress: bool = True) -> list[Detections]:
-    """Detections of every picture with the limits of `config.eval`, in pixels of the original pictures."""
+    """Detections of every picture with the limits of `config.eval`, in pixels of the original pictures.
+
+    Several processes take turns with the pictures; each of them gets all detections.
+    """
     limits = detector.config.eval
     found: list[Detections] = []
-    starts = range(0, len(pictures), limits.batch_size)
+    mine = range(distributed.rank(), len(pictures), distributed.size())
+    starts = range(0, len(mine), limits.batch_size)
     for start in tqdm(starts, "evaluating", unit="batch", leave=False, disable=None if progress else True):
-        indices = list(range(start, min(start + limits.batch_size, len(pictures))))
+        indices = mine[start : start + limits.batch_size]
         canvases = torch.from_numpy(pictures.canvases(indices))
         titles = [str(pictures.records[index].path) for index in indices]
         found += detector.detect(canvases, [pictures.letterboxes[index] for index in indices], limits, titles)
-    return found
+    return distributed.gather(found)
 
 
 def evaluate_detector(detector: Detector, pictures: PictureSet, progress: bool = True) -> Evaluation:
     """Detect and measure."""
     start = perf_counter()
     found = run_detector(detector, pictures, progress)
-    metrics = evaluate(pictures.records, found, detector.names)
+    metrics = distributed.from_first(lambda: evaluate(pictures.records, found, detector.names))
     return Evaluation(metrics, found, perf_counter() - start)

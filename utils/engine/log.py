@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from utils import distributed
 from utils.errors import UserError
 from utils.plots import training_curves
 
@@ -12,7 +13,7 @@ COLUMNS = ("epoch", "lr", "loss", "box", "objectness", "cls", "map50", "map50_95
 
 
 class RunLog:
-    """Keeps `results.csv` and `curves.png` of a run equal to its history, also after a resume.
+    """Keeps `results.csv` and `curves.png` of a run equal to its history, after a resume too; the first process writes.
 
     Args:
         run: the folder. tensorboard: also write event files, for `tensorboard --logdir runs`.
@@ -23,8 +24,9 @@ class RunLog:
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
         self.run = run
-        self.writer = _summary_writer(run) if tensorboard else None
+        self.writer = _summary_writer(run) if tensorboard and distributed.is_first() else None
 
+    @distributed.only_first
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
         """`history`: a row for each finished epoch; columns in `COLUMNS`, metrics only where measured."""
         text = io.StringIO()

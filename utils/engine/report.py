@@ -6,6 +6,7 @@ from typing import Any
 
 from nets.cost import measure_cost
 from nets.predictor import Detector
+from utils import distributed
 from utils.data.augment import Batch
 from utils.data.dataset import PictureSet
 from utils.engine.evaluator import Evaluation
@@ -28,6 +29,7 @@ def evaluation_json(evaluation: Evaluation, detector: Detector) -> dict[str, Any
     }
 
 
+@distributed.only_first
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, one line an entry.
 
@@ -41,6 +43,7 @@ def write_json(path: Path, content: Any) -> None:
         raise UserError(f"{path}: cannot write: {error.strerror}") from None
 
 
+@distributed.only_first
 def write_pictures(run: Path, evaluation: Evaluation, pictures: PictureSet) -> None:
     """Precision-recall curves, confusion matrix, and validation pictures with truth beside prediction."""
     pr_curves(evaluation.metrics, run / "pr.png")
@@ -59,6 +62,7 @@ def predictions_picture(evaluation: Evaluation, pictures: PictureSet, score: flo
     return mosaic_grid(shown, columns=4)
 
 
+@distributed.only_first
 def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
     """A training batch as the network sees it: augmented pictures with their objects."""
     images = (batch.images.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()

@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from nets.loss import YoloLoss
 from nets.predictor import Detector
 from nets.yolo import YOLOv4Tiny
-from utils import checkpoint
+from utils import checkpoint, distributed
 from utils.data.augment import Batch
 from utils.data.dataset import PictureSet
 from utils.devices import autocast
-from utils.engine.batches import BatchMaker, generator_for
+from utils.engine.batches import BatchMaker, generator_for, resident_pool
 from utils.engine.evaluator import evaluate_detector
 from utils.engine.log import RunLog
+from utils.engine.meter import LossMeter
 from utils.engine.optimise import WeightAverage, learning_rate, make_optimizer
 from utils.engine.runs import BEST, LAST
 from utils.errors import UserError
@@ -51,25 +53,31 @@ class Progress:
 
 
 class Trainer:
-    """Trains a network.
+    """Trains a network, alone or as one of several processes of the same job.
 
     Args:
-        run: the run's folder. config: the experiment. detector: network, class list and device.
-        train, val: the pictures.
+        run: the run's folder; of several processes, the first one writes. config: the experiment. detector: network,
+            class list and device. train, val: the pictures.
+
+    Raises:
+        UserError: the processes cannot share a batch evenly.
     """
 
     def __init__(self, run: Path, config: Config, detector: Detector, train: PictureSet, val: PictureSet) -> None:
         self.run, self.config, self.detector, self.val = run, config, detector, val
         self.device = detector.device
         self.network: YOLOv4Tiny = detector.network
-        self.batches = BatchMaker(train, config.augment, config.train.batch_size, config.seed, self.device)
+        pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
+        self.batches = BatchMaker(train, config.augment, config.train.batch_size, config.seed, self.device, pool)
         self.optimizer = make_optimizer(self.network, config.train)
         self.average = WeightAverage(self.network, config.train.ema)
-        self.criterion = YoloLoss(self.network.coder, config.loss)
+        if distributed.size() > 1:
+            distributed.synchronise_batch_norms(self.network)
+        self.criterion = YoloLoss(self.network.coder, config.loss, distributed.mean, distributed.size())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=detector.precision == "fp16")
-        self.forward: Callable[[Tensor], list[Tensor]] = (
-            torch.compile(self.network) if config.train.compile else self.network
-        )
+        self.forward: Callable[[Tensor], list[Tensor]] = self.network
+        self._frozen: bool | None = None  # whether the backbone stands still in `forward`
+        self.meter = LossMeter(PARTS, self.device)
         self.log = RunLog(run, config.train.tensorboard)
         self.progress = Progress()
         self.saved_at = time.monotonic()
@@ -77,7 +85,7 @@ class Trainer:
     def fit(self) -> Progress:
         """Train to the end, or until `patience` runs out."""
         while not self.progress.done:
-            self._epoch()
+            self.run_epoch()
             metrics = self._evaluate() if self._evaluation_due() else None
             self._close_epoch(metrics)
         return self.progress
@@ -88,74 +96,96 @@ class Trainer:
 
     # one epoch
 
-    def _epoch(self) -> None:
+    def run_epoch(self) -> None:
+        """All steps of the epoch under way; on a GPU, the processor does not wait for it before the end."""
         progress, config = self.progress, self.config.train
         closing = progress.epoch >= config.epochs - self.config.augment.close_mosaic
-        self._set_mode()
+        self.start_epoch()
         started = time.perf_counter()
         batches = self.batches.epoch(progress.epoch, closing, progress.step)
         title = f"epoch {progress.epoch + 1}/{config.epochs}"
         with tqdm(total=self.batches.steps, initial=progress.step, desc=title, unit="step", disable=None) as bar:
             for batch in batches:
-                values, rate = self._step(batch)
-                self._account(values)
-                bar.set_postfix_str(self._postfix(rate), refresh=False)
+                self.step(batch)
+                self._refuse_non_finite(*self.meter.latest())
+                bar.set_postfix_str(self._postfix(), refresh=False)
                 bar.update()
                 if time.monotonic() - self.saved_at > 60 * config.save_minutes and progress.step < self.batches.steps:
                     self._save_last()
+        self._read_losses()
         progress.seconds += time.perf_counter() - started
 
-    def _set_mode(self) -> None:
+    def start_epoch(self) -> None:
         """Training mode; the backbone stands still, its batch-norm statistics too, in the frozen first epochs."""
         frozen = self.progress.epoch < self.config.train.freeze_epochs
         self.network.train()
         self.network.backbone.train(not frozen)
         self.network.backbone.requires_grad_(not frozen)
+        if frozen != self._frozen:
+            self._frozen, self.forward = frozen, self._wrapped()
+        self.meter.start(self.progress.sums, self.progress.step)
 
-    def _step(self, batch: Batch) -> tuple[dict[str, float], float]:
-        """One step: the loss parts `PARTS` and the learning rate."""
+    def _wrapped(self) -> Callable[[Tensor], list[Tensor]]:
+        """The network; compiled if that is asked for, its gradients averaged if there are several processes."""
+        forward: nn.Module = self.network
+        if distributed.size() > 1:  # it knows only the parameters that are trained when it is made
+            devices = [self.device] if self.device.type == "cuda" else None
+            forward = DistributedDataParallel(forward, devices)
+        return torch.compile(forward) if self.config.train.compile else forward
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step of the epoch under way (`start_epoch` begins one). Returns the loss `PARTS`, on the device."""
         progress, config = self.progress, self.config.train
         rate = learning_rate(config, progress.epoch * self.batches.steps + progress.step, self.batches.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # dropout inside attention blocks draws from the global generator: seeded here, a resumed run draws the same
-        torch.manual_seed(generator_for(self.config.seed, progress.epoch, progress.step, 1).initial_seed())
+        key = (1, distributed.rank()) if distributed.rank() else (1,)
+        torch.manual_seed(generator_for(self.config.seed, progress.epoch, progress.step, *key).initial_seed())
         with autocast(self.detector.precision, self.device):
             maps = self.forward(batch.images)
         parts = self.criterion(maps, batch.boxes, batch.labels)
-        values = dict(zip(PARTS, torch.stack([parts[name].detach() for name in PARTS]).tolist(), strict=True))
-        self._refuse_non_finite(values)
+        values = distributed.mean(torch.stack([parts[name].detach() for name in PARTS]))
+        if self.device.type == "cpu":
+            self._refuse_non_finite(dict(zip(PARTS, values.tolist(), strict=True)), progress.step + 1)
+        self._learn(parts["loss"])
+        self.meter.add(values)
+        progress.step += 1
+        return values
+
+    def _learn(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(parts["loss"]).backward()
+        self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        if config.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip, foreach=True)
+        if self.config.train.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network)
-        return values, rate
 
-    def _refuse_non_finite(self, values: dict[str, float]) -> None:
+    def _refuse_non_finite(self, values: dict[str, float], step: int) -> None:
+        """Values of the losses, or sums of them, up to `step`."""
         if all(map(math.isfinite, values.values())):
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
         saved = f"; {self.run / LAST} holds an earlier state" if (self.run / LAST).is_file() else ""
         raise UserError(
-            f"the loss is not finite in epoch {self.progress.epoch + 1}, step {self.progress.step + 1} ({shown}): "
+            f"the loss is not finite in epoch {self.progress.epoch + 1}, step {step} ({shown}): "
             f"lower train.lr, or set precision=fp32{saved}"
         )
 
-    def _account(self, values: dict[str, float]) -> None:
-        self.progress.step += 1
-        for name in PARTS:
-            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + values[name]
+    def _read_losses(self) -> None:
+        """Into `progress`; what follows from a loss that is not finite goes no further than this."""
+        self.progress.sums = self.meter.sums()
+        self._refuse_non_finite(self.progress.sums, self.progress.step)
 
     def _means(self) -> dict[str, float]:
         return {name: self.progress.sums[name] / self.progress.step for name in PARTS}
 
-    def _postfix(self, rate: float) -> str:
-        losses = " ".join(f"{name} {value:.3f}" for name, value in self._means().items())
-        return f"{losses} lr {rate:.4f}"
+    def _postfix(self) -> str:
+        sums, steps = self.meter.latest()
+        losses = " ".join(f"{name} {value / max(steps, 1):.3f}" for name, value in sums.items())
+        return f"{losses} lr {self.optimizer.param_groups[0]['lr']:.4f}"
 
     # between epochs
 
@@ -178,7 +208,7 @@ class Trainer:
         improved = self._judge(metrics)
         out_of_patience = bool(config.patience) and progress.stale >= config.patience
         progress.done = progress.epoch >= config.epochs or out_of_patience
-        if improved:
+        if improved and distributed.is_first():
             checkpoint.save(self.run / BEST, self.weights())
         self._save_last()
         self.log.write(progress.history)
@@ -214,6 +244,11 @@ class Trainer:
         }
 
     def _save_last(self) -> None:
+        if self.progress.step:
+            self._read_losses()
+        self.saved_at = time.monotonic()
+        if not distributed.is_first():
+            return
         training = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -222,7 +257,6 @@ class Trainer:
             "progress": vars(self.progress),
         }
         checkpoint.save(self.run / LAST, {**self.weights(), "training": training})
-        self.saved_at = time.monotonic()
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from the content of a `last.pt`; the next step is the one that would have come."""

@@ -12,7 +12,7 @@ from nets.loading import load_model
 from nets.predictor import Detector
 from nets.weights import load_weights, read_state
 from nets.yolo import YOLOv4Tiny, build_model
-from utils import checkpoint
+from utils import checkpoint, distributed
 from utils.config import make_config
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import PictureSet
@@ -51,7 +51,7 @@ def train(config: Config, run: Path | None = None, data: Loaded | None = None) -
     refuse_early(config)
     train_set, val_set = data or load_data(config)
     detector = new_detector(config, *train_set)
-    run = create_run(config, run)
+    run = distributed.from_first(lambda: create_run(config, run))
     trainer = Trainer(run, config, detector, train_set[1], val_set[1])
     _announce(trainer)
     return _finish(trainer)
@@ -113,7 +113,8 @@ def load_pictures(config: Config, name: str, classes: Sequence[str] | None = Non
     pictures = PictureSet(
         split.records, config.input_size, data.cache, data.cache_gb, config.train.workers, report=split.report
     )
-    pictures.prepare()
+    with distributed.in_turn():
+        pictures.prepare()
     title, *details = split.report.lines()
     print("\n".join([f"{name}: {title}", *details, *pictures.notices]))
     return split, pictures
@@ -166,6 +167,7 @@ def _finish(trainer: Trainer) -> Result:
 
 def close_run(run: Path, val: PictureSet) -> Result:
     """Evaluate the best weights of a training that is done, and write the run's numbers and pictures."""
+    distributed.wait()  # for the first process to write them
     detector = load_model(run / BEST)
     evaluation = evaluate_detector(detector, val)
     write_json(run / METRICS, evaluation_json(evaluation, detector))

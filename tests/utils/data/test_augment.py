@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils.data.augment import Augmenter, Batch, _colour_matrix, to_float
+from utils.data.augment import Augmenter, Batch, Pool, _colour_matrix, to_float
 from utils.images import PAD_VALUE
 from utils.schema import Augment
 
@@ -37,7 +37,11 @@ def drawn(rectangles: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def augment(sources: tuple[Tensor, Tensor, Tensor], tiles: Tensor, seed: int = 0, **settings: object) -> Batch:
-    return Augmenter(Augment(**{**NOTHING, **settings}))(*sources, tiles, seeded(seed))
+    return Augmenter(Augment(**{**NOTHING, **settings}))(pool(sources), tiles, seeded(seed))
+
+
+def pool(sources: tuple[Tensor, Tensor, Tensor]) -> Pool:
+    return Pool(*sources, (sources[2] >= 0).sum(1))
 
 
 def noise(count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,8 +63,8 @@ def test_nothing_asked_for_gives_the_input_back() -> None:
     batch = augment((canvases, boxes, labels), singles(3))
     assert torch.equal((batch.images * 255).round(), canvases.permute(0, 3, 1, 2).float())
     assert batch.images.is_contiguous(memory_format=torch.channels_last) and batch.images.dtype == torch.float32
-    torch.testing.assert_close(batch.boxes, boxes, atol=1e-4, rtol=0)
-    assert torch.equal(batch.labels, labels)
+    torch.testing.assert_close(batch.boxes, boxes[:, :2], atol=1e-4, rtol=0)  # the third place holds no object
+    assert torch.equal(batch.labels, labels[:, :2])
 
 
 def test_to_float_keeps_values_and_order() -> None:
@@ -222,7 +226,7 @@ def make(seed: int, closing: bool = False) -> Batch:
     generator = seeded(seed)
     augmenter = Augmenter(SETTINGS, closing)
     partners = augmenter.partners(3, 3, generator)
-    return augmenter(*noise(), torch.cat([torch.arange(3)[:, None], partners], 1), generator)
+    return augmenter(pool(noise()), torch.cat([torch.arange(3)[:, None], partners], 1), generator)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
@@ -262,7 +266,7 @@ def test_flips_come_as_often_as_asked() -> None:
 def test_the_closing_epochs_have_neither_mosaic_nor_mixup() -> None:
     closing = Augmenter(SETTINGS, closing=True)
     assert (closing.partners(50, 9, seeded(0)) == -1).all()
-    assert make(5, closing=True).labels.shape == (3, 3)
+    assert make(5, closing=True).labels.shape == (3, 2)
 
 
 def test_mixup_blends_with_the_neighbour_and_keeps_both_objects() -> None:

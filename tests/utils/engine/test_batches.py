@@ -11,7 +11,8 @@ import torch
 from utils.data.augment import Batch
 from utils.data.dataset import PictureSet
 from utils.data.record import Record
-from utils.engine.batches import BatchMaker, generator_for
+from utils.engine.batches import BatchMaker, generator_for, make_pool, resident_pool
+from utils.errors import UserError
 from utils.schema import Augment
 
 SIZE = (32, 32)
@@ -125,3 +126,54 @@ def test_batches_have_the_networks_layout() -> None:
     batch = next(maker().epoch(0, False))
     assert batch.images.shape == (4, 3, *SIZE) and batch.images.is_contiguous(memory_format=torch.channels_last)
     assert batch.boxes.shape == (*batch.labels.shape, 4) and batch.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_processes_make_the_rows_of_one_batch(mixup: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FULL.model_copy(update={"mixup": mixup})
+    whole = list(maker(12, 6, config=config).epoch(2, False))
+    monkeypatch.setattr("utils.distributed.size", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr("utils.distributed.rank", lambda own=rank: own)
+        mine = slice(2 * rank, 2 * rank + 2)
+        for part, batch in zip(maker(12, 6, config=config).epoch(2, False), whole, strict=True):
+            assert torch.equal(part.images, batch.images[mine])
+            for row, (boxes, labels) in enumerate(zip(batch.boxes[mine], batch.labels[mine], strict=True)):
+                there = labels >= 0
+                assert torch.equal(part.labels[row][part.labels[row] >= 0], labels[there])
+                assert torch.equal(part.boxes[row][part.labels[row] >= 0], boxes[there])
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(7, 12), (8, 6)])
+def test_a_batch_that_cannot_be_dealt_out_is_refused(
+    batch_size: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.distributed.size", lambda: 4)
+    with pytest.raises(UserError, match="expected a multiple of the 4 processes"):
+        maker(count, batch_size)
+
+
+def test_pictures_kept_on_the_device_give_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.engine.batches.CHUNK", 4)
+    fetched, kept = maker(), maker()
+    kept.pool = make_pool(kept.pictures, range(10), kept.device)
+    assert kept.pool.canvases.shape[0] == 10 and kept.pool.counts.tolist() == [1] * 10
+    assert prints(fetched.epoch(1, False)) == prints(kept.epoch(1, False))
+
+
+def test_only_a_gpu_keeps_pictures_and_only_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = maker().pictures
+    assert resident_pool(pictures, torch.device("cpu"), None) is None
+    made = []
+    monkeypatch.setattr("utils.engine.batches.make_pool", lambda *args: made.append(args) or "pool")
+    needed = 10 * 3 * 32 * 32
+    gpu = torch.device("cuda")
+    for free, most_gb, fits in (
+        (2 * needed, None, True),
+        (2 * needed - 2, None, False),
+        (0, needed / 2**30, True),
+        (9**9, 0, False),
+    ):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        assert (resident_pool(pictures, gpu, most_gb) == "pool") == fits
+    assert [len(args[1]) for args in made] == [10, 10]

@@ -97,13 +97,13 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_spoilt(tiny: Callable
     trainer = make_trainer(tiny())
     seen = break_loss_at(trainer, 4 + 3)
     parameters: list[dict[str, Tensor]] = []
-    original = trainer._step
+    original = trainer.step
 
     def step(batch: Any) -> Any:
         parameters.append({name: value.clone() for name, value in trainer.network.named_parameters()})
         return original(batch)
 
-    trainer._step = step  # type: ignore[method-assign]
+    trainer.step = step  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"not finite in epoch 2, step 3 .*box nan.*last\.pt"):
         trainer.fit()
     assert seen == [(trainer.run / LAST).read_bytes()] and seen[0]
@@ -122,13 +122,13 @@ def test_the_message_names_no_file_that_is_not_there(tiny: Callable[..., Config]
 def test_a_frozen_backbone_stands_still_then_trains(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.freeze_epochs=1", "phi=se"))
     start = copy_state(trainer.network)
-    trainer._epoch()
+    trainer.run_epoch()
     moved = changed(start, trainer.network)
     assert not any(name.startswith("backbone.") for name in moved)
     assert {"predict32.weight", "predict16.bias", "neck.lateral.conv.weight"} <= moved
     assert any(name.startswith("attention.feat1") for name in moved)
     trainer._close_epoch(None)
-    trainer._epoch()
+    trainer.run_epoch()
     moved = changed(start, trainer.network)
     backbone = {name for name in start if name.startswith("backbone.")}
     assert backbone <= moved and any("running_mean" in name for name in backbone)
@@ -160,8 +160,8 @@ def test_evaluations_come_as_asked_and_at_the_end(tiny: Callable[..., Config]):
 
 
 def gradient_norm(trainer: Trainer) -> float:
-    trainer._set_mode()
-    trainer._step(next(trainer.batches.epoch(0, closing=False)))
+    trainer.start_epoch()
+    trainer.step(next(trainer.batches.epoch(0, closing=False)))
     return math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.network.parameters() if p.grad is not None))
 
 
@@ -183,8 +183,8 @@ def test_adamw_trains(tiny: Callable[..., Config]):
 def test_the_average_follows_the_network(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.ema=0.5", "train.epochs=1"))
     start = copy_state(trainer.network)
-    trainer._set_mode()
-    trainer._step(next(trainer.batches.epoch(0, closing=False)))
+    trainer.start_epoch()
+    trainer.step(next(trainer.batches.epoch(0, closing=False)))
     name, decay = "predict32.weight", min(0.5, 2 / 11)
     now = trainer.network.state_dict()[name]
     expected = decay * start[name] + (1 - decay) * now

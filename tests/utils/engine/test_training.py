@@ -153,14 +153,14 @@ def test_a_training_killed_while_its_report_is_made_can_be_finished(
 
 
 def test_ctrl_c_says_how_to_go_on(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys):
-    original = Trainer._step
+    original = Trainer.step
 
     def interrupted(self: Trainer, batch: Any) -> Any:
         if self.progress.epoch == 1:
             raise KeyboardInterrupt
         return original(self, batch)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(tiny())
     assert f"train.py --resume {Path('runs/shapes')}" in capsys.readouterr().out
