@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from utils.data.record import Record
 
@@ -22,7 +23,7 @@ UNUSED_DAYS = 14  # files that nobody opened for so long are removed
 
 def key(records: Sequence[Record], size: tuple[int, int]) -> str:
     """Hash of the pictures (path, time of change, bytes), their order, the input size and the decoder's version."""
-    digest = hashlib.sha256(repr((1, cv2.__version__, size)).encode())
+    digest = hashlib.sha256(repr((2, cv2.__version__, torch.__version__, size)).encode())
     for record in records:
         stamp: tuple[int, ...] = (0, 0)
         if record.draw is None:
