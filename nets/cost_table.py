@@ -12,14 +12,10 @@ median over these pairs. The blocks share one network: only the attention is exc
 """
 
 import argparse
-import os
-import platform
 import random
-import re
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +29,9 @@ from nets.cost import Cost, measure_cost
 from nets.yolo import SITES, YOLOv4Tiny
 from utils.devices import autocast, pick_device, pick_precision
 from utils.errors import UserError, nearest, run_command
+from utils.machine import describe_machine
 from utils.schema import Attention
+from utils.timing import Stat, milliseconds
 
 CLASSES = 20
 FORWARDS = 3  # forward passes of a round, of which the median counts: they are short
@@ -71,9 +69,8 @@ class Times:
     @property
     def added(self) -> tuple[float, float, float]:
         """Median, lower and upper quartile of what the block adds to the plain network, in percent."""
-        shares = 100 * (np.array(self.block) / np.array(self.plain) - 1)
-        low, middle, high = np.percentile(shares, (25, 50, 75))
-        return float(middle), float(low), float(high)
+        shares = Stat.of(100 * (np.array(self.block) / np.array(self.plain) - 1))
+        return shares.median, shares.low, shares.high
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,8 @@ class Bench:
         self.network.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
             self.network(self.picture)  # untimed: what ran before has emptied the caches
-            return float(np.median([self._clock(lambda: self.network(self.picture)) for _ in range(FORWARDS)]))
+            times = [milliseconds(lambda: self.network(self.picture), device=self.device) for _ in range(FORWARDS)]
+        return float(np.median(times))
 
     def _training(self, name: str | None) -> float:
         self.network.attention = self.none if name is None else self.blocks[name]
@@ -166,23 +164,9 @@ class Bench:
                 maps = self.network(self.pictures)
             torch.stack([m.float().square().mean() for m in maps]).sum().backward()
 
-        milliseconds = self._clock(step)
+        taken = milliseconds(step, device=self.device)
         self.network.zero_grad(set_to_none=True)
-        return milliseconds
-
-    def _clock(self, run: Callable[[], object]) -> float:
-        self._wait()
-        start = time.perf_counter()
-        run()
-        self._wait()
-        return 1000 * (time.perf_counter() - start)
-
-    def _wait(self) -> None:
-        """A GPU computes on while Python goes on."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        return taken
 
 
 def markdown(plain: Cost, lines: Sequence[Line], settings: Settings, command: str) -> str:
@@ -200,7 +184,8 @@ def markdown(plain: Cost, lines: Sequence[Line], settings: Settings, command: st
         "",
         f"    {command}",
         "",
-        f"- Machine: {machine(device)}; PyTorch {torch.__version__.split('+')[0]}, {precision}, channels_last.",
+        f"- Machine: {describe_machine(device)}; PyTorch {torch.__version__.split('+')[0]}, {precision}, "
+        "channels_last.",
         f"- Forward: batch 1, evaluation. Training: forward and backward pass of a batch of {settings.batch}, without "
         "loss and optimiser.",
         f"- Milliseconds are medians of {settings.rounds} rounds in which the blocks take turns. The percentages "
@@ -222,18 +207,6 @@ def _row(line: Line) -> str:
         for times in (line.forward, line.training)
     )
     return f"| {line.name} | {line.params:,} | {line.gflops:.4f} | {forward} | {training} |"
-
-
-def machine(device: torch.device) -> str:
-    """The processor's or GPU's name, and the threads that PyTorch uses."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    name = found.group(1) if found else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def _parse() -> tuple[list[str], Settings, str | None]:

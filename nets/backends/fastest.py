@@ -1,9 +1,9 @@
 """Making a backend by its name; `auto` measures those that are there."""
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import torch
@@ -14,6 +14,7 @@ from nets.backends.onnxruntime_backend import OnnxRuntimeBackend
 from nets.backends.openvino_backend import OpenVinoBackend
 from nets.backends.torch_backend import CompiledBackend, TorchBackend
 from utils.errors import UserError
+from utils.timing import Effort, in_turns, timed
 
 MAKERS: dict[str, Callable[[Source, str, torch.device], Backend]] = {
     "torch": TorchBackend,
@@ -65,11 +66,9 @@ def _fastest(source: Source) -> Backend:
         raise UserError(f"backend=auto: none works here: {'; '.join(f'{c.name}: {c.reason}' for c in candidates)}")
     height, width = source.config.input_size
     canvas = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
-    end = time.perf_counter() + SECONDS * len(made)
-    while time.perf_counter() < end or len(made[0].times) < 3:
-        for one in made:
-            assert one.backend is not None
-            one.times.append(_milliseconds(one.backend, canvas))
+    clocks = {one.name: timed(partial(_run, one.backend, canvas)) for one in made if one.backend}
+    for one, times in zip(made, in_turns(clocks, Effort(SECONDS * len(made))).values(), strict=True):
+        one.times = times.tolist()
     best = min(made, key=lambda one: median(one.times))
     assert best.backend is not None
     table = "\n".join(str(one) for one in candidates)
@@ -88,8 +87,5 @@ def _candidate(name: str, source: Source) -> Candidate:
     return Candidate(name, backend)
 
 
-def _milliseconds(backend: Backend, canvas: torch.Tensor) -> float:
-    start = time.perf_counter()
-    boxes, _ = backend(canvas)
-    boxes.cpu()  # waits for a GPU
-    return 1000 * (time.perf_counter() - start)
+def _run(backend: Backend, canvas: torch.Tensor) -> None:
+    backend(canvas)[0].cpu()  # waits for a GPU

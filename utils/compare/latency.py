@@ -1,20 +1,19 @@
 """Latency of the settings, measured one after the other in turns, so that a busy moment hits all of them alike."""
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from nets.loading import load_model
 from utils.compare.plan import Cell
 from utils.compare.results import DONE
 from utils.engine.report import write_json
 from utils.engine.runs import BEST
+from utils.timing import Effort, in_turns, timed
 
 FILE = "latency.json"
 SECONDS = 2.0  # for each setting
@@ -43,13 +42,6 @@ def measure_latency(out: Path, cells: Sequence[Cell], image: np.ndarray) -> dict
 
 def time_in_turns(runs: Mapping[str, Callable[[], Any]], seconds: float = SECONDS) -> dict[str, float]:
     """Median ms of each function over rounds in which each runs once; about `seconds` for each."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    end = time.perf_counter() + seconds * len(runs)
-    for round_number in tqdm(range(WARMUP + MOST), "measuring latency", unit="round", leave=False, disable=None):
-        if round_number >= WARMUP + LEAST and time.perf_counter() > end:
-            break
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: round(float(np.median(values[WARMUP:])), 3) for name, values in times.items()}
+    effort = Effort(seconds * len(runs), LEAST, MOST, WARMUP)
+    times = in_turns({name: timed(run) for name, run in runs.items()}, effort, "measuring latency")
+    return {name: round(float(np.median(values)), 3) for name, values in times.items()}

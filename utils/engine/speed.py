@@ -1,15 +1,13 @@
 """How fast a model is: the latency of one picture, as `predict.py --mode fps` reports it."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils.engine.predicting import Model
+from utils.timing import Effort, in_turns, timed
 
 
 @dataclass(frozen=True)
@@ -55,35 +53,17 @@ def measure_fps(model: Model, image: np.ndarray, seconds: float = 10.0) -> Speed
     """
     backend = getattr(model, "backend", None)
     canvas = torch.full((1, *model.input_size, 3), 114, dtype=torch.uint8)
-    runs: list[Callable[[], Any]] = [lambda: model(image)]
+    clocks = {"whole": timed(lambda: model(image))}
     if backend is not None:
-        runs.append(lambda: [part.cpu() for part in backend(canvas)])  # waits for a GPU
-    times = _time_in_turns(runs, seconds)
-    low, median, high = np.percentile(times[:, 0], (5, 50, 95))
-    alone = None if backend is None else float(np.median(times[:, 1]))
-    overhead = None if backend is None else float(np.median(times[:, 0] / times[:, 1]) - 1)
+        clocks["network"] = timed(lambda: [part.cpu() for part in backend(canvas)])  # waits for a GPU
+    times = in_turns(clocks, Effort(seconds))
+    whole, network = times["whole"], times.get("network")
+    low, median, high = np.percentile(whole, (5, 50, 95))
+    alone = None if network is None else float(np.median(network))
+    overhead = None if network is None else float(np.median(whole / network) - 1)
     how = "" if backend is None else ", ".join(["", *_traits(backend)])
-    return Speed(len(times), float(median), float(low), float(high), alone, overhead, model.input_size, how)
+    return Speed(len(whole), float(median), float(low), float(high), alone, overhead, model.input_size, how)
 
 
 def _traits(backend: Any) -> list[str]:
     return [value for value in (getattr(backend, "name", ""), getattr(backend, "precision", "")) if value]
-
-
-def _time_in_turns(runs: list[Callable[[], Any]], seconds: float) -> np.ndarray:
-    """Milliseconds `(rounds, len(runs))`; a slow moment of the machine hits all of them. At least three rounds."""
-    rows: list[list[float]] = []
-    for duration in (seconds / 5, seconds):
-        rows.clear()  # the first is the warm-up
-        with tqdm(total=round(duration, 1), desc="measuring", unit="s", leave=False, disable=None) as bar:
-            end = time.perf_counter() + duration
-            while len(rows) < 3 or time.perf_counter() < end:
-                rows.append([_milliseconds(run) for run in runs])
-                bar.update(sum(rows[-1]) / 1000)
-    return np.array(rows)
-
-
-def _milliseconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return 1000 * (time.perf_counter() - start)
