@@ -35,7 +35,7 @@ class Setting:
 
     Attributes:
         ap, ap50: over seeds. ap_image_error, ap50_image_error: standard errors over test images of the means.
-        per_class: name -> (ap, ap50). latency: median ms of one picture. train_seconds: mean. scores: seed -> AP.
+        per_class: name -> (ap, ap50). latency: median ms of one picture. train_seconds: median. scores: seed -> AP.
     """
 
     name: str
@@ -194,7 +194,7 @@ def _setting(plan: Plan, known: Known, name: str, latency: float, images: ImageS
         params=runs[0].params,
         gflops=runs[0].gflops,
         latency=latency,
-        train_seconds=float(np.mean([run.train_seconds for run in runs])),
+        train_seconds=float(np.median([run.train_seconds for run in runs])),
         ap=_spread([run.ap for run in runs]),
         ap50=_spread([run.ap50 for run in runs]),
         ap_image_error=float(images.error[2 * row]),

@@ -68,9 +68,10 @@ def _tables(comparison: Comparison) -> list[tuple[str, str, Table]]:
 def _title(comparison: Comparison) -> tuple[str, str]:
     plan = comparison.plan
     names = ", ".join(variant.name for variant in plan.variants)
+    seeds = "one seed" if len(plan.seeds) == 1 else f"{len(plan.seeds)} seeds"
     return (
         f"Comparison: {plan.config_name}",
-        f"{names}; baseline {plan.baseline}; {len(plan.seeds)} seeds; {comparison.images} test images",
+        f"{names}; baseline {plan.baseline}; {seeds}; {comparison.images} test images",
     )
 
 
