@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nets.backends import Backend, Source, choose_device, choose_precision, make_backend
-from nets.decode import select
 from nets.detections import Detections
+from nets.select import Found, select
 from nets.yolo import YOLOv4Tiny
 from utils.errors import UserError
 from utils.images import Letterbox, read_image
@@ -107,24 +107,34 @@ class Detector:
         found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.merge_iou)
         titles = titles or [None] * len(letterboxes)
         return [
-            self._result(*one, boxing, title) for one, boxing, title in zip(found, letterboxes, titles, strict=True)
+            self._result(*one, boxing, title)
+            for one, boxing, title in zip(_fetch(found), letterboxes, titles, strict=True)
         ]
 
     def _result(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, boxing: Letterbox, title: str | None
     ) -> Detections:
         height, width = boxing.source
-        corners = boxing.boxes_to_source(boxes.cpu().numpy())
+        corners = boxing.boxes_to_source(boxes.numpy())
         there = (corners[:, 2:] > corners[:, :2]).all(1)  # what lies wholly in the padding is no detection
         return Detections(
             boxes=corners[there],
-            scores=scores.cpu().numpy()[there],
-            labels=labels.cpu().numpy()[there],
+            scores=scores.numpy()[there],
+            labels=labels.numpy()[there],
             names=self.names,
             width=width,
             height=height,
             image=title,
         )
+
+
+def _fetch(found: list[Found]) -> list[Found]:
+    """Into main memory; of a GPU, in three copies for all pictures."""
+    if not found or found[0][0].device.type == "cpu":
+        return found
+    counts = [len(labels) for _, _, labels in found]
+    boxes, scores, labels = (torch.cat(column).cpu().split(counts) for column in zip(*found, strict=True))
+    return list(zip(boxes, scores, labels, strict=True))
 
 
 def _to_array(picture: Picture) -> np.ndarray:

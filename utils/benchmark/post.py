@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from nets.decode import select
+from nets.select import select
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, ratio_of
 from utils.schema import Eval, Predict

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nets.decode import select
+from nets.select import select
 from utils.benchmark.post import CANDIDATES, CLASSES, candidates, loop_select
 from utils.timing import Effort, Stat, in_turns, timed
 
