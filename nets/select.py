@@ -149,7 +149,7 @@ def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, nms_iou: float)
         return labels
     if len(boxes) > MANY and boxes.device.type == "cpu":
         classes = labels.argsort(stable=True).split(labels.bincount().tolist())
-        keep = [own[nms(boxes[own].double(), scores[own].double(), nms_iou)] for own in classes]
+        keep = [own[nms(boxes[own], scores[own], nms_iou)] for own in classes]
         return torch.cat(keep).sort().values
     exact = boxes if boxes.device.type == "mps" else boxes.double()  # MPS has no float64
     low, high = exact.aminmax()
