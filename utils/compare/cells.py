@@ -1,13 +1,15 @@
 """Cells: one training each, which is run once, gone on with after an interruption, and kept.
 
 A cell's folder is a run's folder. Beside the run's own files it has `detections.npz` (every detection on the test
-pictures), then `cell.json` (configuration, scores, cost: the cell is finished), or `error.txt` (it failed).
+pictures), then `cell.json` (configuration, scores, cost: the cell is finished), or `error.txt` (it failed). Where cells
+run side by side, `log.txt` has what this one printed.
 """
 
 import json
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,7 +23,7 @@ from utils.engine.training import METRICS, Loaded, Result, close_run, load_data,
 from utils.errors import UserError
 from utils.schema import Config
 
-ERROR = "error.txt"
+ERROR, LOG = "error.txt", "log.txt"
 State = Literal["finished", "failed", "started", "new"]
 
 
@@ -92,10 +94,14 @@ def run_cell(cell: Cell, data: SharedData) -> bool:
         _close(cell, _train(cell, data), data)
         return True
     except Exception as error:  # a failed cell must not take the others with it
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        (cell.folder / ERROR).write_text(text.rstrip() + "\n", encoding="utf-8")
+        write_failure(cell, str(error) if isinstance(error, UserError) else traceback.format_exc())
         return False
+
+
+def write_failure(cell: Cell, text: str) -> None:
+    """Mark a cell as failed; the last line of `text` is what the report tells."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / ERROR).write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 def failure(cell: Cell) -> str | None:
@@ -112,11 +118,20 @@ def _train(cell: Cell, data: SharedData) -> Result:
         torch.set_num_threads(cell.config.threads)
     # what failed may have been of another configuration: it is not gone on with
     if not (cell.folder / LAST).is_file() or difference(cell):
-        shutil.rmtree(cell.folder, ignore_errors=True)
+        _clear(cell.folder)
         return train(cell.config, cell.folder, loaded)
     if checkpoint.load(cell.folder / LAST)["training"]["progress"]["done"]:
         return close_run(cell.folder, loaded[1][1])
     return resume(cell.folder, loaded)
+
+
+def _clear(folder: Path) -> None:
+    """Empty a cell's folder, but for the log that this very attempt may be writing."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOG:
+            path.unlink(missing_ok=True)
 
 
 def _close(cell: Cell, result: Result, data: SharedData) -> None:

@@ -70,6 +70,6 @@ def method(comparison: Comparison) -> list[tuple[str, str]]:
             "Price",
             "Latency is the median time of one picture, end to end (letterbox, network, NMS), batch 1, measured after "
             "all trainings with the settings taking turns. GFLOPs count two operations for a multiply-add. Training "
-            "time is the training loop's, without evaluation.",
+            "time is the training loop's, without evaluation, the median over seeds.",
         ),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nets import attention
-from utils.config import find_config, load_config, with_overrides
+from utils.config import find_config, load_config, read_yaml, with_overrides
 from utils.engine.training import refuse_early
 from utils.errors import UserError, nearest
 from utils.schema import Config
@@ -19,7 +19,7 @@ DEFAULT_PHI = ("none", "se", "cbam", "eca")
 DEFAULT_SEEDS = (0, 1, 2)
 NOT_VARIED = ("name", "output")
 # a comparison measures every setting on the same pictures; these keys may differ nevertheless
-FREE_DATA = {"train", "cache", "cache_gb", "download", "shapes_train"}
+FREE_DATA = {"train", "cache", "cache_gb", "gpu_cache_gb", "download", "shapes_train"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in overrides], overrides
 
 
+def ray_address(word: str) -> tuple[str, list[str]]:
+    """The value of `--ray`, and the `KEY=VALUE` that it may be instead: without an address, this machine."""
+    address, overrides = split_overrides([word])
+    return "".join(address) or "local", overrides
+
+
 def whole_numbers(words: Sequence[str]) -> list[int]:
     """The values of `--seeds`."""
     try:
@@ -166,12 +172,9 @@ def _phi_name(spec: Any) -> str:
 def _from_file(name: str) -> dict[str, dict[str, Any]]:
     """Settings of a YAML file: name -> overrides, nested or with dotted keys; nothing means the base itself."""
     path = find_config(name, "--variants")
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(read, dict) or not read:
-        raise UserError(f"{path}: expected settings, name: {{key: value}}, got {type(read).__name__}")
+    read = read_yaml(path)
+    if not read:
+        raise UserError(f"{path}: expected settings, name: {{key: value}}, got none")
     for key, value in read.items():
         if not isinstance(value or {}, dict):
             raise UserError(f"{path}: {key}: expected overrides as a mapping, got {value!r}")

@@ -7,32 +7,53 @@ from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyse
 from utils.compare.cells import SharedData, failure, run_cell, state
+from utils.compare.cluster import refuse_early
+from utils.compare.crew import run_on_cluster
 from utils.compare.latency import measure_latency
+from utils.compare.lock import locked
 from utils.compare.plan import Cell, Plan
 from utils.compare.report import write_report
 from utils.compare.results import read_outcome
+from utils.compare.wording import duration
 from utils.engine.runs import read_record
 from utils.errors import UserError
 
 
-def compare(plan: Plan, command: Sequence[str]) -> Comparison:
+def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Comparison:
     """Train what is missing, compare, and write `report.html`, `report.md`, `results.csv` and `cells.csv`.
 
     Args:
         command: the command line's words, told in the report so that it can be repeated.
+        ray: a Ray cluster's address, or `local`: the trainings run side by side. None: one after the other, here.
 
     Raises:
-        UserError: the folder holds other trainings, the data is missing, or no training finished.
+        UserError: the folder holds other trainings, or another command works there; the data is missing; the cluster
+            cannot be joined; no training finished.
     """
+    if ray is not None:
+        refuse_early(ray, plan)
     _make_folder(plan.out)
+    with locked(plan.out):
+        data = SharedData()
+        try:
+            _run_all(plan, data, ray)
+        except KeyboardInterrupt:
+            print("the same command goes on with the comparison")
+            raise
+        return _report(plan, data, command)
+
+
+def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
     finished = [cell for cell in plan.cells if state(cell) == "finished"]  # refuses a foreign folder before any work
-    data = SharedData()
-    data(plan.variants[0].config)
-    try:
+    pictures = [len(pictures) for _, pictures in data(plan.variants[0].config)]  # bad data fails here, once
+    print(f"{len(plan.cells)} trainings, {len(finished)} of them finished already")
+    if ray is None:
         run_cells(plan.cells, finished, data)
-    except KeyboardInterrupt:
-        print("the same command goes on with the comparison")
-        raise
+    else:
+        run_on_cluster(ray, plan, finished, pictures)
+
+
+def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     outcomes = [read_outcome(cell) for cell in plan.cells if state(cell) == "finished"]
     failed = {(cell.variant, cell.seed): failure(cell) or "" for cell in plan.cells if state(cell) == "failed"}
     if not outcomes:
@@ -49,7 +70,6 @@ def compare(plan: Plan, command: Sequence[str]) -> Comparison:
 
 def run_cells(cells: Sequence[Cell], finished: Sequence[Cell], data: SharedData) -> None:
     """Run every cell that is not finished, with a line on each and the time left, by the mean of those that are."""
-    print(f"{len(cells)} trainings, {len(finished)} of them finished already")
     spent = [read_outcome(cell).train_seconds for cell in finished]
     todo = [cell for cell in cells if cell not in finished]
     for number, cell in enumerate(todo):
@@ -68,14 +88,6 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot make this folder: {error.strerror}") from None
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def summary(comparison: Comparison, out: Path) -> str:

@@ -93,7 +93,7 @@ def test_nothing_finished_is_an_error(tmp_path: Path, copied: Plan, monkeypatch:
 def test_an_interrupted_cell_goes_on_mid_run(copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys):
     expected, cell = tables(copied.out), copied.cells[3]
     shutil.rmtree(cell.folder)
-    steps, whole = [], Trainer._step
+    steps, whole = [], Trainer.step
 
     def interrupted(self: Trainer, batch: object):
         if len(steps) == 4:  # the second of the second epoch's three
@@ -102,7 +102,7 @@ def test_an_interrupted_cell_goes_on_mid_run(copied: Plan, tables: Tables, monke
         return whole(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", interrupted)
+        patch.setattr(Trainer, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compare(copied, [])
     assert state(cell) == "started" and (cell.folder / LAST).is_file()
@@ -120,7 +120,7 @@ def test_a_cell_killed_while_it_is_closed_is_closed(
     for name in missing:
         (cell.folder / name).unlink()
     monkeypatch.setattr(cells, "train", must_not_train)
-    monkeypatch.setattr(Trainer, "_step", must_not_train)
+    monkeypatch.setattr(Trainer, "step", must_not_train)
     assert run_cell(cell, SharedData()) and state(cell) == "finished"
     after = dict(np.load(cell.folder / DETECTIONS))
     assert read_outcome(cell).ap == before[0]

@@ -99,7 +99,8 @@ def test_a_command_lines_mistake_is_one_line(words: str, message: str, monkeypat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- none", "expected settings, name: {key: value}, got list"),
+        ("# nothing", "expected settings"),
+        ("- none", "expected a mapping of keys to values, got list"),
         ("a: 3\nb: {}", "a: expected overrides as a mapping, got 3"),
         ("a: {}\nb: {phy: se}", "setting 'b': .*unknown key 'phy'; did you mean 'phi'"),
         ("a: {}\nb: {phi: see}", "unknown attention block 'see'"),
@@ -110,7 +111,7 @@ def test_a_command_lines_mistake_is_one_line(words: str, message: str, monkeypat
         ("a: {}\nb: {output: x}", "setting 'b': output cannot be varied"),
         ("a: {}\nb: {seed: x}", "setting 'b': seed: expected a whole number, added to --seeds, got 'x'"),
         ("a b: {}\na/b: {}", "its folder 'a_b' is taken by another setting"),
-        ("a: [", "not readable as YAML"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_a_mistake_in_the_file_of_variants_is_one_line(tmp_path: Path, text: str, message: str):
