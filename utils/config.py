@@ -3,7 +3,7 @@
 The fields themselves are in `utils.schema`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from utils.errors import UserError, nearest
 from utils.schema import Config
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+Place = tuple[int | str, ...]  # the keys that lead to a value
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -27,20 +28,25 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: file missing, YAML malformed, key unknown or value of the wrong type; names file and key.
     """
     path = find_config(name)
-    values = {"name": path.stem, **_read_inherited(path, ())}
-    origin = str(path)
+    layers = [(str(file), values) for file, values in _read_inherited(path, ())]
+    values: dict[str, Any] = {"name": path.stem}
+    for _, layer in layers:
+        values = _merge(values, layer)
+    if overrides:
+        layers.append((f"{path} with {' '.join(overrides)}", {}))
     for override in overrides:
         _apply_override(values, override)
-        origin = f"{path} with {' '.join(overrides)}"
-    return make_config(values, origin)
+        _apply_override(layers[-1][1], override)
+    return make_config(values, lambda place: _holder(layers, place))
 
 
-def make_config(values: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Validate a nested dictionary; `origin` is named in the error."""
+def make_config(values: Mapping[str, Any], origin: str | Callable[[Place], str] = "configuration") -> Config:
+    """Validate a nested dictionary; `origin` is named in the error, or says what holds the key at a place."""
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
+        place = error.errors()[0]["loc"]
+        raise UserError(f"{origin if isinstance(origin, str) else origin(place)}: {_explain(error)}") from None
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
@@ -67,33 +73,12 @@ def find_config(name: str | Path, asked_by: str = "--config") -> Path:
     raise UserError(f"{asked_by} {name}: no such file, neither as given nor in configs/{nearest(given.name, known)}")
 
 
-def explain_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, default, meaning) of every field, for help texts."""
-    for name, field in model.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            yield from explain_fields(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _yaml_text(field.default), field.description or ""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file holds an empty one.
 
-
-def _yaml_text(value: Any) -> str:
-    return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
-
-
-def _read_inherited(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in children:
-        raise UserError(f"{path}: base: inherits from itself")
-    values = _read_yaml(path)
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    parent = path.parent / str(base)
-    parent = parent if parent.is_file() else find_config(str(base), f"{path}: base:")
-    return _merge(_read_inherited(parent, (*children, path.resolve())), values)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
+    Raises:
+        UserError: not readable, not YAML, or no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,6 +88,45 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values or {}, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
     return values or {}
+
+
+def explain_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (dotted key, default, meaning) of every field, for help texts."""
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type(BaseModel)):  # not issubclass: to Python 3.10 `list[str]` is a type, too
+            yield from explain_fields(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _yaml_text(field.default), field.description or ""
+
+
+def _yaml_text(value: Any) -> str:
+    return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
+
+
+def _read_inherited(path: Path, children: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
+    """Every file's own values, the oldest ancestor's first."""
+    if path.resolve() in children:
+        raise UserError(f"{path}: base: inherits from itself")
+    values = read_yaml(path)
+    base = values.pop("base", None)
+    if base is None:
+        return [(path, values)]
+    parent = path.parent / str(base)
+    parent = parent if parent.is_file() else find_config(str(base), f"{path}: base:")
+    return [*_read_inherited(parent, (*children, path.resolve())), (path, values)]
+
+
+def _holder(layers: Sequence[tuple[str, Mapping[str, Any]]], place: Place) -> str:
+    """The layer that a value comes from: of those that go deepest towards its place, the last, which wins."""
+    return max(reversed(layers), key=lambda layer: _depth(layer[1], place))[0]
+
+
+def _depth(values: Any, place: Place) -> int:
+    """How many steps of `place` lead through `values`."""
+    if place and isinstance(values, Mapping) and place[0] in values:
+        return 1 + _depth(values[place[0]], place[1:])
+    return 0
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -136,6 +136,28 @@ def test_unknown_keys_name_file_key_and_nearest(text: str, key: str, suggestion:
 
 
 @pytest.mark.parametrize(
+    ("parent", "child", "overrides", "holder"),
+    [
+        ("trian: {epochs: 3}", "seed: 1", [], "parent.yaml"),
+        ("train: {epoch: 3}", "train: {epochs: 2}", [], "parent.yaml"),
+        ("train: {epoch: 3}", "seed: 1", ["train.epochs=2"], "parent.yaml"),
+        ("augment: {scale: [2, 1]}", "augment: {mosaic: 1}", ["seed=1"], "parent.yaml"),
+        ("train: {epochs: none}", "train: {epochs: many}", [], "child.yaml"),
+        ("train: {epochs: 3}", "train: {epoch: 3}", ["seed=1"], "child.yaml"),
+        ("train: {epochs: 3}", "train: 5", [], "child.yaml"),
+        ("seed: 1", "train: {epochs: 3}", ["seed=2", "train.epochs=many"], "child.yaml with seed=2 train.epochs=many"),
+    ],
+)
+def test_the_file_that_holds_a_mistake_is_named(
+    parent: str, child: str, overrides: list[str], holder: str, write: Write, tmp_path: Path
+) -> None:
+    write("parent.yaml", parent)
+    write("middle.yaml", "base: parent.yaml\nname: middle\n")
+    path = write("child.yaml", f"base: middle.yaml\n{child}\n")
+    assert refused(lambda: load_config(path, overrides)).startswith(f"{tmp_path / holder}: ")
+
+
+@pytest.mark.parametrize(
     ("override", "key"),
     [
         ("train.epochs=many", "train.epochs"),
