@@ -66,6 +66,7 @@ class Trainer:
     def __init__(self, run: Path, config: Config, detector: Detector, train: PictureSet, val: PictureSet) -> None:
         self.run, self.config, self.detector, self.val = run, config, detector, val
         self.device = detector.device
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes: the search for fast kernels pays
         self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
         self.batches = BatchMaker(train, config.augment, config.train.batch_size, config.seed, self.device, pool)

@@ -19,6 +19,7 @@ from utils.data.dataset import PictureSet
 from utils.data.source import Split, load_split
 from utils.data.twins import leaks
 from utils.engine.evaluator import Evaluation, evaluate_detector
+from utils.engine.rehearsal import rehearse
 from utils.engine.report import evaluation_json, write_batch, write_json, write_pictures
 from utils.engine.runs import BEST, LAST, create_run, describe, find_run
 from utils.engine.trainer import Trainer
@@ -51,6 +52,7 @@ def train(config: Config, run: Path | None = None, data: Loaded | None = None) -
     refuse_early(config)
     train_set, val_set = data or load_data(config)
     detector = new_detector(config, *train_set)
+    rehearse(detector.network, config.input_size, min(config.train.batch_size, len(train_set[1])))
     run = distributed.from_first(lambda: create_run(config, run))
     trainer = Trainer(run, config, detector, train_set[1], val_set[1])
     _announce(trainer)
