@@ -52,6 +52,7 @@ def _traced(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
     """The `onnx.ModelProto` that PyTorch's exporter makes."""
     pipeline = Pipeline(copy.deepcopy(network).cpu().float(), config.input_size).eval()
     images = torch.rand(2, 3, *config.input_size)  # one picture would be taken for a batch of one for ever
+    batch = torch.export.Dim("batch", max=2**31 - 1)  # without a bound PyTorch 2.7 forbids a single value, 2**63 - 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
         try:
@@ -63,7 +64,7 @@ def _traced(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
                 opset_version=opset,
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=({0: batch},),
             )
         except Exception as error:
             if opset is None:

@@ -63,9 +63,13 @@ def _load_ours(path: Path, changes: list[str]) -> Detector:
     try:
         network.load_state_dict(saved["model"])
     except RuntimeError:
-        shown = " ".join(changes) or "its own configuration"
-        raise UserError(f"{path}: its weights are of another network than {shown} asks for") from None
+        raise _another_network(path, changes) from None
     return Detector(network, config, saved["names"], weights=path)
+
+
+def _another_network(path: Path, changes: list[str]) -> UserError:
+    shown = " ".join(changes) or "its own configuration"
+    return UserError(f"{path}: its weights are of another network than {shown} asks for")
 
 
 def _load_onnx(path: Path, changes: list[str]) -> Detector:
@@ -101,7 +105,9 @@ def _load_foreign(path: Path, changes: list[str]) -> Detector:
     values = {"name": path.stem, "phi": phi, "model": model, **beside}
     config = with_overrides(make_config(values, str(path)), changes)
     network = build_model(config, classes)
-    load_weights(network, path)
+    report = load_weights(network, path)
+    if report.fresh or report.misshapen:
+        raise _another_network(path, changes)
     if darknet:
         _set_epsilon(network)
     return Detector(network, config, _names_beside(path, classes), weights=path)

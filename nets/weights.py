@@ -5,14 +5,15 @@ Formats: checkpoints of this project (`.pt`), Darknet's (`.weights`, also cut of
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nets.attention import IdentityStart
 from nets.blocks import ConvBNAct
 from nets.yolo import YOLOv4Tiny
 from utils.checkpoint import is_ours, read_torch_file
@@ -49,6 +50,7 @@ class MatchReport:
         matched: names of the network's tensors that were filled. total: tensors in the file.
         misshapen: "name: file shape, network shape". unknown: tensors in the file that the network lacks.
         fresh: tensors of the network that keep their initial values.
+        gated: attention blocks that the file holds bare and the network behind a closed identity gate.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class MatchReport:
     misshapen: list[str]
     unknown: list[str]
     fresh: list[str]
+    gated: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report as text for the terminal."""
@@ -66,6 +69,7 @@ class MatchReport:
             ("other shape, not loaded", self.misshapen),
             ("not in this network", self.unknown),
             ("left at their start", self.fresh),
+            ("no effect until training opens their identity gate (attention.init=paper has none)", self.gated),
         ):
             if items:
                 more = f", ... ({len(items)})" if len(items) > 4 else ""
@@ -76,11 +80,15 @@ class MatchReport:
 def load_weights(network: YOLOv4Tiny, path: str | Path) -> MatchReport:
     """Fill a network from a weights file; tensors of another shape (a head for other classes) keep their start.
 
+    A block that was trained without an identity gate fits the same block behind one; the gate keeps its start, zero.
+
     Raises:
         UserError: file missing or damaged, unknown format, or nothing in it fits the network.
     """
     path = Path(path)
     state = read_state(path)
+    gated = _bare_blocks(state, network)
+    state = {_behind_gate(name, gated): tensor for name, tensor in state.items()}
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
     report = MatchReport(
@@ -94,11 +102,28 @@ def load_weights(network: YOLOv4Tiny, path: str | Path) -> MatchReport:
         ],
         [name for name in state if name not in own],
         [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
+        gated,
     )
     if not fitting:
         raise UserError(f"weights={path}: none of its {len(state)} tensors fits this network")
     network.load_state_dict(fitting, strict=False)
     return report
+
+
+def _bare_blocks(state: Mapping[str, Tensor], network: YOLOv4Tiny) -> list[str]:
+    """Names of the network's identity gates whose block the file holds without a gate."""
+    bare = []
+    for site, gate in network.attention.items():
+        name = f"attention.{site}"
+        held = [key.removeprefix(f"{name}.") for key in state if key.startswith(f"{name}.")]
+        if isinstance(gate, IdentityStart) and held and gate.block.state_dict().keys() >= set(held):
+            bare.append(name)
+    return bare
+
+
+def _behind_gate(name: str, gated: Sequence[str]) -> str:
+    block = ".".join(name.split(".")[:2])
+    return f"{block}.block{name.removeprefix(block)}" if block in gated else name
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from utils.errors import UserError
 
 Maps = dict[str, Tensor]
+# asked once: inside a function, older PyTorch could not compile it
+AUTOCAST_DEVICES = [name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)]
 
 
 class AttentionBlock(nn.Module):
@@ -115,8 +117,8 @@ def full(x: Tensor) -> Tensor:
 def no_autocast(x: Tensor) -> AbstractContextManager:
     """Context in which autocast does not narrow matrix products: for scores, softmax and covariances."""
     device = x.device.type
-    supported = torch.amp.is_autocast_available(device)
-    return torch.autocast(device, enabled=False) if supported and torch.is_autocast_enabled(device) else nullcontext()
+    active = device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if active else nullcontext()
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, dropout: float = 0.0) -> Tensor:

@@ -155,9 +155,7 @@ def _import(path: str) -> Callable[..., nn.Module]:
         raise UserError(f"phi: cannot import '{path}': {reason}; expected package.module:Class") from None
     made = getattr(module, attribute, None)
     if not callable(made):
-        classes = [
-            name for name, item in vars(module).items() if isinstance(item, type) and issubclass(item, nn.Module)
-        ]
+        classes = [name for name, item in vars(module).items() if nn.Module in getattr(item, "__mro__", ())]
         raise UserError(f"phi: module '{module_name}' has no class '{attribute}'{nearest(attribute, classes)}")
     return made
 

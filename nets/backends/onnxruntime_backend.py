@@ -5,7 +5,6 @@ from torch import Tensor
 
 from nets.backends.base import Source
 from nets.export import INPUT, OUTPUTS
-from utils.errors import need
 
 
 class OnnxRuntimeBackend:
@@ -14,7 +13,8 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, source: Source, precision: str, device: torch.device) -> None:
-        onnxruntime = need("onnxruntime", "backend=onnxruntime")
+        import onnxruntime  # `choose_device` has told where it is missing
+
         self.precision = precision
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

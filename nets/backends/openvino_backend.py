@@ -7,7 +7,6 @@ from torch import Tensor
 
 from nets.backends.base import Source
 from nets.backends.int8 import quantised_file
-from utils.errors import need
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: what is not quantised stays in float32
 
@@ -18,7 +17,8 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, source: Source, precision: str, device: torch.device) -> None:
-        openvino = need("openvino", "backend=openvino")
+        import openvino  # `choose_device` has told where it is missing
+
         self.precision = precision
         core = openvino.Core()
         model = core.read_model(quantised_file(source) if precision == "int8" else source.onnx_file())

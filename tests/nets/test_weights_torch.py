@@ -1,5 +1,6 @@
 """Weights in PyTorch files: the reference implementation's and our own checkpoints."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ NECK_AND_HEADS = [
     ("yolo_headP4.0", 384, 256, 3),
 ]
 PHI = ["none", "se", "cbam", "eca", "ca"]
+SITES = ("feat1", "feat2", "upsample")  # where the reference implementation puts its blocks
 
 
 def block_shapes(phi: str, c: int) -> dict[str, tuple[int, ...]]:
@@ -141,6 +143,45 @@ def test_backbone_only_weights_fill_the_backbone(tmp_path: Path) -> None:
     assert any(name.startswith("attention.feat1") for name in report.fresh)
     with pytest.raises(UserError, match="no detection heads"):
         load_model(path)
+
+
+@pytest.mark.parametrize("phi", PHI[1:])
+def test_trained_blocks_go_behind_the_gates_of_an_identity_start(phi: str, tmp_path: Path) -> None:
+    state = fill(reference_shapes(phi, 20))
+    torch.save(state, tmp_path / "trained.pth")
+    network = YOLOv4Tiny(20, sites=dict.fromkeys(SITES, phi), init="identity")
+    report = load_weights(network, tmp_path / "trained.pth")
+    gates = [f"attention.{site}" for site in SITES]
+    assert len(report.matched) == report.total and not report.misshapen and not report.unknown
+    assert (report.gated, report.fresh) == (gates, [f"{gate}.alpha" for gate in gates])
+    (line,) = [line for line in report.lines() if "identity gate" in line]
+    assert all(gate in line for gate in gates) and "attention.init=paper" in line
+
+    open_network = YOLOv4Tiny(20, sites=dict.fromkeys(SITES, phi)).eval()
+    load_weights(open_network, tmp_path / "trained.pth")
+    features = torch.rand(2, 256, 5, 3)
+    gate = network.eval().attention["feat1"]
+    assert torch.equal(gate(features), features)
+    with torch.no_grad():
+        gate.get_parameter("alpha").fill_(1)
+    torch.testing.assert_close(gate(features), open_network.attention["feat1"](features))
+
+
+def test_other_blocks_and_blocks_with_gates_are_left_as_they_are(tmp_path: Path) -> None:
+    torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
+    report = load_weights(YOLOv4Tiny(20, sites={"feat1": "cbam"}, init="identity"), tmp_path / "se.pth")
+    assert not report.gated and "attention.feat1.fc.0.weight" in report.unknown
+    network = YOLOv4Tiny(20, sites={"feat1": "se"}, init="identity")
+    torch.save(network.state_dict(), tmp_path / "gated.pth")
+    report = load_weights(network, tmp_path / "gated.pth")
+    assert not report.gated and not report.fresh and not report.unknown
+
+
+@pytest.mark.parametrize("change", ["attention.init=identity", "phi=cbam", "attention.at=[stem]"])
+def test_reference_weights_are_not_used_with_attention_that_they_do_not_hold(change: str, tmp_path: Path) -> None:
+    torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
+    with pytest.raises(UserError, match=rf"se\.pth: .*another network than {re.escape(change)}"):
+        load_model(tmp_path / "se.pth", change, device="cpu")
 
 
 def test_other_classes_leave_the_heads_at_their_start_and_say_so(tmp_path: Path) -> None:
