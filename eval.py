@@ -10,19 +10,18 @@ examples:
 
 import argparse
 
+from utils.arguments import add_backend, add_weights
 from utils.errors import run_command
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--weights", metavar="FILE|RUN", help="weights file or run folder; default: the newest run's best.pt"
-    )
+    add_weights(parser)
     parser.add_argument("--split", default="val", help="train, val or a split as the data set names it; default: val")
     parser.add_argument("--config", metavar="NAME|PATH", help="take the data of this experiment instead of the run's")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument("--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there")
-    parser.add_argument("--backend", help="torch, compile, onnxruntime, openvino or auto; default: torch")
+    add_backend(parser)
     parser.add_argument("--reference", action="store_true", help="also measure in float32; says how much AP is lost")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. eval.nms_iou=0.5 device=cpu")
     return parser.parse_intermixed_args()
@@ -30,8 +29,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    from utils.engine.evaluating import evaluate_weights  # here, where `run_command` tells of a missing library
+    from utils import distributed  # here, where `run_command` tells of a missing library
+    from utils.engine.evaluating import evaluate_weights
 
+    distributed.start()
     overrides = [*([f"backend={args.backend}"] if args.backend else []), *args.overrides]
     evaluation = evaluate_weights(
         args.weights, args.split, overrides, args.config, args.json, args.pictures, args.reference

@@ -9,14 +9,13 @@ examples:
 
 import argparse
 
+from utils.arguments import add_weights
 from utils.errors import run_command
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--weights", metavar="FILE|RUN", help="weights file or run folder; default: the newest run's best.pt"
-    )
+    add_weights(parser)
     parser.add_argument("--format", required=True, choices=("onnx", "darknet"))
     parser.add_argument("--out", metavar="FILE", help="default: beside the weights, with the format's suffix")
     parser.add_argument("--opset", type=int, help="onnx: version of the operators; default: the exporter's own")

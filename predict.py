@@ -13,6 +13,7 @@ examples:
 
 import argparse
 
+from utils.arguments import add_backend, add_weights
 from utils.errors import run_command
 
 MODES = ("image", "dir", "video", "fps", "heatmap")
@@ -29,15 +30,13 @@ def parse() -> argparse.Namespace:
         help="image, heatmap: picture files; dir: a folder; video: a file, stream or camera number (default: 0); "
         "fps: a picture. Default: validation pictures of the run's data set",
     )
-    parser.add_argument(
-        "--weights", metavar="FILE|RUN", help="weights file or run folder; default: the newest run's best.pt"
-    )
+    add_weights(parser)
     parser.add_argument("--out", help="folder, or the file for one picture or a video; default: runs/predict, -2, ...")
     parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
     parser.add_argument("--score", type=float, help="lowest score shown, 0 to 1; default: the run's predict.score")
     parser.add_argument("--nms-iou", type=float, help="IoU above which the weaker box is dropped; default: the run's")
     parser.add_argument("--device", default=None, help="auto, cpu, cuda, cuda:1 or mps; default: the run's")
-    parser.add_argument("--backend", help="torch, compile, onnxruntime, openvino or auto; default: the run's")
+    add_backend(parser)
     parser.add_argument("--precision", help="auto, fp32, bf16, fp16 or int8 (openvino); default: the run's")
     parser.add_argument("--show", action="store_true", help="show in a window: any key for the next, q or Esc ends")
     heat = parser.add_argument_group("heatmap")
