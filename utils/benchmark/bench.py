@@ -38,7 +38,7 @@ DEFAULT = "shapes.yaml"
 WHOLE = ("input_size=416", "train.batch_size=16", "data.shapes_train=64", "data.shapes_val=64")
 QUICK = ("input_size=64", "train.batch_size=4", "data.shapes_train=16", "data.shapes_val=8")
 PHOTO, QUICK_PHOTO = (480, 640), (96, 128)  # (height, width) of the embedded data's files
-STEPS, QUICK_STEPS = 4, 2  # of an epoch
+STEPS, GPU_STEPS, QUICK_STEPS = 4, 50, 2  # of an epoch; on a GPU its end, where the processor waits, must count little
 BLOCK = 200.0  # milliseconds that a block of short calls takes
 
 
@@ -133,7 +133,8 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     @cached_property
     def train_split(self) -> Split:
         """An epoch's pictures."""
-        return self.split("train", (QUICK_STEPS if self.settings.quick else STEPS) * self.config.train.batch_size)
+        steps = QUICK_STEPS if self.settings.quick else GPU_STEPS if self.device.type == "cuda" else STEPS
+        return self.split("train", steps * self.config.train.batch_size)
 
     @cached_property
     def train_set(self) -> PictureSet:
