@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import select as module
-from nets.select import Found, Limits, select, select_together
+from nets import select as batched
+from nets import select_one as single
+from nets.select import Found, select, select_together
+from nets.select_one import Limits, select_one
 
 
 @pytest.fixture(autouse=True, params=["one by one", "together"])
@@ -102,9 +104,13 @@ def test_nothing_found_gives_empty_results_and_pictures_are_apart() -> None:
     assert one[2].tolist() == [1] and torch.equal(one[0][0], boxes[1, 2])
 
 
-def test_voting_averages_the_boxes_of_its_class_that_overlap_enough() -> None:
+@pytest.mark.parametrize(("classes", "rows"), [(1, 100), (2, 100), (1, 7), (9, 7), (9, 1)])
+def test_voting_averages_the_boxes_of_its_class_that_overlap_enough(
+    classes: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "ROWS", rows)
     torch.manual_seed(3)
-    boxes, scores = random_boxes(80), torch.rand(80, 2)
+    boxes, scores = random_boxes(80), torch.rand(80, classes)
     ((got, values, labels),) = select(boxes[None], scores[None], 0.2, 0.5, 100, merge_iou=0.3)
     rows = boxes.tolist()
     expected = []
@@ -130,12 +136,13 @@ def test_voting_leaves_an_empty_box_and_a_lone_one_where_they_are() -> None:
 
 def test_a_batch_is_what_its_pictures_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of many, few and no candidates, in one batch: some need more than the best that are tried first."""
-    monkeypatch.setattr(module, "VOTERS", 60)
+    for module in (batched, single):
+        monkeypatch.setattr(module, "VOTERS", 60)
     boxes = torch.stack([random_boxes(200), random_boxes(200, high=30), random_boxes(200), random_boxes(200)])
     scores = torch.rand(4, 200, 2) * torch.tensor([1.0, 1.0, 0.2, 0.01])[:, None, None]
     together = select(boxes, scores, 0.1, 0.4, 25, merge_iou=0.5)
     for index, found in enumerate(together):
-        alone = module._select_one(boxes[index], scores[index], Limits(0.1, 0.4, 25, 0.5))
+        alone = select_one(boxes[index].numpy(), scores[index].numpy(), Limits(0.1, 0.4, 25, 0.5))
         for mine, expected in zip(found, alone, strict=True):
-            torch.testing.assert_close(mine, expected)
+            torch.testing.assert_close(mine, torch.from_numpy(expected))
     assert [len(labels) == 0 for _, _, labels in together] == [False, False, False, True]
