@@ -156,6 +156,16 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (train_cli, lambda run: ["--config", "shapes.yaml", "train=3"], ["train", "3"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "train.epochs.x=3"], ["train.epochs"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "input_size=100"], ["input_size", "multiples of 32", "100"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "input_size=32", "train.batch_size=1"],
+        ["steps of 1 picture with input_size=[32, 32]", "single value", "train.batch_size"],
+    ),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "input_size=32", "data.shapes_train=1"],
+        ["steps of 1 picture with input_size=[32, 32]", "single value"],
+    ),
     (train_cli, lambda run: ["--config", "shapes.yaml", "device=cuda:7"], ["device=cuda:7", "device=auto"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "device=tpu"], ["device", "tpu"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "device=cpu", "precision=fp16"], ["precision=fp16"]),

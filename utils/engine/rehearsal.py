@@ -38,8 +38,9 @@ def rehearse(network: nn.Module, size: tuple[int, int], batch_size: int) -> None
             raise
         height, width = size
         raise UserError(
-            f"train.batch_size={batch_size} with input_size=[{height}, {width}]: {entered[-1]} gets a single value a "
-            "channel, which has no variance to normalise by; expected more pictures a step or a larger input"
+            f"training steps of {batch_size} picture{'s' * (batch_size > 1)} with input_size=[{height}, {width}]: "
+            f"{entered[-1]} gets a single value a channel, which has no variance to normalise by; expected more "
+            "pictures a step (train.batch_size, and as many in the data) or a larger input"
         ) from None
 
 

@@ -52,7 +52,8 @@ def train(config: Config, run: Path | None = None, data: Loaded | None = None) -
     refuse_early(config)
     train_set, val_set = data or load_data(config)
     detector = new_detector(config, *train_set)
-    rehearse(detector.network, config.input_size, min(config.train.batch_size, len(train_set[1])))
+    if len(train_set[1]) < config.train.batch_size:
+        rehearse(detector.network, config.input_size, len(train_set[1]))
     run = distributed.from_first(lambda: create_run(config, run))
     trainer = Trainer(run, config, detector, train_set[1], val_set[1])
     _announce(trainer)
@@ -61,7 +62,8 @@ def train(config: Config, run: Path | None = None, data: Loaded | None = None) -
 
 def refuse_early(config: Config) -> None:
     """Find the mistakes that need no data before minutes go into reading it."""
-    Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
+    detector = Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
+    rehearse(detector.network, config.input_size, config.train.batch_size)
     if config.weights:
         read_state(Path(config.weights))
 

@@ -58,7 +58,7 @@ def test_one_picture_a_step_is_enough_for_every_block_of_ours(name: str) -> None
 
 def test_a_map_of_one_position_wants_two_pictures() -> None:
     network = network_of("none")
-    with pytest.raises(UserError, match=r"train\.batch_size=1 .*input_size=\[32, 32\]: backbone\.last\.bn gets") as got:
+    with pytest.raises(UserError, match=r"of 1 picture with input_size=\[32, 32\]: backbone\.last\.bn gets") as got:
         rehearse(network, (32, 32), 1)
     assert "\n" not in str(got.value)
     rehearse(network, (32, 32), 2)
@@ -66,13 +66,13 @@ def test_a_map_of_one_position_wants_two_pictures() -> None:
 
 
 def test_a_block_that_normalises_what_it_pooled_wants_two_pictures_at_any_size() -> None:
-    with pytest.raises(UserError, match=r"batch_size=1 with input_size=\[64, 96\]: attention\.feat1\.gate\.1 gets"):
+    with pytest.raises(UserError, match=r"of 1 picture with input_size=\[64, 96\]: attention\.feat1\.gate\.1 gets"):
         rehearse(pooled(), (64, 96), 1)
     rehearse(pooled(), (64, 96), 2)
 
 
 def test_instance_normalisation_of_one_position_is_refused_for_any_number_of_pictures() -> None:
-    with pytest.raises(UserError, match=r"batch_size=8 .*attention\.feat2\.norm gets"):
+    with pytest.raises(UserError, match=r"of 8 pictures .*attention\.feat2\.norm gets"):
         rehearse(network_of({"feat2": f"{__name__}:PerPicture"}), (32, 32), 8)
 
 
