@@ -9,9 +9,9 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi"
 FALLBACK_FPS = 25.0
 QUEUE = 4  # frames between two stages: enough to even out their times
 
-Predict = Callable[[np.ndarray], Detections]
+Predict = Callable[[Iterable[np.ndarray]], Iterable[Detections]]
 OnFrame = Callable[[int, Detections], None]
 
 
@@ -212,7 +212,8 @@ def process(
     `source` and `sink` (both are context managers).
 
     Args:
-        predict: RGB uint8 `(h, w, 3)` -> Detections.
+        predict: RGB uint8 `(h, w, 3)` frames -> the Detections of each, in order. It may take frames ahead, of a
+            file; of a camera these would come late.
         on_frame: called with the frame's index (from 0) and its detections, in order.
         window: show the frames; q, Esc or closing the window ends.
     """
@@ -228,17 +229,17 @@ def process(
     try:
         for worker in workers:
             worker.start()
-        for index, (seconds, frame) in enumerate(shots):
-            detections = predict(frame)
-            if not drawn.put((seconds, frame, detections)):
-                break
-            result.add(detections)
-            if on_frame:
-                on_frame(index, detections)
-            latest = shown.take() if shown is not None else None
-            if screen and latest is not None and not screen.show(latest):
-                result.stopped = True
-                break
+        with closing(_detected(shots, predict)) as detected:
+            for index, (seconds, frame, detections) in enumerate(detected):
+                if not drawn.put((seconds, frame, detections)):
+                    break
+                result.add(detections)
+                if on_frame:
+                    on_frame(index, detections)
+                latest = shown.take() if shown is not None else None
+                if screen and latest is not None and not screen.show(latest):
+                    result.stopped = True
+                    break
     except KeyboardInterrupt:
         if not source.is_camera:
             raise
@@ -254,6 +255,19 @@ def process(
     drawn.check()
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _detected(shots: Channel[Shot], predict: Predict) -> Generator[Drawn, None, None]:
+    """Each shot with what was found in it."""
+    taken: deque[Shot] = deque()
+
+    def frames() -> Iterator[np.ndarray]:
+        for shot in shots:
+            taken.append(shot)
+            yield shot[1]
+
+    for detections in predict(frames()):
+        yield *taken.popleft(), detections
 
 
 def _decode(source: VideoSource, shots: Channel[Shot], start: float) -> None:

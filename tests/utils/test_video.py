@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -82,7 +83,7 @@ def test_frames_order_and_rate_survive(tmp_path: Path, suffix: str, fps: float):
 
     with open_source(source_path) as source, VideoSink(tmp_path / f"out{suffix}", source.fps, (96, 64)) as sink:
         assert (source.width, source.height, source.frame_count, source.is_camera) == (96, 64, 30, False)
-        result = process(source, sink, predict, lambda index, detections: indices.append(index))
+        result = process(source, sink, partial(map, predict), lambda index, detections: indices.append(index))
     assert seen == indices == list(range(30))
     assert result.frames == 30 and result.counts == {"cat": 60} and result.seconds > 0 and not result.stopped
     frames, rate = read_all(tmp_path / f"out{suffix}")
@@ -137,7 +138,7 @@ def test_an_error_in_predict_is_raised_and_the_file_plays(tmp_path: Path, error:
         open_source(tmp_path / "in.mp4") as source,
         VideoSink(tmp_path / "out.mp4", source.fps, (96, 64)) as sink,
     ):
-        process(source, sink, predict)
+        process(source, sink, partial(map, predict))
     assert [number(frame) for frame in read_all(tmp_path / "out.mp4")[0]] == list(range(12))
     assert threading.active_count() == threads
 
@@ -154,7 +155,7 @@ def test_an_error_in_the_writer_is_raised(tmp_path: Path, monkeypatch: pytest.Mo
         with open_source(tmp_path / "in.mp4") as source, VideoSink(tmp_path / "out.mp4", 25, (96, 64)) as sink:
             monkeypatch.setattr(VideoSink, "write", write)
             with pytest.raises(OSError, match="disk full"):
-                process(source, sink, nothing)
+                process(source, sink, partial(map, nothing))
             monkeypatch.undo()
 
 
@@ -166,7 +167,7 @@ def test_an_error_in_the_decoder_is_raised_after_the_good_frames(tmp_path: Path)
 
     seen: list[int] = []
     with pytest.raises(RuntimeError, match="bad stream"):
-        process(FakeSource(frames(), False), None, nothing, lambda index, _: seen.append(index))
+        process(FakeSource(frames(), False), None, partial(map, nothing), lambda index, _: seen.append(index))
     assert seen == list(range(5))
 
 
@@ -185,7 +186,7 @@ def test_a_slow_consumer_loses_nothing_and_few_frames_wait():
         ahead.append(decoded - number(frame))
         return nothing(frame)
 
-    result = process(FakeSource(frames(), False), None, predict)
+    result = process(FakeSource(frames(), False), None, partial(map, predict))
     assert result.frames == 30
     assert max(ahead) <= video.QUEUE + 2  # the queue, one in the decoder's hand, one in work
 
@@ -201,7 +202,7 @@ def test_a_slow_writer_holds_detection_back(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(VideoSink, "write", write)
     with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
         frames = (numbered(index, (96, 64)) for index in range(30))
-        process(FakeSource(frames, False), sink, nothing, lambda index, _: predicted.append(index))
+        process(FakeSource(frames, False), sink, partial(map, nothing), lambda index, _: predicted.append(index))
     assert len(ahead) == 30 and max(ahead) <= video.QUEUE + 2
 
 
@@ -223,7 +224,7 @@ def test_stages_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     monkeypatch.setattr(VideoSink, "write", write)
     with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
-        result = process(FakeSource(frames(), False), sink, predict)
+        result = process(FakeSource(frames(), False), sink, partial(map, predict))
     assert result.seconds < 2 * count * pause  # one after the other would take three times
 
 
@@ -241,7 +242,7 @@ def test_a_camera_gives_the_newest_frame_and_its_recording_keeps_real_time(tmp_p
         return nothing(frame)
 
     with VideoSink(tmp_path / "cam.avi", 100, (96, 64)) as sink:
-        result = process(FakeSource(frames(), True, 100), sink, predict)
+        result = process(FakeSource(frames(), True, 100), sink, partial(map, predict))
     assert seen == sorted(set(seen)) and seen[-1] == 30
     assert result.frames == len(seen) < 31
     assert 100 * result.seconds - 40 < sink.frames <= 100 * result.seconds  # one a detection would play too fast
@@ -252,7 +253,7 @@ def test_ctrl_c_is_the_usual_end_of_a_camera():
     def predict(frame: np.ndarray) -> Detections:
         raise KeyboardInterrupt
 
-    result = process(FakeSource((numbered(0, (96, 64)) for _ in range(3)), True), None, predict)
+    result = process(FakeSource((numbered(0, (96, 64)) for _ in range(3)), True), None, partial(map, predict))
     assert result.stopped and result.frames == 0
 
 
@@ -274,5 +275,6 @@ def test_the_window_ends_with_a_key(monkeypatch: pytest.MonkeyPatch):
         time.sleep(0.005)
         return nothing(frame)
 
-    result = process(FakeSource((numbered(i % 30, (96, 64)) for i in range(1000)), False), None, slow, window=True)
+    source = FakeSource((numbered(i % 30, (96, 64)) for i in range(1000)), False)
+    result = process(source, None, partial(map, slow), window=True)
     assert result.stopped and len(shown) == 3 and result.frames < 1000

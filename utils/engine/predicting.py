@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nets.detections import Detections
+from nets.stream import stream
 from utils.engine.outputs import PictureTarget, json_list, video_target
 from utils.errors import UserError, nearest
 from utils.images import IMAGE_SUFFIXES, read_image
@@ -218,7 +219,8 @@ def predict_video(
             add({**replace(detections, image=f"{video.name}#{index}").to_json(), "frame": index})
             bar.update()
 
-        result = process(video, sink, model, on_frame, window=show)
+        each = partial(map, model) if video.is_camera else partial(stream, model)  # a camera's must not come late
+        result = process(video, sink, each, on_frame, window=show)
     if video.frame_count and result.frames < 0.9 * video.frame_count and not result.stopped:
         tqdm.write(
             f"note: {video.name}: {result.frames} of {video.frame_count} frames could be read; is it cut off?",

@@ -12,9 +12,9 @@ def test_the_stages_and_the_pipeline_see_every_frame(bench: Bench, tmp_path: Pat
     clip = video.write_clip(tmp_path / "clip.mp4", 6)
     frames, predict = video.decode(clip), video.predictor(bench)
     assert len(frames) == 6 and frames[0].shape == (480, 640, 3)
-    found = predict(frames[0])
-    assert len(found) == video.BOXES and found.width == 640
-    video.render(tmp_path / "drawn.mp4", frames, [predict(frame) for frame in frames])
+    found = list(predict(frames))
+    assert [len(one) for one in found] == [video.BOXES] * 6 and found[0].width == 640
+    video.render(tmp_path / "drawn.mp4", frames, found)
     assert len(video.decode(tmp_path / "drawn.mp4")) == 6
     seen: list[int] = []
     assert video.pipeline(clip, tmp_path / "out.mp4", predict, lambda index, _: seen.append(index)) == 6
