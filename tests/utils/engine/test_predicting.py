@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nets.detections import Detections
+from utils.engine import predicting
 from utils.engine.outputs import fresh_folder, json_list
 from utils.engine.predicting import (
     file_pictures,
@@ -25,7 +27,7 @@ from utils.engine.speed import measure_fps
 from utils.errors import UserError
 from utils.images import read_image
 from utils.schema import Predict
-from utils.video import VideoSink, open_source
+from utils.video import VideoSink, VideoSource, open_source
 from utils.visualize import write_image
 
 
@@ -186,6 +188,26 @@ def test_video_gives_one_entry_a_frame_and_a_playable_file():
     assert [entry["frame"] for entry in entries] == list(range(8))
     assert entries[0]["width"] == 64 and len(entries[0]["detections"]) == 2
     assert summary.counts == {"cat": 8, "Hündin": 8} and "8 frames" in str(summary)
+
+
+@pytest.mark.parametrize("camera", [True, False])
+def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pytest.MonkeyPatch):
+    streamed: list[np.ndarray] = []
+
+    def opened(source: str) -> VideoSource:
+        video = open_source(source)
+        video.is_camera = camera
+        return video
+
+    def stream(model: Stub, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
+        for frame in frames:
+            streamed.append(frame)
+            yield model(frame)
+
+    monkeypatch.setattr(predicting, "open_source", opened)
+    monkeypatch.setattr(predicting, "stream", stream)
+    summary = predict_video(Stub(), clip(), "out.mp4")
+    assert summary.done > 0 and len(streamed) == (0 if camera else 8)
 
 
 def test_video_output_may_be_a_folder_but_not_the_source():
