@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.timing import Clock, Stat, block_timed, in_turns
 
 OVERHEAD = 15.0  # percent that letterbox and NMS may add to the network
+WHOLE = "whole"  # before a clock's name: from a picture to detections
 COMPILING = 240.0  # seconds that a compiler may take
 
 Times = dict[str, np.ndarray]
@@ -30,19 +31,20 @@ def section(bench: Bench) -> Section:
     ]
     for name, precision in wanted(bench):
         try:
-            clocks[f"{name} {precision}"] = _clock(bench, name, precision)
+            clocks |= _clocks(bench, name, precision)
         except UserError as error:
             notes.append(f"{name} {precision} left out: {error}")
     for precision in dict.fromkeys(["fp32", bench.precision]):
         product = bench.peak(precision)
         if product is not None:
             clocks[f"peak {precision}"] = product.clock
-    whole = _whole(bench)
-    clocks |= {"end to end": whole[0], "its network": whole[1]}
+    whole, network, how = _configured(bench)
+    clocks |= {"end to end": whole, "its network": network}
     times = in_turns(clocks, bench.settings.effort, "inference")
     rows = [Row("inference.naive", "naive, fp32", per_second(times["naive"]), "pictures/s")]
     rows += [_row(bench, name, times) for name in clocks if name.split()[0] in BACKENDS]
-    return Section("inference", "pictures a second", [*rows, *_end_to_end(whole[2], times)], notes)
+    rows += [_whole_row(name, times) for name in clocks if name.startswith(WHOLE)]
+    return Section("inference", "pictures a second", [*rows, *_end_to_end(how, times)], notes)
 
 
 def wanted(bench: Bench) -> list[tuple[str, str]]:
@@ -59,12 +61,16 @@ def wanted(bench: Bench) -> list[tuple[str, str]]:
     ]
 
 
-def _clock(bench: Bench, name: str, precision: str) -> Clock:
+def _clocks(bench: Bench, name: str, precision: str) -> dict[str, Clock]:
+    """Of a backend in a precision: its network, and from a picture to detections."""
+    how = f"{name} {precision}"
     if name == "compile":  # a compiler that hangs can be ended there
         canvas = bench.folder / "canvas.pt"
         remote = bench.remote(compiled_clock, bench.weights, canvas, precision, bench.block, timeout=COMPILING)
-        return remote.clock("detect")
-    return backend_clock(bench.detector(name, precision), bench.canvas, bench.block)
+        return {how: remote.clock("detect")}
+    detector = bench.detector(name, precision)
+    network = backend_clock(detector, bench.canvas, bench.block)
+    return {how: network, f"{WHOLE} {how}": _whole_clock(detector, bench)}
 
 
 def compiled_clock(weights: Path, canvas: Path, precision: str, block: float) -> Mapping[str, Clock]:
@@ -78,12 +84,16 @@ def backend_clock(detector: Detector, canvas: torch.Tensor, block: float) -> Clo
     return block_timed(lambda: [part.cpu() for part in detector.backend(canvas)], block)
 
 
-def _whole(bench: Bench) -> tuple[Clock, Clock, str]:
+def _whole_clock(detector: Detector, bench: Bench) -> Clock:
+    return block_timed(lambda: detector(bench.photo), bench.block)
+
+
+def _configured(bench: Bench) -> tuple[Clock, Clock, str]:
     """Picture to detections with the configuration's backend, and its network alone; and which that is."""
     name = bench.config.backend
     detector = bench.detector("torch" if name == "auto" else name, bench.config.precision)
-    whole = block_timed(lambda: detector(bench.photo), bench.block)
-    return whole, backend_clock(detector, bench.canvas, bench.block), f"{detector.backend_name} {detector.precision}"
+    network = backend_clock(detector, bench.canvas, bench.block)
+    return _whole_clock(detector, bench), network, f"{detector.backend_name} {detector.precision}"
 
 
 def _row(bench: Bench, name: str, times: Times) -> Row:
@@ -94,6 +104,13 @@ def _row(bench: Bench, name: str, times: Times) -> Row:
     return Row(
         f"inference.{backend}.{precision}", f"{backend}, {precision}", rate, "pictures/s", ratio, "naive", *reached
     )
+
+
+def _whole_row(name: str, times: Times) -> Row:
+    how = name.removeprefix(f"{WHOLE} ")
+    rate, ratio = per_second(times[name]), ratio_of(times[how], times[name])
+    key = f"inference.end_to_end.{how.replace(' ', '.')}"
+    return Row(key, f"picture to detections, {how}", rate, "pictures/s", ratio, "its network")
 
 
 def _end_to_end(how: str, times: Times) -> list[Row]:

@@ -70,6 +70,7 @@ def test_every_backend_is_compared_with_the_naive_network(quiet: Bench, monkeypa
     script = {
         "naive": [50.0, 90.0],
         "torch fp32": [25.0, 30.0],
+        "whole torch fp32": [50.0, 120.0],
         "end to end": [11.0, 24.0],
         "its network": [10.0, 20.0],
     }
@@ -77,7 +78,9 @@ def test_every_backend_is_compared_with_the_naive_network(quiet: Bench, monkeypa
     monkeypatch.setattr(quiet, "gflops", 2.0, raising=False)
     section = inference.section(quiet)
     rows = rows_of(section)
-    assert set(rows) == {"inference." + key for key in ("naive", "torch.fp32", "end_to_end", "overhead")}
+    keys = ("naive", "torch.fp32", "end_to_end.torch.fp32", "end_to_end", "overhead")
+    assert set(rows) == {"inference." + key for key in keys}
+    assert rows["inference.end_to_end.torch.fp32"].ratio.median == pytest.approx(0.375)
     assert any(note.startswith("onnxruntime fp64 left out: ") for note in section.notes)
     assert rows["inference.torch.fp32"].ratio.median == pytest.approx(2.5)
     assert rows["inference.torch.fp32"].gflops == pytest.approx(np.median([2 / 0.025, 2 / 0.030]))
