@@ -18,7 +18,7 @@ from nets.yolo import YOLOv4Tiny
 from utils import checkpoint, distributed
 from utils.data.augment import Batch
 from utils.data.dataset import PictureSet
-from utils.devices import autocast
+from utils.devices import autocast, keep_freed_memory
 from utils.engine.batches import BatchMaker, generator_for, resident_pool
 from utils.engine.evaluator import evaluate_detector
 from utils.engine.log import RunLog
@@ -66,6 +66,8 @@ class Trainer:
     def __init__(self, run: Path, config: Config, detector: Detector, train: PictureSet, val: PictureSet) -> None:
         self.run, self.config, self.detector, self.val = run, config, detector, val
         self.device = detector.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.backends.cudnn.benchmark = True  # every step has the same shapes: the search for fast kernels pays
         self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
