@@ -73,9 +73,9 @@ def _at(index: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Arrays:
 
 
 def _nms_by_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, nms_iou: float) -> np.ndarray:
-    """Indices kept, best first. Classes are told apart by shifting each one's boxes beyond the largest coordinate: that
-    needs coordinates from 0 on, and more digits than float32 has where one box is huge. As each box kept is compared
-    with all that follow, the classes of many are taken one by one."""
+    """Indices kept, best first. Classes are told apart by shifting each one's boxes beyond those of the last, which
+    takes more digits than float32 has where one box is huge. As each box kept is compared with all that follow, the
+    classes of many are taken one by one."""
     if not len(boxes):
         return labels
     if len(boxes) > MANY:
@@ -83,8 +83,8 @@ def _nms_by_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, nms
         keep = np.concatenate([own[_nms(boxes[own], scores[own], nms_iou)] for own in classes])
         return keep[np.argsort(-scores[keep], kind="stable")]
     exact = boxes.astype(np.float64)
-    low, high = exact.min(), exact.max()
-    return _nms(exact - low + labels[:, None] * (high - low + 1), scores.astype(np.float64), nms_iou)
+    width = exact.max() - exact.min() + 1
+    return _nms(exact + labels[:, None] * width, scores.astype(np.float64), nms_iou)
 
 
 def _nms(boxes: np.ndarray, scores: np.ndarray, nms_iou: float) -> np.ndarray:

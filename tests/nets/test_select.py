@@ -95,6 +95,12 @@ def test_few_kept_of_many_candidates_equal_greedy_nms() -> None:
     assert_equals_greedy(boxes, scores, 0.0, 0.4, 100)
 
 
+def test_many_candidates_are_taken_class_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single, "MANY", 50)
+    scores = torch.rand(100, 5) * torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])  # classes that nothing is found of
+    assert_equals_greedy(random_boxes(100), scores, 0.1, 0.3, 1000)
+
+
 def test_nothing_found_gives_empty_results_and_pictures_are_apart() -> None:
     boxes = random_boxes(5).expand(2, 5, 4)
     scores = torch.zeros(2, 5, 3)
@@ -132,6 +138,18 @@ def test_voting_leaves_an_empty_box_and_a_lone_one_where_they_are() -> None:
     boxes = torch.tensor([[10.0, 10.0, 10.0, 30.0], [100.0, 100.0, 150.0, 140.0]])
     ((got, _, _),) = select(boxes[None], torch.tensor([[[0.9], [0.8]]]), 0.1, 0.5, 10, merge_iou=0.6)
     torch.testing.assert_close(got, boxes)
+
+
+def test_the_best_alone_have_a_vote_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (batched, single):
+        monkeypatch.setattr(module, "VOTERS", 3)
+    offsets, values = [0.0, 1.0, 2.0, -3.0, 100.0], [0.9, 0.8, 0.7, 0.6, 0.5]
+    boxes = torch.tensor([[x, 0.0, x + 10, 10.0] for x in offsets])
+    ((got, scores, _),) = select(boxes[None], torch.tensor(values)[None, :, None], 0.1, 0.3, 10, merge_iou=0.3)
+    weights = [v * iou(boxes[0].tolist(), boxes[i].tolist()) ** 2 for i, v in enumerate(values[:3])]
+    moved = sum(w * x for w, x in zip(weights, offsets, strict=False)) / sum(weights)
+    torch.testing.assert_close(got, torch.tensor([[moved, 0.0, moved + 10, 10.0], [100.0, 0.0, 110.0, 10.0]]))
+    torch.testing.assert_close(scores, torch.tensor([0.9, 0.5]))
 
 
 def test_a_batch_is_what_its_pictures_are(monkeypatch: pytest.MonkeyPatch) -> None:
