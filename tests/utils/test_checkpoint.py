@@ -38,7 +38,7 @@ def test_a_crash_while_saving_keeps_the_old_file(stage: str, tmp_path: Path, mon
         if stage == "writing":
             patch.setattr(torch, "save", half_written)
         else:
-            patch.setattr(os, "fsync" if stage == "syncing" else "replace", crash)
+            patch.setattr(*((os, "fsync") if stage == "syncing" else (Path, "replace")), crash)
         with pytest.raises(OSError, match=r"disk full|killed"):
             checkpoint.save(path, {"epoch": 2})
     assert path.read_bytes() == before and checkpoint.load(path)["epoch"] == 1
@@ -50,7 +50,7 @@ def test_the_file_is_whole_and_on_disk_before_it_takes_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle))[1])
 
     def watched(source: Path, target: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_file_is_whole_and_on_disk_before_it_takes_the_name(
         assert checkpoint.load(Path(source))["epoch"] == 1
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", watched)
+    monkeypatch.setattr(Path, "replace", watched)
     checkpoint.save(tmp_path / "last.pt", {"epoch": 1})
     assert order == ["fsync", "replace"]
 
