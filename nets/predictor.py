@@ -90,8 +90,10 @@ class Detector:
         titles = [str(picture) if isinstance(picture, (str, Path)) else None for picture in pictures]
         boxings = [Letterbox((array.shape[0], array.shape[1]), self.input_size) for array in arrays]
         canvases = [boxing.apply(array) for boxing, array in zip(boxings, arrays, strict=True)]
-        batch = canvases[0][None] if len(canvases) == 1 else np.stack(canvases) if canvases else None
-        found = self.detect(torch.from_numpy(batch), boxings, limits, titles) if batch is not None else []
+        if not canvases:
+            return []
+        batch = canvases[0][None] if len(canvases) == 1 else np.stack(canvases)
+        found = self.detect(torch.from_numpy(batch), boxings, limits, titles)
         return found[0] if single else found
 
     @torch.inference_mode()

@@ -83,8 +83,8 @@ def _alone(boxes: Tensor, scores: Tensor, limits: Limits) -> Found:
 
 
 def _overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """IoU `(..., n, m)` of `(..., n, 4)` and `(..., m, 4)`, 0 of two empty boxes. Column by column, as
-    `torchvision.ops.box_iou` is slower here: its innermost dimension has two elements."""
+    """IoU `(..., n, m)` of `(..., n, 4)` and `(..., m, 4)`, 0 of two empty boxes;
+    `torchvision.ops.box_iou` takes no batches in the oldest version that is supported (0.22)."""
     a, b = first.movedim(-1, 0)[..., None].contiguous(), second.movedim(-1, 0)[..., None, :].contiguous()
     width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)
     height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)

@@ -34,7 +34,13 @@ class Limits:
 
 
 def select_one(boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Arrays:
-    """What `nets.select.select` returns, for `(N, 4)` boxes and `(N, C)` scores.
+    """What `nets.select.select` returns, of one picture.
+
+    Args:
+        boxes: `(N, 4)` xyxy, float32. scores: `(N, C)`, 0..1, float32.
+
+    Returns:
+        Boxes `(n, 4)`, scores `(n,)`, labels `(n,)` int64, best first.
 
     Greedy NMS never looks back: what it keeps of the best candidates stays kept whatever follows. So the best are
     tried first, and more only while they give too few: the result is that of all candidates, however many.

@@ -1,10 +1,9 @@
-"""Where and in which precision to compute."""
+"""Where and in which precision to compute, and what becomes of freed memory."""
 
-import contextlib
 import ctypes
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -98,7 +97,7 @@ def keep_freed_memory() -> None:
     A training step on a processor frees gigabytes and asks for them again; by default glibc returns blocks of this size
     to the kernel, which then hands them out page by page, cleared: up to 100,000 page faults a step.
     """
-    with contextlib.suppress(OSError, AttributeError):  # no such library, or not glibc's malloc
+    with suppress(OSError, AttributeError):  # no such library, or not glibc's malloc
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, NEVER)

@@ -38,7 +38,7 @@ def section(bench: Bench) -> Section:
         product = bench.peak(precision)
         if product is not None:
             clocks[f"peak {precision}"] = product.clock
-    whole, network, how = _configured(bench)
+    network, whole, how = _configured(bench)
     clocks |= {"end to end": whole, "its network": network}
     times = in_turns(clocks, bench.settings.effort, "inference")
     rows = [Row("inference.naive", "naive, fp32", per_second(times["naive"]), "pictures/s")]
@@ -69,8 +69,8 @@ def _clocks(bench: Bench, name: str, precision: str) -> dict[str, Clock]:
         remote = bench.remote(compiled_clock, bench.weights, canvas, precision, bench.block, timeout=COMPILING)
         return {how: remote.clock("detect")}
     detector = bench.detector(name, precision)
-    network = backend_clock(detector, bench.canvas, bench.block)
-    return {how: network, f"{WHOLE} {how}": _whole_clock(detector, bench)}
+    network, whole = _pair(detector, bench)
+    return {how: network, f"{WHOLE} {how}": whole}
 
 
 def compiled_clock(weights: Path, canvas: Path, precision: str, block: float) -> Mapping[str, Clock]:
@@ -84,16 +84,16 @@ def backend_clock(detector: Detector, canvas: torch.Tensor, block: float) -> Clo
     return block_timed(lambda: [part.cpu() for part in detector.backend(canvas)], block)
 
 
-def _whole_clock(detector: Detector, bench: Bench) -> Clock:
-    return block_timed(lambda: detector(bench.photo), bench.block)
+def _pair(detector: Detector, bench: Bench) -> tuple[Clock, Clock]:
+    """Of the network alone, and from a picture to detections."""
+    return backend_clock(detector, bench.canvas, bench.block), block_timed(lambda: detector(bench.photo), bench.block)
 
 
 def _configured(bench: Bench) -> tuple[Clock, Clock, str]:
-    """Picture to detections with the configuration's backend, and its network alone; and which that is."""
+    """The pair of the configuration's backend, and which that is."""
     name = bench.config.backend
     detector = bench.detector("torch" if name == "auto" else name, bench.config.precision)
-    network = backend_clock(detector, bench.canvas, bench.block)
-    return _whole_clock(detector, bench), network, f"{detector.backend_name} {detector.precision}"
+    return *_pair(detector, bench), f"{detector.backend_name} {detector.precision}"
 
 
 def _row(bench: Bench, name: str, times: Times) -> Row:

@@ -13,7 +13,7 @@ from nets.stream import stream
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, per_second
 from utils.timing import Clock, Stat, in_turns, timed
-from utils.video import VideoSink, open_source, process
+from utils.video import Predict, VideoSink, open_source, process
 from utils.visualize import draw
 
 FRAMES, QUICK, FULL = 200, 12, 10_000
@@ -24,8 +24,6 @@ GROWTH = 5.0  # percent that memory may grow from a long video's first half to i
 SAMPLES = 200  # of the memory, over a long video
 BLUR = 2.0  # pixels
 BOXES = 10  # drawn in each frame where the network is not trained
-
-Predict = Callable[[Iterable[np.ndarray]], Iterator[Detections]]
 
 
 def section(bench: Bench) -> Section:
