@@ -10,14 +10,14 @@ examples:
 
 import argparse
 
-from utils.arguments import add_backend, add_weights
-from utils.errors import run_command
+from utils.core.cli import add_backend, add_weights
+from utils.core.errors import run_command
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights(parser)
-    parser.add_argument("--split", default="val", help="train, val or a split as the data set names it; default: val")
+    parser.add_argument("--split", default="val", help="train, val or a split as the dataset names it; default: val")
     parser.add_argument("--config", metavar="NAME|PATH", help="take the data of this experiment instead of the run's")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument("--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there")
@@ -29,10 +29,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    from utils import distributed  # here, where `run_command` tells of a missing library
-    from utils.engine.evaluating import evaluate_weights
+    from utils.core import distributed
+    from utils.engine.eval_command import evaluate_weights
 
-    distributed.start()
+    distributed.init()
     overrides = [*([f"backend={args.backend}"] if args.backend else []), *args.overrides]
     evaluation = evaluate_weights(
         args.weights, args.split, overrides, args.config, args.json, args.pictures, args.reference

@@ -9,8 +9,8 @@ examples:
 
 import argparse
 
-from utils.arguments import add_weights
-from utils.errors import run_command
+from utils.core.cli import add_weights
+from utils.core.errors import run_command
 
 
 def parse() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    from utils.engine.exporting import export  # here, where `run_command` tells of a missing library
+    from utils.engine.export import export  # here, where `run_command` tells of a missing library
 
     print("\n".join(export(args.weights, args.format, args.out, args.opset)))
 

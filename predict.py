@@ -1,4 +1,4 @@
-"""Detect objects in pictures, folders, video files and cameras, show the attention, and measure the speed.
+"""Detect objects in images, folders, video files and cameras, show the attention, and measure the speed.
 
 examples:
   python predict.py --source street.jpg                       newest run's weights, result in runs/predict
@@ -13,8 +13,8 @@ examples:
 
 import argparse
 
-from utils.arguments import add_backend, add_weights
-from utils.errors import run_command
+from utils.core.cli import add_backend, add_weights
+from utils.core.errors import run_command
 
 MODES = ("image", "dir", "video", "fps", "heatmap")
 VALIDATION_PICTURES = 16  # shown where no source is given
@@ -27,11 +27,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--source",
         nargs="+",
-        help="image, heatmap: picture files; dir: a folder; video: a file, stream or camera number (default: 0); "
-        "fps: a picture. Default: validation pictures of the run's data set",
+        help="image, heatmap: image files; dir: a folder; video: a file, stream or camera number (default: 0); "
+        "fps: a picture. Default: validation images of the run's dataset",
     )
     add_weights(parser)
-    parser.add_argument("--out", help="folder, or the file for one picture or a video; default: runs/predict, -2, ...")
+    parser.add_argument("--out", help="folder, or the file for one image or a video; default: runs/predict, -2, ...")
     parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
     parser.add_argument("--score", type=float, help="lowest score shown, 0 to 1; default: the run's predict.score")
     parser.add_argument("--nms-iou", type=float, help="IoU above which the weaker box is dropped; default: the run's")
@@ -49,33 +49,33 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     # imported here, where `run_command` tells of a missing library
-    from utils.engine import heatmap, predicting
+    from utils.engine import explanation, prediction
     from utils.engine.calibration import open_detector
     from utils.engine.runs import find_weights, validation_pictures
     from utils.engine.speed import measure_fps
 
     several = args.mode in ("image", "heatmap") or not args.source
-    source = args.source if several else predicting.one_source(args.source, args.mode)
+    source = args.source if several else prediction.one_source(args.source, args.mode)
     how = {"backend": args.backend, "precision": args.precision}
     if args.mode == "heatmap":  # gradients and small weights, as exact as they can be
         how = {"backend": "torch", "precision": "fp32"}
     model = open_detector(find_weights(args.weights), device=args.device, **how)
-    predicting.set_limits(model, args.score, args.nms_iou)
+    prediction.set_limits(model, args.score, args.nms_iou)
     if args.mode == "video":
-        print(predicting.predict_video(model, source or 0, args.out, args.json, show=args.show))
+        print(prediction.predict_video(model, source or 0, args.out, args.json, show=args.show))
     elif args.mode == "dir" and source:
-        print(predicting.predict_folder(model, source, args.out, args.json, show=args.show))
+        print(prediction.predict_folder(model, source, args.out, args.json, show=args.show))
     else:
         single = [source] if isinstance(source, str) else source
         count = EXPLAINED_PICTURES if args.mode == "heatmap" else VALIDATION_PICTURES
-        pictures = predicting.file_pictures(single) if single else validation_pictures(model.config, count)
+        pictures = prediction.file_pictures(single) if single else validation_pictures(model.config, count)
         if args.mode == "fps":
             print(measure_fps(model, pictures[0][1]()))
         elif args.mode == "heatmap":
-            want = heatmap.wanted(model, args.site, args.point, args.name)
-            print(heatmap.explain_images(model, pictures, want, args.out, args.json, args.show))
+            want = explanation.wanted(model, args.site, args.point, args.name)
+            print(explanation.explain_images(model, pictures, want, args.out, args.json, args.show))
         else:
-            print(predicting.predict_images(model, pictures, args.out, args.json, show=args.show))
+            print(prediction.predict_images(model, pictures, args.out, args.json, show=args.show))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ examples:
 
 import argparse
 
-from utils.errors import UserError, run_command
+from utils.core.errors import UserError, run_command
 
 
 def parse() -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    from utils.config import explain_fields, load_config  # here, where `run_command` tells of a missing library
+    from utils.core.config import explain_fields, load_config  # here, where `run_command` tells of a missing library
 
     if args.explain:
         for key, default, meaning in explain_fields():
@@ -36,15 +36,15 @@ def main() -> None:
     if args.resume and args.overrides:
         raise UserError("--resume: a run goes on as it began; KEY=VALUE needs a new run")
     config = None if args.resume else load_config(args.config, args.overrides)
-    from utils import distributed  # takes seconds; a mistake in the configuration is told before
-    from utils.engine.training import resume, train
+    from utils.core import distributed
+    from utils.engine.experiment import resume, train
 
-    distributed.start()
+    distributed.init()
     result = train(config) if config else resume(args.resume)
     print(result.evaluation.metrics.table())
     print(f"\n{result.run}: best.pt, metrics.json, results.csv and pictures. Go on with:")
     print(f"  python eval.py --weights {result.run}")
-    print(f"  python predict.py --weights {result.run} --source PICTURE  (without --source: its validation pictures)")
+    print(f"  python predict.py --weights {result.run} --source PICTURE  (without --source: its validation images)")
 
 
 if __name__ == "__main__":

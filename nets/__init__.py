@@ -1,7 +1,7 @@
-"""The detector: network, decoding, loss, weights. Knows nothing of data sets or training."""
+"""The detector: network, decoding, loss, weights. Knows nothing of datasets or training."""
 
-from nets.detections import Detections
+from nets.inference.detections import Detections
+from nets.inference.detector import Detector
 from nets.loading import load_model
-from nets.predictor import Detector
 
 __all__ = ["Detections", "Detector", "load_model"]

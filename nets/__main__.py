@@ -10,7 +10,7 @@ examples:
 
 import argparse
 
-from utils.errors import UserError, run_command
+from utils.core.errors import UserError, run_command
 
 
 def _parse() -> argparse.Namespace:
@@ -26,8 +26,8 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """The command line."""
     args = _parse()
-    from nets.summary import describe_network
-    from utils.config import load_config, make_config, with_overrides
+    from nets.analysis.summary import describe_network
+    from utils.core.config import load_config, make_config, with_overrides
 
     if args.classes is not None and args.classes < 1:
         raise UserError(f"--classes {args.classes}: expected a number of at least 1")

@@ -25,13 +25,13 @@ from torch import nn
 from tqdm import tqdm
 
 from nets import attention
-from nets.cost import Cost, measure_cost
-from nets.yolo import SITES, YOLOv4Tiny
-from utils.devices import autocast, pick_device, pick_precision
-from utils.errors import UserError, nearest, run_command
-from utils.machine import describe_machine
-from utils.schema import Attention
-from utils.timing import Stat, milliseconds
+from nets.analysis.flops import Cost, measure_cost
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from utils.core.devices import autocast, pick_device, pick_precision
+from utils.core.environment import describe_device
+from utils.core.errors import UserError, nearest, run_command
+from utils.core.schema import Attention
+from utils.core.timing import Stat, milliseconds
 
 CLASSES = 20
 FORWARDS = 3  # forward passes of a round, of which the median counts: they are short
@@ -43,7 +43,7 @@ class Settings:
     """How to measure.
 
     Attributes:
-        at: sites. size: (height, width) of the input. rounds: repetitions. batch: pictures of a forward and backward
+        at: sites. size: (height, width) of the input. rounds: repetitions. batch: images of a forward and backward
             pass (a forward pass has one). device, precision: as in the configuration.
     """
 
@@ -184,10 +184,9 @@ def markdown(plain: Cost, lines: Sequence[Line], settings: Settings, command: st
         "",
         f"    {command}",
         "",
-        f"- Machine: {describe_machine(device)}; PyTorch {torch.__version__.split('+')[0]}, {precision}, "
-        "channels_last.",
+        f"- Machine: {describe_device(device)}; PyTorch {torch.__version__.split('+')[0]}, {precision}, channels_last.",
         f"- Forward: batch 1, evaluation. Training: forward and backward pass of a batch of {settings.batch}, without "
-        "loss and optimiser.",
+        "loss and optimizer.",
         f"- Milliseconds are medians of {settings.rounds} rounds in which the blocks take turns. The percentages "
         "compare each run with one of the plain network right beside it: median (quartiles).",
         "- GFLOP: convolutions, matrix products and attention, two a multiply-add; element-wise work, most of what the "
@@ -221,12 +220,12 @@ def _parse() -> tuple[list[str], Settings, str | None]:
     )
     parser.add_argument("--rounds", type=int, default=whole.rounds, help="default: %(default)s")
     parser.add_argument(
-        "--batch", type=int, default=whole.batch, help="pictures of a training step; default: %(default)s"
+        "--batch", type=int, default=whole.batch, help="images of a training step; default: %(default)s"
     )
     parser.add_argument("--device", default=whole.device, help="auto, cpu, cuda, cuda:1, mps; default: %(default)s")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=whole.precision)
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; default: PyTorch's choice")
-    parser.add_argument("--quick", action="store_true", help="two rounds of one small picture")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: PyTorch's choice")
+    parser.add_argument("--quick", action="store_true", help="two rounds of one small image")
     parser.add_argument("--out", metavar="FILE", help="write the Markdown page there; default: print it")
     given = parser.parse_intermixed_args()
     if given.quick:
@@ -237,7 +236,7 @@ def _parse() -> tuple[list[str], Settings, str | None]:
     if given.size < 32 or given.size % 32:
         raise UserError(f"--size {given.size}: expected a multiple of 32, the stride of the last map")
     if given.size == 32 and given.batch == 1:
-        raise UserError("--batch 1: a map of one cell has no statistics to normalise by; expected 2, or --size 64")
+        raise UserError("--batch 1: a map of one cell has no statistics to normalize by; expected 2, or --size 64")
     if given.threads > 0:
         torch.set_num_threads(given.threads)
     size = (given.size, given.size)

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from nets.darknet_cfg import read_cfg
-from nets.onnx_file import first_runtime, read_onnx
-from nets.predictor import Detector
-from nets.weights import DARKNET_EPS, darknet_layers, load_weights, read_state
-from nets.yolo import DARKNET_ANCHORS, DARKNET_MASKS, YOLOv4Tiny, build_model
-from utils import checkpoint
-from utils.config import CONFIG_DIR, make_config, with_overrides
-from utils.errors import UserError
+from nets.inference.detector import Detector
+from nets.io import checkpoints
+from nets.io.darknet_cfg import read_cfg
+from nets.io.onnx_file import first_runtime, read_onnx
+from nets.io.weights import DARKNET_EPS, darknet_layers, load_weights, read_state
+from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, YOLOv4Tiny, build_model
+from utils.core.config import CONFIG_DIR, make_config, with_overrides
+from utils.core.errors import UserError
 
 BEST = "best.pt"
 # What the reference implementation's blocks look like in a state dictionary -> phi
@@ -37,7 +37,7 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
             leaves the file's own.
 
     Returns:
-        A `Detector`: call it with a picture or a list of pictures.
+        A `Detector`: call it with an image or a list of pictures.
 
     Raises:
         UserError: nothing there, or not readable as weights.
@@ -49,7 +49,7 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
         path = path / BEST
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
-    if path.suffix == ".pt" or (path.suffix == ".pth" and checkpoint.is_ours(checkpoint.read_torch_file(path))):
+    if path.suffix == ".pt" or (path.suffix == ".pth" and checkpoints.is_ours(checkpoints.read_torch_file(path))):
         return _load_ours(path, changes)
     if path.suffix == ".onnx":
         return _load_onnx(path, changes)
@@ -57,7 +57,7 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
 
 
 def _load_ours(path: Path, changes: list[str]) -> Detector:
-    saved = checkpoint.load(path)
+    saved = checkpoints.load(path)
     config = with_overrides(make_config(saved["config"], str(path)), changes)
     network = build_model(config, len(saved["names"]), saved["anchors"])
     try:
@@ -93,7 +93,7 @@ def _load_foreign(path: Path, changes: list[str]) -> Detector:
         raise UserError(f"{path}: holds no detection heads (backbone only); use it for training: weights={path}")
     classes = len(state["predict32.bias"]) // 3 - 5
     darknet = path.suffix == ".weights"
-    stretch = 1.05 if darknet else 1.0  # the reference does not stretch the centre
+    stretch = 1.05 if darknet else 1.0  # the reference does not stretch the center
     model = {
         "anchors": [list(anchor) for anchor in DARKNET_ANCHORS],
         "anchor_masks": DARKNET_MASKS,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.config import load_config
-from utils.engine.training import Result, train
-from utils.schema import Config
+from utils.core.config import load_config
+from utils.core.schema import Config
+from utils.engine.experiment import Result, train
 
 TINY = (
     *("device=cpu", "precision=fp32", "threads=1", "input_size=64", "data.shapes_train=16", "data.shapes_val=8"),

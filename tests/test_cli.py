@@ -13,10 +13,10 @@ import pytest
 import eval as eval_cli
 import predict as predict_cli
 import train as train_cli
-from utils.engine.training import Result
-from utils.errors import run_command
-from utils.video import VideoSink, open_source
-from utils.visualize import write_image
+from utils.core.errors import run_command
+from utils.engine.experiment import Result
+from utils.visualization.boxes import write_image
+from utils.visualization.video import VideoSink, open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = {"map50", "map50_95", "voc_ap50", "per_class", "images", "seconds", "params", "gflops"}
@@ -65,7 +65,7 @@ def test_predict_pictures_folder_and_video(trained: Result, monkeypatch: pytest.
     rng = np.random.default_rng(0)
     for name in ("in/a.png", "in/sub/b.JPG"):
         write_image(name, rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    Path("in/broken.png").write_bytes(b"no picture")
+    Path("in/broken.png").write_bytes(b"no image")
     with VideoSink("in/clip.mp4", 12.5, (64, 48)) as sink:
         for _ in range(5):
             sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -124,7 +124,7 @@ def bad_weights(name: str) -> str:
 
 
 def voc(name: str) -> str:
-    """A VOC data set with a cat, read as one of dogs only."""
+    """A VOC dataset with a cat, read as one of dogs only."""
     write_image("voc/JPEGImages/a.png", np.zeros((20, 20, 3), np.uint8))
     corners = "".join(
         f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (2, 2, 9, 9), strict=True)
@@ -159,12 +159,12 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (
         train_cli,
         lambda run: ["--config", "shapes.yaml", "input_size=32", "train.batch_size=1"],
-        ["steps of 1 picture with input_size=[32, 32]", "single value", "train.batch_size"],
+        ["steps of 1 image with input_size=[32, 32]", "single value", "train.batch_size"],
     ),
     (
         train_cli,
         lambda run: ["--config", "shapes.yaml", "input_size=32", "data.shapes_train=1"],
-        ["steps of 1 picture with input_size=[32, 32]", "single value"],
+        ["steps of 1 image with input_size=[32, 32]", "single value"],
     ),
     (train_cli, lambda run: ["--config", "shapes.yaml", "device=cuda:7"], ["device=cuda:7", "device=auto"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "device=tpu"], ["device", "tpu"]),
@@ -224,7 +224,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys):
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("utils.config.load_config", interrupted)
+    monkeypatch.setattr("utils.core.config.load_config", interrupted)
     assert call(train_cli, monkeypatch, "--config", "shapes.yaml") == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -282,7 +282,7 @@ def test_help_answers_at_once_without_the_libraries(monkeypatch: pytest.MonkeyPa
 
 
 def test_any_class_name_can_be_printed(tmp_path: Path):
-    code = "from utils.errors import run_command; run_command(lambda: print('\\u72d7 done'))"
+    code = "from utils.core.errors import run_command; run_command(lambda: print('\\u72d7 done'))"
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and done.stdout == "\\u72d7 done\n"

@@ -6,7 +6,7 @@ eca      Wang, Wu, Zhu, Li, Zuo, Hu: ECA-Net, CVPR 2020, arXiv 1910.03151
 
 All squeeze by the mean, z = mean over H, W of x: (B, C, H, W) -> (B, C). They differ in how z becomes the gate g:
 se:   g = sigmoid(W2 relu(W1 z)), W1 (m, C), W2 (C, m), m = max(C // reduction, 1): every channel sees every other
-eca:  g = sigmoid(conv1d_k(z)), z as a sequence of length C: every channel sees its k neighbours, k grows with log C
+eca:  g = sigmoid(conv1d_k(z)), z as a sequence of length C: every channel sees its k neighbors, k grows with log C
 """
 
 import math

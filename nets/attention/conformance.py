@@ -124,11 +124,11 @@ def evaluates_the_same_twice(make: Make, channels: int) -> None:
 
 
 def keeps_pictures_apart(make: Make, channels: int) -> None:
-    """In eval mode a picture's output depends on that picture alone (a softmax over the batch would not)."""
+    """In eval mode an image's output depends on that image alone (a softmax over the batch would not)."""
     block, x = neutral_gates_opened(make()).eval(), picture(channels, batch=3)
     together = block(x)
     alone = torch.cat([block(x[index : index + 1]) for index in range(3)])
-    assert difference(together, alone) < 1e-5, "a picture's output depends on the other pictures of the batch"
+    assert difference(together, alone) < 1e-5, "an image's output depends on the other images of the batch"
 
 
 def takes_channels_last(make: Make, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Global context: one summary of the picture, added to or multiplied with every position.
+"""Global context: one summary of the image, added to or multiplied with every position.
 
 gc  Cao, Xu, Lin, Wei, Hu: GCNet: Non-local Networks Meet Squeeze-Excitation Networks, ICCV Workshops 2019,
     arXiv 1904.11492

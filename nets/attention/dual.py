@@ -39,7 +39,7 @@ def channel_attention(x: Tensor) -> Tensor:
 
 @register("cam", family="channel", paper=PAPER)
 class ChannelAttention(AttentionBlock):
-    """Channel attention module. Its picture, `channel`: how much all channels together attend to each."""
+    """Channel attention module. Its image, `channel`: how much all channels together attend to each."""
 
     identity_at_start = True
 

@@ -2,11 +2,11 @@
 
 gsop  Gao, Xie, Wang, Li: Global Second-order Pooling Convolutional Networks, CVPR 2019, arXiv 1811.12006
 
-channel:   z = relu(BN(W relu(x) + b)) (B, d, N), centred over N; S = z z^T / N (B, d, d): how channels vary together
+channel:   z = relu(BN(W relu(x) + b)) (B, d, N), centered over N; S = z z^T / N (B, d, d): how channels vary together
            BN with the d rows as channels, a row-wise convolution (kernel (d, 1), d groups, `expand` outputs each):
            (B, expand * d, 1, 1), then 1x1 and sigmoid: g (B, C, 1, 1); y = x * g
 position:  z as above, average-pooled to 8 x 8; S (B, 64, 64): how positions vary together across the d channels
-           (centred over them); the same layers with a ReLU in between: g (B, 1, 8, 8), resized to H x W; y = x * g
+           (centered over them); the same layers with a ReLU in between: g (B, 1, 8, 8), resized to H x W; y = x * g
 both:      y = x * g_channel + x * g_position
 """
 

@@ -1,6 +1,6 @@
 """What the blocks share: their base class, the identity wrapper, and helpers for norms, precision and attention.
 
-Shapes: B pictures, C channels, H x W positions, N = H * W.
+Shapes: B images, C channels, H x W positions, N = H * W.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 Maps = dict[str, Tensor]
 # asked once: inside a function, older PyTorch could not compile it
@@ -62,7 +62,7 @@ class IdentityStart(nn.Module):
 
 
 class _SingleValue:
-    """Batch normalisation that survives one value a channel (batch 1 on a pooled vector or a 1 x 1 map).
+    """Batch normalization that survives one value a channel (batch 1 on a pooled vector or a 1 x 1 map).
 
     A variance of one value does not exist and PyTorch raises; there the layer uses its running statistics and leaves
     them as they are.

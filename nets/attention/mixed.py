@@ -57,7 +57,7 @@ class CBAMSpatial(nn.Module):
 
 @register("cbam", family="mixed", paper="Woo, Park, Lee, Kweon: CBAM, ECCV 2018, arXiv 1807.06521")
 class CBAM(AttentionBlock):
-    """Channel gate, then spatial gate. `norm`: batch normalisation after the spatial convolution, as in timm."""
+    """Channel gate, then spatial gate. `norm`: batch normalization after the spatial convolution, as in timm."""
 
     def __init__(
         self, channels: int, *, reduction: Count = 8, kernel_size: Literal[3, 7] = 7, norm: bool = False
@@ -101,7 +101,7 @@ class CoordinateAttention(AttentionBlock):
         self.activation = nn.ReLU() if activation == "relu" else nn.Hardswish()
         self.F_h = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.F_w = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.zero_gradient = ("conv_1x1.bias",) if bias else ()  # the batch normalisation subtracts it
+        self.zero_gradient = ("conv_1x1.bias",) if bias else ()  # the batch normalization subtracts it
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gates of the rows (B, C, H, 1) and of the columns (B, C, 1, W)."""
@@ -139,7 +139,7 @@ class BAM(AttentionBlock):
         dilated = [layer for _ in range(num_layers) for layer in _conv_bn_relu(hidden, hidden, 3, dilation)]
         self.spatial = nn.Sequential(*_conv_bn_relu(channels, hidden), *dilated, nn.Conv2d(hidden, 1, 1))
         self.product = combine == "product"
-        # biases in front of a batch normalisation, which subtracts them
+        # biases in front of a batch normalization, which subtracts them
         self.zero_gradient = ("channel.0.bias", *(f"spatial.{3 * layer}.bias" for layer in range(num_layers + 1)))
 
     def _gate(self, x: Tensor) -> Tensor:

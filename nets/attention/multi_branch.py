@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nets.attention.layers import AttentionBlock, BatchNorm2d, Maps, divisors, fit_groups, full, narrow
 from nets.attention.options import Count, Odd
 from nets.attention.registry import register
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 
 class Branches(AttentionBlock):
@@ -117,7 +117,7 @@ class PyramidSplit(Branches):
 class SplitAttention(Branches):
     """Split attention. `radix`: splits r; `groups`: cardinal groups G, which shrink to fit C."""
 
-    zero_gradient = ("fc1.bias",)  # the batch normalisation after it subtracts it
+    zero_gradient = ("fc1.bias",)  # the batch normalization after it subtracts it
 
     def __init__(
         self, channels: int, *, radix: Count = 2, groups: Count = 1, reduction: Count = 4, kernel_size: Odd = 3

@@ -42,7 +42,7 @@ POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 @register("non_local", family="self_attention", paper="Wang et al.: Non-local Networks, CVPR 2018, arXiv 1711.07971")
 class NonLocal(AttentionBlock):
-    """Non-local block. `inter`: the width i; `bn`: batch normalisation after W."""
+    """Non-local block. `inter`: the width i; `bn`: batch normalization after W."""
 
     identity_at_start = True
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from utils.errors import UserError, nearest
+from utils.core.errors import UserError, nearest
 
 
 def _odd(value: int) -> int:

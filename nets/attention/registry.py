@@ -18,7 +18,7 @@ from torch import nn
 
 from nets.attention.layers import IdentityStart
 from nets.attention.options import check_options
-from utils.errors import UserError, nearest
+from utils.core.errors import UserError, nearest
 
 Spec = int | str | Mapping[str, Any] | None
 PHI = {"0": "none", "1": "se", "2": "cbam", "3": "eca", "4": "ca"}  # the numbers of the reference implementation

@@ -3,10 +3,10 @@
 external  Guo, Liu, Mu, Hu: Beyond Self-attention: External Attention Using Two Linear Layers for Visual Tasks,
           TPAMI 2023, arXiv 2105.02358
           A = M_k x (B, S, N); softmax over the N positions, then divided by the sum over the S slots: two norms on two
-          axes; y = x + M_v A. M_k (C -> S) and M_v (S -> C) are memories learnt over the whole data set.
+          axes; y = x + M_v A. M_k (C -> S) and M_v (S -> C) are memories learnt over the whole dataset.
 a2        Chen, Kalantidis, Li, Yan, Feng: A^2-Nets: Double Attention Networks, NeurIPS 2018, arXiv 1810.11579
           A = W_A x (B, m, N); Bm = softmax over N of W_B x (B, n, N); V = softmax over the n of W_V x (B, n, N)
-          gather G = A Bm^T (B, m, n): n summaries of the picture; distribute G V (B, m, N); y = x + W_R (G V)
+          gather G = A Bm^T (B, m, n): n summaries of the image; distribute G V (B, m, N); y = x + W_R (G V)
 """
 
 import torch

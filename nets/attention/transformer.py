@@ -49,7 +49,7 @@ def _join(heads: Tensor) -> Tensor:
     "mhsa", family="self_attention", paper="Vaswani et al.: Attention Is All You Need, NIPS 2017, arXiv 1706.03762"
 )
 class MHSA(AttentionBlock):
-    """Multi-head self-attention. `heads` divides C. `dropout`: of the weights, in training. Pictures: mean of heads."""
+    """Multi-head self-attention. `heads` divides C. `dropout`: of the weights, in training. Images: mean of heads."""
 
     def __init__(
         self, channels: int, *, heads: Count = 8, bias: bool = True, dropout: Share = 0.0, residual: bool = True
@@ -127,7 +127,7 @@ class EMSA(AttentionBlock):
         return (_split(self.q(_tokens(x)), self.heads), key, value), grid
 
     def _transformed(self, query: Tensor, key: Tensor) -> Tensor:
-        """Mixed, normalised weights (B, h, N, N'), float32."""
+        """Mixed, normalized weights (B, h, N, N'), float32."""
         assert self.mix is not None
         with no_autocast(query):
             scores = self.scale * full(query) @ full(key).transpose(2, 3)

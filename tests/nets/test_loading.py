@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from nets import load_model
+from nets.io import checkpoints
 from nets.loading import class_names
-from nets.yolo import DARKNET_ANCHORS, build_model
-from utils import checkpoint
-from utils.engine.training import Result
-from utils.errors import UserError
-from utils.schema import Config
+from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, build_model
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.engine.experiment import Result
 
 
 def test_a_run_its_best_weights_and_its_settings(trained: Result):
-    saved = checkpoint.load(trained.run / "best.pt")
+    saved = checkpoints.load(trained.run / "best.pt")
     for path in (trained.run, str(trained.run), trained.run / "best.pt"):
         detector = load_model(path)
         assert all(torch.equal(saved["model"][name], value) for name, value in detector.network.state_dict().items())
@@ -46,7 +46,7 @@ def test_attention_comes_with_the_weights(tmp_path: Path):
     config = Config(phi={"feat1": "eca", "feat2": {"name": "cbam", "reduction": 4}}, device="cpu")
     network = build_model(config, 3)
     content = {"config": config.model_dump(mode="json"), "names": ["a", "b", "c"], "model": network.state_dict()}
-    checkpoint.save(tmp_path / "a.pt", {**content, "anchors": network.coder.anchors.tolist(), "epoch": 1})
+    checkpoints.save(tmp_path / "a.pt", {**content, "anchors": network.coder.anchors.tolist(), "epoch": 1})
     loaded = load_model(tmp_path / "a.pt").network
     assert set(loaded.attention) == {"feat1", "feat2"}
     images = torch.rand(1, 3, 64, 64)
@@ -74,7 +74,7 @@ def test_reference_weights_tell_their_phi(tmp_path: Path):
 
 
 def damaged(path: Path) -> Path:
-    checkpoint.save(path, {"model": {"a": torch.zeros(1000)}})
+    checkpoints.save(path, {"model": {"a": torch.zeros(1000)}})
     path.write_bytes(path.read_bytes()[:-900])
     return path
 

@@ -3,8 +3,8 @@
 The content of `--json`, whose keys stay:
 
     command     the command line
-    machine     device, processor, cores, threads, gpu (null without one), precision (in force), versions (by library)
-    settings    input_size, batch_size, phi, classes, gflops (10^9 operations a picture), weights, quick, full
+    machine     device, CPU, cores, threads, gpu (null without one), precision (in force), versions (by library)
+    settings    input_size, batch_size, phi, classes, gflops (10^9 operations an image), weights, quick, full
     sections    by name: title, notes, and rows; a row has
                   key            what it is, e.g. "train.epoch.bf16"
                   what, unit     the same for readers; the unit of `value`

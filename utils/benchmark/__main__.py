@@ -5,7 +5,7 @@ examples:
   python -m utils.benchmark train inference --seconds 120     two sections, longer
   python -m utils.benchmark --config voc.yaml data.root=/data/VOCdevkit train.batch_size=32
   python -m utils.benchmark inference --weights runs/neu_det  a trained network on its own data
-  python -m utils.benchmark evaluation video --full           5,000 pictures, 10,000 frames
+  python -m utils.benchmark evaluation video --full           5,000 images, 10,000 frames
   python -m utils.benchmark --quick                           to see that it works; its numbers mean nothing
   python -m utils.benchmark --json speed.json --format markdown > speed.md
 
@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from utils.errors import UserError, run_command
+from utils.core.errors import UserError, run_command
 
 
 def parse() -> argparse.Namespace:
@@ -34,8 +34,8 @@ def parse() -> argparse.Namespace:
     long = parser.add_mutually_exclusive_group()
     long.add_argument("--seconds", type=float, help="for each section, at least 5 rounds; default: 30")
     long.add_argument("--rounds", type=int, metavar="N", help="exactly N rounds instead")
-    parser.add_argument("--quick", action="store_true", help="two rounds of small pictures, some backends left out")
-    parser.add_argument("--full", action="store_true", help="evaluation of 5,000 pictures, a video of 10,000 frames")
+    parser.add_argument("--quick", action="store_true", help="two rounds of small images, some backends left out")
+    parser.add_argument("--full", action="store_true", help="evaluation of 5,000 images, a video of 10,000 frames")
     parser.add_argument("--json", metavar="FILE", help="also write every number there")
     parser.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
     args = parser.parse_intermixed_args()
@@ -52,14 +52,14 @@ def main() -> None:
     from utils.benchmark import report
     from utils.benchmark.bench import Bench, Settings, make_config
     from utils.benchmark.run import chosen, header, run, title
+    from utils.core.timing import Budget
     from utils.engine.report import write_json
-    from utils.timing import Effort
 
     start = time.perf_counter()
     names = chosen([word for word in args.words if "=" not in word])
     config = make_config(args.config, args.weights, [word for word in args.words if "=" in word], args.quick)
     rounds = args.rounds or (2 if args.quick and args.seconds is None else None)
-    effort = Effort(0.0, rounds, rounds) if rounds else Effort(args.seconds or 30.0, least=5)
+    effort = Budget(0.0, rounds, rounds) if rounds else Budget(args.seconds or 30.0, least=5)
     weights = Path(args.weights) if args.weights else None
     show = report.as_markdown if args.format == "markdown" else report.as_text
     sections = []

@@ -1,4 +1,4 @@
-"""What the sections share: pictures, the network's file, trainers, the yardstick; each is made at first use."""
+"""What the sections share: images, the network's file, trainers, the yardstick; each is made at first use."""
 
 import contextlib
 import sys
@@ -13,32 +13,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from nets.cost import measure_cost
+from nets.analysis.flops import measure_cost
+from nets.inference.detector import Detector
+from nets.io import checkpoints
 from nets.loading import load_model
-from nets.predictor import Detector
-from utils import checkpoint
 from utils.benchmark import gemm
 from utils.benchmark.naive import make_clocks
 from utils.benchmark.remote import Remote
-from utils.config import load_config
-from utils.data.augment import Batch
-from utils.data.dataset import PictureSet
-from utils.data.record import Record
-from utils.data.source import Split, load_split
-from utils.devices import pick_device, pick_precision
+from utils.core.config import load_config
+from utils.core.devices import pick_device, pick_precision
+from utils.core.errors import UserError
+from utils.core.images import read_image
+from utils.core.schema import Config
+from utils.core.timing import Budget
+from utils.data.augmentation import Batch
+from utils.data.dataset import DetectionDataset
+from utils.data.loading import Split, load_dataset
+from utils.data.sample import Sample
+from utils.engine.experiment import new_detector
 from utils.engine.trainer import Trainer
-from utils.engine.training import new_detector
-from utils.errors import UserError
-from utils.images import read_image
-from utils.schema import Config
-from utils.timing import Effort
-from utils.visualize import write_image
+from utils.visualization.boxes import write_image
 
 DEFAULT = "shapes.yaml"
 WHOLE = ("input_size=416", "train.batch_size=16", "data.shapes_train=64", "data.shapes_val=64")
 QUICK = ("input_size=64", "train.batch_size=4", "data.shapes_train=16", "data.shapes_val=8")
 PHOTO, QUICK_PHOTO = (480, 640), (96, 128)  # (height, width) of the embedded data's files
-STEPS, GPU_STEPS, QUICK_STEPS = 4, 50, 2  # of an epoch; on a GPU its end, where the processor waits, must count little
+STEPS, GPU_STEPS, QUICK_STEPS = 4, 50, 2  # of an epoch; on a GPU its end, where the CPU waits, must count little
 BLOCK = 200.0  # milliseconds that a block of short calls takes
 
 
@@ -53,7 +53,7 @@ class Settings:
 
     config: Config
     weights: Path | None = None
-    effort: Effort = Effort(30.0, least=5)
+    effort: Budget = Budget(30.0, least=5)
     quick: bool = False
     full: bool = False
 
@@ -114,21 +114,21 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         return float(np.median(rates)), share
 
     def split(self, name: str, count: int) -> Split:
-        """Up to `count` pictures of a split, evenly spread. Drawn ones become JPEG files: a data set has files."""
+        """Up to `count` images of a split, evenly spread. Drawn ones become JPEG files: a dataset has files."""
         size = QUICK_PHOTO if self.settings.quick else PHOTO
         names = load_model(self.settings.weights).names if self.settings.weights else None
         data = self.config.data.model_copy(update={"classes": list(names)}) if names else self.config.data
-        split = load_split(data, name, size, progress=False)
-        count = min(count, len(split.records))
-        records = [split.records[index * len(split.records) // count] for index in range(count)]
-        return replace(split, records=[self._as_file(record) for record in records])
+        split = load_dataset(data, name, size, progress=False)
+        count = min(count, len(split.samples))
+        samples = [split.samples[index * len(split.samples) // count] for index in range(count)]
+        return replace(split, samples=[self._as_file(sample) for sample in samples])
 
-    def _as_file(self, record: Record) -> Record:
-        if record.draw is None:
-            return record
-        path = self.folder / f"{record.path.stem}.jpg"
-        write_image(path, record.draw())
-        return replace(record, path=path, draw=None)
+    def _as_file(self, sample: Sample) -> Sample:
+        if sample.draw is None:
+            return sample
+        path = self.folder / f"{sample.path.stem}.jpg"
+        write_image(path, sample.draw())
+        return replace(sample, path=path, draw=None)
 
     @cached_property
     def train_split(self) -> Split:
@@ -137,29 +137,31 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         return self.split("train", steps * self.config.train.batch_size)
 
     @cached_property
-    def train_set(self) -> PictureSet:
+    def train_set(self) -> DetectionDataset:
         """The same, decoded into the cache that the configuration asks for."""
-        pictures = self.pictures(self.train_split.records)
+        pictures = self.pictures(self.train_split.samples)
         pictures.prepare(progress=False)
         return pictures
 
     @cached_property
-    def val_set(self) -> PictureSet:
-        """Two evaluation batches of validation pictures, in the cache."""
-        pictures = self.pictures(self.split("val", 2 * self.config.eval.batch_size).records)
+    def val_set(self) -> DetectionDataset:
+        """Two evaluation batches of validation images, in the cache."""
+        pictures = self.pictures(self.split("val", 2 * self.config.eval.batch_size).samples)
         pictures.prepare(progress=False)
         return pictures
 
-    def pictures(self, records: Sequence[Record], cache: str | None = None, workers: int | None = None) -> PictureSet:
-        """A picture set with a disk cache of its own; `cache` and `workers` other than the configuration's."""
+    def pictures(
+        self, samples: Sequence[Sample], cache: str | None = None, workers: int | None = None
+    ) -> DetectionDataset:
+        """An image set with a disk cache of its own; `cache` and `workers` other than the configuration's."""
         data, folder = self.config.data, self.folder / "cache"
         threads = self.config.train.workers if workers is None else workers
-        return PictureSet(records, self.config.input_size, cache or data.cache, data.cache_gb, threads, folder)
+        return DetectionDataset(samples, self.config.input_size, cache or data.cache, data.cache_gb, threads, folder)
 
     @cached_property
     def photo(self) -> np.ndarray:
-        """A picture as it comes from a file: RGB uint8 `(h, w, 3)`."""
-        return read_image(self.train_split.records[0].path)
+        """An image as it comes from a file: RGB uint8 `(h, w, 3)`."""
+        return read_image(self.train_split.samples[0].path)
 
     @cached_property
     def weights(self) -> Path:
@@ -169,7 +171,7 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         path = self.folder / "network.pt"
         anchors, state = detector.network.coder.anchors.tolist(), detector.network.state_dict()
         saved = {"config": self.config.model_dump(mode="json"), "names": list(detector.names), "epoch": 0}
-        checkpoint.save(path, {**saved, "anchors": anchors, "model": state})
+        checkpoints.save(path, {**saved, "anchors": anchors, "model": state})
         return path
 
     def _untrained(self) -> Detector:
@@ -185,7 +187,7 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
 
     @cached_property
     def gflops(self) -> float:
-        """10^9 operations of one picture's forward pass."""
+        """10^9 operations of one image's forward pass."""
         return measure_cost(self.detector(precision="fp32").network, self.config.input_size).gflops
 
     def trainer(self, precision: str) -> Trainer:
@@ -203,7 +205,7 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
 
     @cached_property
     def canvas(self) -> torch.Tensor:
-        """A picture as the network takes it: uint8 `(1, H, W, 3)`."""
+        """An image as the network takes it: uint8 `(1, H, W, 3)`."""
         return torch.from_numpy(self.train_set.canvases([0]))
 
     def naive(self, training: bool) -> Remote:

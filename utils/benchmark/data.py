@@ -7,18 +7,18 @@ import numpy as np
 
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, per_second, ratio_of
-from utils.data.augment import Batch
+from utils.core.schema import Augment
+from utils.core.timing import Clock, interleave, timed
+from utils.data.augmentation import Batch
 from utils.engine.batches import BatchMaker
 from utils.engine.trainer import Trainer
-from utils.schema import Augment
-from utils.timing import Clock, in_turns, timed
 
 
 def section(bench: Bench) -> Section:
     """Measure."""
     size = len(bench.batch.labels)
     clocks, titles = _clocks(bench, size)
-    times = in_turns(clocks, bench.settings.effort, "data")
+    times = interleave(clocks, bench.settings.effort, "data")
     height, width = bench.photo.shape[:2]
     rows = [
         Row(
@@ -33,20 +33,20 @@ def section(bench: Bench) -> Section:
         if key != "step"
     ]
     step = Row("data.step", titles["step"], per_second(times["step"], size), "pictures/s")
-    notes = [f"files: like {width}x{height} {bench.train_split.records[0].path.suffix[1:]}; blocks of {size} pictures"]
-    return Section("data", "pictures a second, beside those that a training step takes", [step, *rows], notes)
+    notes = [f"files: like {width}x{height} {bench.train_split.samples[0].path.suffix[1:]}; blocks of {size} images"]
+    return Section("data", "images a second, beside those that a training step takes", [step, *rows], notes)
 
 
 def _clocks(bench: Bench, size: int) -> tuple[dict[str, Clock], dict[str, str]]:
-    records = bench.train_split.records[:size]
+    samples = bench.train_split.samples[:size]
     trainer = bench.trainer(bench.precision)
-    cold = bench.pictures(records, "none", workers=0)
-    disk = bench.pictures(records, "disk")
+    cold = bench.pictures(samples, "none", workers=0)
+    disk = bench.pictures(samples, "disk")
     disk.prepare(progress=False)
-    ram = bench.pictures(records, "ram")
+    ram = bench.pictures(samples, "ram")
     ram.prepare(progress=False)
     order = list(np.random.default_rng(0).permutation(size))
-    whole = partial(bench.pictures, records, "ram")
+    whole = partial(bench.pictures, samples, "ram")
     plain = bench.config.augment.model_copy(update={"mosaic": 0.0, "mixup": 0.0})
     mosaic = bench.config.augment.model_copy(update={"mosaic": 1.0})
     made = {

@@ -1,4 +1,4 @@
-"""Evaluation: the metrics beside pycocotools' own loop, and a detector on pictures beside its network alone."""
+"""Evaluation: the metrics beside pycocotools' own loop, and a detector on images beside its network alone."""
 
 import contextlib
 import io
@@ -11,34 +11,34 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from nets.detections import Detections
-from nets.predictor import Detector
+from nets.inference.detections import Detections
+from nets.inference.detector import Detector
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, per_second, ratio_of
-from utils.data.record import Record
-from utils.engine.evaluator import evaluate_detector
+from utils.core.timing import Stat, interleave, timed
+from utils.data.sample import Sample
+from utils.engine.evaluation import evaluate_detector
 from utils.metrics import evaluate
-from utils.timing import Stat, in_turns, timed
 
 PICTURES, FULL, QUICK = 500, 5000, 10
 CLASSES = 80
-OBJECTS, COPIES, STRAYS = 7, 3, 9  # of a picture; a detection is a copy of an object, or astray: 30 of them
+OBJECTS, COPIES, STRAYS = 7, 3, 9  # of an image; a detection is a copy of an object, or astray: 30 of them
 WIDTH, HEIGHT = 640, 480
 
 
 def section(bench: Bench) -> Section:
     """Measure."""
     count = FULL if bench.settings.full else QUICK if bench.settings.quick else PICTURES
-    records, found = synthetic_set(count)
-    truth, results = coco_truth(records), coco_results(found)
+    samples, found = synthetic_set(count)
+    truth, results = coco_truth(samples), coco_results(found)
     detector = bench.detector()
     clocks = {
         "cocoeval": timed(lambda: coco_precision(truth, results)),
-        "metrics": timed(lambda: evaluate(records, found, found[0].names)),
+        "metrics": timed(lambda: evaluate(samples, found, found[0].names)),
         "detector": timed(partial(evaluate_detector, detector, bench.val_set, progress=False)),
         "network": timed(partial(_network, bench, detector)),
     }
-    times = in_turns(clocks, bench.settings.effort, "evaluation")
+    times = interleave(clocks, bench.settings.effort, "evaluation")
     shown = len(bench.val_set)
     rows = [
         Row("evaluation.cocoeval", "pycocotools' COCOeval", Stat.of(times["cocoeval"] / 1000), "s"),
@@ -61,11 +61,11 @@ def section(bench: Bench) -> Section:
         ),
     ]
     notes = [
-        f"metrics: {count:,} pictures with {OBJECTS} objects and {OBJECTS * COPIES + STRAYS} detections of {CLASSES} "
+        f"metrics: {count:,} images with {OBJECTS} objects and {OBJECTS * COPIES + STRAYS} detections of {CLASSES} "
         "classes; COCOeval's time is without its building of the ground truth",
-        f"detector: {shown} validation pictures in batches of {bench.config.eval.batch_size}, {detector.precision}",
+        f"detector: {shown} validation images in batches of {bench.config.eval.batch_size}, {detector.precision}",
     ]
-    return Section("evaluation", "seconds for the metrics, pictures a second for the whole", rows, notes)
+    return Section("evaluation", "seconds for the metrics, images a second for the whole", rows, notes)
 
 
 def _network(bench: Bench, detector: Detector) -> None:
@@ -76,15 +76,15 @@ def _network(bench: Bench, detector: Detector) -> None:
             part.cpu()
 
 
-def synthetic_set(count: int, seed: int = 0) -> tuple[list[Record], list[Detections]]:
-    """Pictures with objects, and detections: inaccurate copies of them and some astray."""
+def synthetic_set(count: int, seed: int = 0) -> tuple[list[Sample], list[Detections]]:
+    """Images with objects, and detections: inaccurate copies of them and some astray."""
     rng = np.random.default_rng(seed)
     names = tuple(f"class {index}" for index in range(CLASSES))
-    records, found = [], []
+    samples, found = [], []
     for index in range(count):
         boxes, labels = _boxes(rng, OBJECTS), rng.integers(CLASSES, size=OBJECTS)
         no = np.zeros(OBJECTS, np.bool_)
-        records.append(Record(Path(f"{index}.jpg"), WIDTH, HEIGHT, boxes, labels, difficult=no, crowd=no))
+        samples.append(Sample(Path(f"{index}.jpg"), WIDTH, HEIGHT, boxes, labels, difficult=no, crowd=no))
         copies = np.repeat(boxes, COPIES, 0)
         copies += rng.normal(0, 0.08, copies.shape) * np.tile(copies[:, 2:] - copies[:, :2], 2)
         every = np.concatenate([copies, _boxes(rng, STRAYS)]).astype(np.float32)
@@ -92,7 +92,7 @@ def synthetic_set(count: int, seed: int = 0) -> tuple[list[Record], list[Detecti
         scores = rng.random(len(every)).astype(np.float32)
         order = np.argsort(-scores, kind="stable")
         found.append(Detections(every[order], scores[order], classes[order], names, WIDTH, HEIGHT))
-    return records, found
+    return samples, found
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -101,13 +101,13 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corner, corner + size], 1).astype(np.float32)
 
 
-def coco_truth(records: Sequence[Record]) -> COCO:
+def coco_truth(samples: Sequence[Sample]) -> COCO:
     """The objects as pycocotools wants them."""
-    boxes = [(image, label, box) for image, record in enumerate(records) for label, box in _pairs(record)]
+    boxes = [(image, label, box) for image, sample in enumerate(samples) for label, box in _pairs(sample)]
     truth = COCO()
     truth.dataset = {
         "info": {},
-        "images": [{"id": image, "width": WIDTH, "height": HEIGHT} for image in range(len(records))],
+        "images": [{"id": image, "width": WIDTH, "height": HEIGHT} for image in range(len(samples))],
         "categories": [{"id": label} for label in range(CLASSES)],
         "annotations": [
             {
@@ -126,7 +126,7 @@ def coco_truth(records: Sequence[Record]) -> COCO:
     return truth
 
 
-def _pairs(picture: Record | Detections) -> list[tuple[int, list[float]]]:
+def _pairs(picture: Sample | Detections) -> list[tuple[int, list[float]]]:
     return list(zip(picture.labels.tolist(), picture.boxes.tolist(), strict=True))
 
 

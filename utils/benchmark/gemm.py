@@ -1,6 +1,6 @@
 """The yardstick of the hardware: the rate of PyTorch's matrix products.
 
-It is what a program gets without tuning, no law: a runtime whose kernels suit the processor better may exceed it.
+It is what a program gets without tuning, no law: a runtime whose kernels suit the CPU better may exceed it.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from utils.benchmark.rows import Row, Section
-from utils.devices import DTYPES, pick_precision
-from utils.timing import Clock, Effort, Stat, block_timed, in_turns
+from utils.core.devices import DTYPES, pick_precision
+from utils.core.timing import Budget, Clock, Stat, block_timed, interleave
 
 BLOCK = 100.0  # milliseconds that a block of products takes at least
 DTYPE = {"fp32": torch.float32, "tf32": torch.float32, **DTYPES}
@@ -38,7 +38,7 @@ def peaks(device: torch.device, quick: bool = False) -> list[Product]:
     made = [(name, side) for name in precisions(device) for side in sides]
     clocks = {made_of: product_clock(*made_of, device, 1.0 if quick else BLOCK) for made_of in made}
     named = {f"{name} {side}": clocks[name, side] for name, side in made}
-    times = in_turns(named, Effort(0, 3, 3) if quick else Effort(5, 5), "gemm")
+    times = interleave(named, Budget(0, 3, 3) if quick else Budget(5, 5), "gemm")
     rates = [Stat.of(2e-6 * side**3 / times[f"{name} {side}"]) for name, side in made]
     return [Product(*pair, clocks[pair], rate) for pair, rate in zip(made, rates, strict=True)]
 

@@ -1,4 +1,4 @@
-"""One picture at a time: every backend and precision beside the naive network, and what surrounds the network."""
+"""One image at a time: every backend and precision beside the naive network, and what surrounds the network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nets.backends import BACKENDS
+from nets.inference.backends import BACKENDS
+from nets.inference.detector import Detector
 from nets.loading import load_model
-from nets.predictor import Detector
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, per_second, ratio_of
-from utils.devices import pick_precision
-from utils.errors import UserError
-from utils.timing import Clock, Stat, block_timed, in_turns
+from utils.core.devices import pick_precision
+from utils.core.errors import UserError
+from utils.core.timing import Clock, Stat, block_timed, interleave
 
 OVERHEAD = 15.0  # percent that letterbox and NMS may add to the network
-WHOLE = "whole"  # before a clock's name: from a picture to detections
+WHOLE = "whole"  # before a clock's name: from an image to detections
 COMPILING = 240.0  # seconds that a compiler may take
 
 Times = dict[str, np.ndarray]
@@ -40,11 +40,11 @@ def section(bench: Bench) -> Section:
             clocks[f"peak {precision}"] = product.clock
     network, whole, how = _configured(bench)
     clocks |= {"end to end": whole, "its network": network}
-    times = in_turns(clocks, bench.settings.effort, "inference")
+    times = interleave(clocks, bench.settings.effort, "inference")
     rows = [Row("inference.naive", "naive, fp32", per_second(times["naive"]), "pictures/s")]
     rows += [_row(bench, name, times) for name in clocks if name.split()[0] in BACKENDS]
     rows += [_whole_row(name, times) for name in clocks if name.startswith(WHOLE)]
-    return Section("inference", "pictures a second", [*rows, *_end_to_end(how, times)], notes)
+    return Section("inference", "images a second", [*rows, *_end_to_end(how, times)], notes)
 
 
 def wanted(bench: Bench) -> list[tuple[str, str]]:
@@ -62,7 +62,7 @@ def wanted(bench: Bench) -> list[tuple[str, str]]:
 
 
 def _clocks(bench: Bench, name: str, precision: str) -> dict[str, Clock]:
-    """Of a backend in a precision: its network, and from a picture to detections."""
+    """Of a backend in a precision: its network, and from an image to detections."""
     how = f"{name} {precision}"
     if name == "compile":  # a compiler that hangs can be ended there
         canvas = bench.folder / "canvas.pt"
@@ -85,7 +85,7 @@ def backend_clock(detector: Detector, canvas: torch.Tensor, block: float) -> Clo
 
 
 def _pair(detector: Detector, bench: Bench) -> tuple[Clock, Clock]:
-    """Of the network alone, and from a picture to detections."""
+    """Of the network alone, and from an image to detections."""
     return backend_clock(detector, bench.canvas, bench.block), block_timed(lambda: detector(bench.photo), bench.block)
 
 
@@ -110,7 +110,7 @@ def _whole_row(name: str, times: Times) -> Row:
     how = name.removeprefix(f"{WHOLE} ")
     rate, ratio = per_second(times[name]), ratio_of(times[how], times[name])
     key = f"inference.end_to_end.{how.replace(' ', '.')}"
-    return Row(key, f"picture to detections, {how}", rate, "pictures/s", ratio, "its network")
+    return Row(key, f"image to detections, {how}", rate, "pictures/s", ratio, "its network")
 
 
 def _end_to_end(how: str, times: Times) -> list[Row]:
@@ -119,7 +119,7 @@ def _end_to_end(how: str, times: Times) -> list[Row]:
     return [
         Row(
             "inference.end_to_end",
-            f"picture to detections, {how}",
+            f"image to detections, {how}",
             per_second(times["end to end"]),
             "pictures/s",
             ratio_of(times["naive"], times["end to end"]),

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nets.loading import load_model
-from nets.loss import YoloLoss
-from nets.yolo import YOLOv4Tiny
-from utils.schema import Config
-from utils.timing import Clock, block_timed, timed
+from nets.losses.yolo_loss import YoloLoss
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.schema import Config
+from utils.core.timing import Clock, block_timed, timed
 
 LR, MOMENTUM = 1e-3, 0.9
 

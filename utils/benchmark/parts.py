@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.augment import Batch
+from utils.core.timing import synchronize
+from utils.data.augmentation import Batch
 from utils.engine.trainer import Trainer
-from utils.timing import synchronise
 
 PARTS = {
-    "batch": "making the batch: cache, mosaic, affine, colour",
+    "batch": "making the batch: cache, mosaic, affine, color",
     "forward": "forward",
     "loss": "loss and assignment, forward",
     "loss_backward": "loss, backward",
     "backward": "backward",
-    "optimiser": "clipping and optimiser",
+    "optimizer": "clipping and optimizer",
     "average": "moving average of the weights",
     "rest": "the rest",
 }
@@ -35,7 +35,7 @@ class Watch:
 
     def now(self) -> float:
         """Seconds; on a GPU after all that it was given."""
-        synchronise(self.device)
+        synchronize(self.device)
         return perf_counter()
 
     def mark(self, part: str, at: float | None = None) -> None:
@@ -80,7 +80,7 @@ def _seams(trainer: Trainer, watch: Watch) -> Iterator[None]:
     trained = [parameter for parameter in trainer.network.parameters() if parameter.requires_grad]
     hooks: list[Any] = [parameter.register_post_accumulate_grad_hook(note_gradient) for parameter in trained]
     hooks.append(trainer.optimizer.register_step_pre_hook(lambda *_: watch.mark("backward", last_gradient[0])))
-    hooks.append(trainer.optimizer.register_step_post_hook(lambda *_: watch.mark("optimiser")))
+    hooks.append(trainer.optimizer.register_step_post_hook(lambda *_: watch.mark("optimizer")))
     trainer.forward = _between(forward, watch, "forward")
     trainer.average.update = _between(update, watch, "average")  # type: ignore[method-assign]
     # an instance's own entry hides the module of that name; deleting it brings the module back

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from nets.select import select
+from nets.ops.nms import select
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, ratio_of
-from utils.schema import Eval, Predict
-from utils.timing import Clock, Stat, block_timed, in_turns
+from utils.core.schema import Eval, Predict
+from utils.core.timing import Clock, Stat, block_timed, interleave
 
-CANDIDATES = 10_000  # of a picture, each above the score limit in one class
+CANDIDATES = 10_000  # of an image, each above the score limit in one class
 BATCH, QUICK_BATCH = 32, 2
-BUDGET = 5.0  # ms for a picture's candidates, on a processor
+BUDGET = 5.0  # ms for an image's candidates, on a CPU
 OBJECTS, SIDE, CLASSES = 40, 416.0, 20
 
 
@@ -24,13 +24,13 @@ def section(bench: Bench) -> Section:
     """Measure."""
     many = QUICK_BATCH if bench.settings.quick else BATCH
     clocks, titles = _clocks(bench, many)
-    times = in_turns(clocks, bench.settings.effort, "post")
+    times = interleave(clocks, bench.settings.effort, "post")
     rows = [_row(key, title, times, bench.device) for key, title in titles.items()]
     notes = [
         f"{CANDIDATES:,} candidates of {CLASSES} classes around {OBJECTS} objects; plain: without box voting",
         "loop: torchvision's nms of each class's candidates in turn, then the best of all classes",
     ]
-    return Section("post", f"milliseconds a picture, {bench.device.type}", rows, notes)
+    return Section("post", f"milliseconds an image, {bench.device.type}", rows, notes)
 
 
 def _clocks(bench: Bench, pictures: int) -> tuple[dict[str, Clock], dict[str, str]]:
@@ -50,16 +50,16 @@ def _clocks(bench: Bench, pictures: int) -> tuple[dict[str, Clock], dict[str, st
         "select": ("select, as predict.* sets it", selecting(shown, shown.merge_iou), 1),
         "select_plain": ("select, plain", selecting(shown, 1.0), 1),
         "select_eval": ("select, as eval.* sets it", selecting(counted, counted.merge_iou), 1),
-        "select_batch": (f"select, of {pictures} pictures", selecting(shown, shown.merge_iou, pictures), pictures),
+        "select_batch": (f"select, of {pictures} images", selecting(shown, shown.merge_iou, pictures), pictures),
         "decode": ("decode the maps", partial(coder, maps), 1),
-        "decode_batch": (f"decode the maps, of {pictures} pictures", partial(coder, many), pictures),
+        "decode_batch": (f"decode the maps, of {pictures} images", partial(coder, many), pictures),
     }
     made = {key: _each(block_timed(call, bench.block, device), count) for key, (_, call, count) in calls.items()}
     return made, {key: title for key, (title, _, _) in calls.items()}
 
 
 def _each(clock: Clock, count: int) -> Clock:
-    """Of a call on `count` pictures: milliseconds a picture."""
+    """Of a call on `count` images: milliseconds a picture."""
     return lambda: clock() / count
 
 
@@ -83,15 +83,15 @@ def candidates(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     Of each box one class scores 0.3 to 1, the others less than 0.001.
     """
     draw = torch.Generator().manual_seed(seed)
-    centres = torch.rand(OBJECTS, 2, generator=draw) * SIDE
+    centers = torch.rand(OBJECTS, 2, generator=draw) * SIDE
     sizes = 20 + torch.rand(OBJECTS, 2, generator=draw) * 120
     classes = torch.randint(CLASSES, (OBJECTS,), generator=draw)
     own = torch.randint(OBJECTS, (count,), generator=draw)
-    centre = centres[own] + 0.15 * sizes[own] * torch.randn(count, 2, generator=draw)
+    center = centers[own] + 0.15 * sizes[own] * torch.randn(count, 2, generator=draw)
     half = sizes[own] * (0.2 * torch.randn(count, 2, generator=draw)).exp() / 2
     scores = torch.rand(count, CLASSES, generator=draw) * 9e-4
     scores[torch.arange(count), classes[own]] = 0.3 + 0.7 * torch.rand(count, generator=draw)
-    return torch.cat([centre - half, centre + half], 1), scores
+    return torch.cat([center - half, center + half], 1), scores
 
 
 def loop_select(
@@ -110,7 +110,7 @@ def loop_select(
 
 
 def raw_maps(channels: int, size: tuple[int, int], device: torch.device) -> list[Tensor]:
-    """Random maps of one picture, as the network gives them: strides 32 and 16."""
+    """Random maps of one image, as the network gives them: strides 32 and 16."""
     draw = torch.Generator().manual_seed(0)
     shapes = [(1, channels, size[0] // stride, size[1] // stride) for stride in (32, 16)]
     return [torch.randn(shape, generator=draw).to(device, memory_format=torch.channels_last) for shape in shapes]

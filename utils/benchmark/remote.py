@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from utils.errors import UserError
-from utils.timing import Clock
+from utils.core.errors import UserError
+from utils.core.timing import Clock
 
 WAIT = 300.0  # seconds for a clock to answer
 

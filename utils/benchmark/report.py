@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.benchmark.rows import Row, Section
-from utils.timing import Stat
+from utils.core.timing import Stat
 
 HEAD = ("", "median [quartiles]", "", "ratio [quartiles]", "GFLOP/s", "of peak", "target")
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.timing import Stat
+from utils.core.timing import Stat
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from utils.benchmark import data, evaluation, gemm, inference, post, train, video
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Section
-from utils.errors import UserError, nearest
-from utils.machine import cores, processor, versions
+from utils.core.environment import cores, processor, versions
+from utils.core.errors import UserError, nearest
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "gemm": lambda bench: gemm.section(bench.products),
@@ -81,7 +81,7 @@ def title(head: dict[str, Any]) -> str:
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
     gpu = f"; {machine['gpu']}" if machine["gpu"] else ""
     libraries = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    network = f"phi {settings['phi']}, {settings['classes']} classes, {settings['gflops']:.2f} GFLOP a picture"
+    network = f"phi {settings['phi']}, {settings['classes']} classes, {settings['gflops']:.2f} GFLOP an image"
     return "\n".join(
         [
             f"machine: {where}{gpu}; {machine['device']}, {machine['precision']}",

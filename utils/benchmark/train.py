@@ -8,8 +8,8 @@ from utils.benchmark.bench import Bench
 from utils.benchmark.data import endless, rewind, step_clock
 from utils.benchmark.parts import PARTS, shares, watched_step
 from utils.benchmark.rows import Row, Section, Target, per_second, ratio_of
+from utils.core.timing import Clock, Stat, interleave, milliseconds, timed
 from utils.engine.trainer import Trainer
-from utils.timing import Clock, Stat, in_turns, milliseconds, timed
 
 PASSES = 3  # a training step computes about thrice what a forward pass does
 TARGETS = {"bf16": 3.5, "fp16": 3.5, "fp32": 1.5}  # times the naive step
@@ -22,8 +22,8 @@ def section(bench: Bench) -> Section:
     """Measure."""
     trainers = {precision: bench.trainer(precision) for precision in dict.fromkeys([bench.precision, "fp32"])}
     steps: list[dict[str, float]] = []
-    cold = milliseconds(lambda: bench.pictures(bench.train_split.records).prepare(progress=False))
-    times = in_turns(_clocks(bench, trainers, steps), bench.settings.effort, "train")
+    cold = milliseconds(lambda: bench.pictures(bench.train_split.samples).prepare(progress=False))
+    times = interleave(_clocks(bench, trainers, steps), bench.settings.effort, "train")
     rounds = len(times["naive"])
     size = len(bench.batch.labels)
     rows = [Row("train.naive", "naive step, fp32", per_second(times["naive"], size), "pictures/s")]
@@ -35,11 +35,11 @@ def section(bench: Bench) -> Section:
         "GFLOP/s: three forward passes' operations a step; of peak: of the matrix product in the same rounds",
         f"shares: of {rounds} {bench.precision} steps with the making of their batches, each seam timed",
     ]
-    return Section("train", "pictures a second, beside a naive step", [*rows, *_shares(steps[-rounds:])], notes)
+    return Section("train", "images a second, beside a naive step", [*rows, *_shares(steps[-rounds:])], notes)
 
 
 def _epoch(bench: Bench) -> str:
-    return f"{len(bench.train_set)} pictures, with augmentation, loss, optimiser and moving average"
+    return f"{len(bench.train_set)} images, with augmentation, loss, optimizer and moving average"
 
 
 def _clocks(bench: Bench, trainers: dict[str, Trainer], steps: list[dict[str, float]]) -> dict[str, Clock]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nets.detections import Detections
-from nets.stream import stream
+from nets.inference.detections import Detections
+from nets.inference.streaming import stream
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, per_second
-from utils.timing import Clock, Stat, in_turns, timed
-from utils.video import Predict, VideoSink, open_source, process
-from utils.visualize import draw
+from utils.core.timing import Clock, Stat, interleave, timed
+from utils.visualization.boxes import draw
+from utils.visualization.video import Predict, VideoSink, open_source, process
 
 FRAMES, QUICK, FULL = 200, 12, 10_000
 SIZE = (640, 480)  # width, height
@@ -31,13 +31,13 @@ def section(bench: Bench) -> Section:
     count = QUICK if bench.settings.quick else FRAMES
     clip = write_clip(bench.folder / "clip.mp4", count)
     predict = predictor(bench)
-    times = in_turns(_clocks(clip, bench.folder / "out.mp4", predict), bench.settings.effort, "video")
+    times = interleave(_clocks(clip, bench.folder / "out.mp4", predict), bench.settings.effort, "video")
     titles = {"decode": "decode", "detect": "detect", "render": "draw and encode", "pipeline": "all, overlapping"}
     rows = [Row(f"video.{key}", title, per_second(times[key], count), "frames/s") for key, title in titles.items()]
     slowest = np.max([times["decode"], times["detect"], times["render"]], axis=0)
     share = Stat.of(100 * slowest / times["pipeline"])
     rows.append(Row("video.efficiency", "of the slowest stage alone", share, "%", target=Target(EFFICIENCY)))
-    notes = [f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the processor: where they load it, the sum counts"]
+    notes = [f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the CPU: where they load it, the sum counts"]
     if bench.settings.full:
         rows += _long(bench, predict, notes)
     return Section("video", "frames a second, each stage alone and the whole", rows, notes)
@@ -89,7 +89,7 @@ def pipeline(clip: Path, out: Path, predict: Predict, on_frame: Callable[[int, D
 
 
 def write_clip(path: Path, count: int) -> Path:
-    """Bright bars that move over a soft texture: pixels that know nothing of their neighbours, as no camera gives them,
+    """Bright bars that move over a soft texture: pixels that know nothing of their neighbors, as no camera gives them,
     would take an encoder twice the time."""
     width, height = SIZE
     rng = np.random.default_rng(0)

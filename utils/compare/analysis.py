@@ -11,8 +11,8 @@ from utils.compare.plan import Plan
 from utils.compare.resample import RESAMPLES, ApTable, ImageSpread, resample_images
 from utils.compare.results import Outcome, fingerprint, read_detections
 from utils.compare.wording import sentence
-from utils.data.source import Split
-from utils.errors import UserError
+from utils.core.errors import UserError
+from utils.data.loading import Split
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Comparison:
     resamples: int
 
 
-def analyse(
+def analyze(
     plan: Plan,
     outcomes: Sequence[Outcome],
     failed: Mapping[tuple[str, int], str],
@@ -110,13 +110,13 @@ def analyse(
         outcomes: of the finished cells. latency: setting -> ms. splits: setting -> its test pictures.
 
     Raises:
-        UserError: the test pictures are not those that a cell was measured on.
+        UserError: the test images are not those that a cell was measured on.
     """
     known = {(outcome.cell.variant, outcome.cell.seed): outcome for outcome in outcomes}
     _refuse_changed_truth(outcomes, splits)
     names = [variant.name for variant in plan.variants if variant.name in splits]
     pairs = [(name, reference) for name, reference in plan.pairs if _common(plan, known, name, reference)]
-    images = len(next(iter(splits.values())).records)
+    images = len(next(iter(splits.values())).samples)
     spread = _over_images(plan, known, names, pairs, splits, resamples)
     return Comparison(
         plan=plan,
@@ -134,10 +134,10 @@ Known = Mapping[tuple[str, int], Outcome]
 
 
 def _refuse_changed_truth(outcomes: Sequence[Outcome], splits: Mapping[str, Split]) -> None:
-    prints = {name: fingerprint(split.records) for name, split in splits.items()}
+    prints = {name: fingerprint(split.samples) for name, split in splits.items()}
     for outcome in outcomes:
         if prints[outcome.cell.variant] != outcome.truth:
-            raise UserError(f"{outcome.cell.folder}: the test pictures' labels have changed since; give another --out")
+            raise UserError(f"{outcome.cell.folder}: the test images' labels have changed since; give another --out")
 
 
 def _common(plan: Plan, known: Known, *names: str) -> list[int]:
@@ -156,8 +156,8 @@ def _over_images(
     """Bootstrap rows: AP and AP50 of every setting, then of every pair's difference; means over seeds."""
     tables = {
         (name, seed): ApTable(
-            splits[name].records,
-            read_detections(outcome.cell, splits[name].records, splits[name].names),
+            splits[name].samples,
+            read_detections(outcome.cell, splits[name].samples, splits[name].names),
             len(splits[name].names),
         )
         for (name, seed), outcome in known.items()
@@ -175,7 +175,7 @@ def _over_images(
             rows.append(mean(name, seeds) - mean(reference, seeds))
         return np.concatenate(rows)
 
-    return resample_images(statistic, len(next(iter(splits.values())).records), resamples)
+    return resample_images(statistic, len(next(iter(splits.values())).samples), resamples)
 
 
 def _spread(values: Sequence[float]) -> Spread:

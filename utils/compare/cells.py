@@ -1,7 +1,7 @@
 """Cells: one training each, which is run once, gone on with after an interruption, and kept.
 
 A cell's folder is a run's folder. Beside the run's own files it has `detections.npz` (every detection on the test
-pictures), then `cell.json` (configuration, scores, cost: the cell is finished), or `error.txt` (it failed). Where cells
+images), then `cell.json` (configuration, scores, cost: the cell is finished), or `error.txt` (it failed). Where cells
 run side by side, `log.txt` has what this one printed.
 """
 
@@ -14,21 +14,21 @@ from typing import Any, Literal
 
 import torch
 
-from utils import checkpoint
+from nets.io import checkpoints
 from utils.compare.plan import NOT_VARIED, Cell
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
-from utils.config import load_config
+from utils.core.config import load_config
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.engine.experiment import METRICS, Loaded, Result, close_run, load_data, resume, train
 from utils.engine.runs import BEST, CONFIG, LAST
-from utils.engine.training import METRICS, Loaded, Result, close_run, load_data, resume, train
-from utils.errors import UserError
-from utils.schema import Config
 
 ERROR, LOG = "error.txt", "log.txt"
 State = Literal["finished", "failed", "started", "new"]
 
 
 class SharedData:
-    """Loads each data set once for all cells that use it the same way."""
+    """Loads each dataset once for all cells that use it the same way."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Loaded] = {}
@@ -38,7 +38,7 @@ class SharedData:
         if key in self._loaded:
             return self._loaded[key]
         loaded = load_data(config)
-        # pictures that are decoded again and again may turn out damaged later: a cell must not depend on the one before
+        # images that are decoded again and again may turn out damaged later: a cell must not depend on the one before
         if config.data.cache != "none" and not any(pictures.notices for _, pictures in loaded):
             self._loaded[key] = loaded
         return loaded
@@ -120,7 +120,7 @@ def _train(cell: Cell, data: SharedData) -> Result:
     if not (cell.folder / LAST).is_file() or difference(cell):
         _clear(cell.folder)
         return train(cell.config, cell.folder, loaded)
-    if checkpoint.load(cell.folder / LAST)["training"]["progress"]["done"]:
+    if checkpoints.load(cell.folder / LAST)["training"]["progress"]["done"]:
         return close_run(cell.folder, loaded[1][1])
     return resume(cell.folder, loaded)
 
@@ -137,14 +137,14 @@ def _clear(folder: Path) -> None:
 def _close(cell: Cell, result: Result, data: SharedData) -> None:
     """Keep the detections and, last, the mark that the cell is finished."""
     write_detections(cell.folder / DETECTIONS, result.evaluation.detections)
-    last = checkpoint.load(cell.folder / LAST)
+    last = checkpoints.load(cell.folder / LAST)
     content = {
         "variant": cell.variant,
         "seed": cell.seed,
-        "truth": fingerprint(data(cell.config)[1][1].records),
+        "truth": fingerprint(data(cell.config)[1][1].samples),
         "train_seconds": round(last["training"]["progress"]["seconds"], 2),
         "epochs": last["epoch"],
-        "best_epoch": checkpoint.load(cell.folder / BEST)["epoch"],
+        "best_epoch": checkpoints.load(cell.folder / BEST)["epoch"],
         "metrics": json.loads((cell.folder / METRICS).read_text(encoding="utf-8")),
     }
     part = cell.folder / f"{DONE}.part"

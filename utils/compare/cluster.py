@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from utils.compare.plan import Plan
-from utils.errors import UserError, need
-from utils.schema import Config
+from utils.core.errors import UserError, need
+from utils.core.schema import Config
 
 LOCAL = "local"  # the address of a Ray of the command's own
 ANSWER = 10.0  # seconds
 GIB = 2**30
-PIXEL_BYTES = 512  # that a training needs for a pixel of its batch, on the processor, and, at least:
+PIXEL_BYTES = 512  # that a training needs for a pixel of its batch, on the CPU, and, at least:
 PROCESS, GPU_PROCESS = GIB, 3 * GIB
 # read by Ray when it is imported; what the user has set goes before
 SETTINGS = {
@@ -102,7 +102,7 @@ def needs(config: Config, machines: Sequence[Mapping[str, float]], pictures: Seq
     One core each gives more trainings an hour than all cores for one. Nothing is asked for that no machine has.
 
     Args:
-        machines: Ray's resources of each. pictures: number of them in the training and the validation split.
+        machines: Ray's resources of each. images: number of them in the training and the validation split.
     """
     with_gpu = [machine for machine in machines if machine.get("GPU", 0) >= 1]
     height, width = config.input_size

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from nets import attention
-from nets.cost import count_parameters
-from nets.predictor import Detector
-from nets.yolo import SITES, build_model
+from nets.analysis.flops import count_parameters
+from nets.inference.detector import Detector
+from nets.yolo.yolov4_tiny import SITES, build_model
 from utils.compare.latency import time_in_turns
 from utils.compare.plan import Plan, Variant
-from utils.config import make_config
+from utils.core.config import make_config
+from utils.core.schema import Config
 from utils.engine.report import write_json
-from utils.schema import Config
 
 BLOCK = "conv_control"
 FILE = "controls.json"

@@ -1,6 +1,6 @@
 """The trainings of a comparison side by side, by workers on a Ray cluster.
 
-A worker is a process with processor cores, or a GPU, of its own. It runs one training after the other and keeps the
+A worker is a process with CPU cores, or a GPU, of its own. It runs one training after the other and keeps the
 data between them. If it dies, another one goes on with its training. All machines see the same folders under the same
 paths: a worker goes to the command's working directory and must find the command's lock.
 """
@@ -24,7 +24,7 @@ from utils.compare.lock import LOCK
 from utils.compare.plan import Cell, Plan
 from utils.compare.results import DONE, read_outcome
 from utils.compare.wording import duration
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 RETRIES = 3  # new attempts for a training whose worker died; also, workers that may die before they begin
 PATIENCE, DELAY = 60.0, 90.0  # seconds: without any worker; until a network file system tells of a file
@@ -85,7 +85,7 @@ def run_on_cluster(address: str, plan: Plan, finished: Sequence[Cell], pictures:
     """Run every cell that is not finished, with a line when it begins and one when it ends.
 
     Args:
-        pictures: number of them in the training and the validation split.
+        images: number of them in the training and the validation split.
 
     Raises:
         UserError: the cluster cannot be joined, or its workers do not see the folder.

@@ -1,4 +1,4 @@
-"""The test pictures on which two settings differ most, drawn side by side with the ground truth."""
+"""The test images on which two settings differ most, drawn side by side with the ground truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,23 +6,23 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from nets.detections import Detections
+from nets.inference.detections import Detections
 from utils.compare.analysis import Comparison, Pair
 from utils.compare.results import Outcome, read_detections
-from utils.data.record import Record
-from utils.data.source import Split
-from utils.engine.runs import read_record
+from utils.data.loading import Split
+from utils.data.sample import Sample
+from utils.engine.runs import read_sample
 from utils.metrics import coco
 from utils.metrics.pairs import flatten
-from utils.visualize import draw, draw_truth, mosaic_grid
+from utils.visualization.boxes import draw, draw_truth, mosaic_grid
 
-SHOWN = 2  # pictures for either direction
-SIDE = 360  # a drawn picture's longest side, pixels: large enough for the labels, small enough for one file
+SHOWN = 2  # images for either direction
+SIDE = 360  # a drawn image's longest side, pixels: large enough for the labels, small enough for one file
 
 
 @dataclass(frozen=True)
 class Example:
-    """A drawn picture: truth, reference, setting. `difference`: in F1, 0..1, mean over seeds; `seed`: the one drawn."""
+    """A drawn image: truth, reference, setting. `difference`: in F1, 0..1, mean over seeds; `seed`: the one drawn."""
 
     name: str
     difference: float
@@ -30,11 +30,11 @@ class Example:
     drawn: np.ndarray
 
 
-def f1_by_picture(records: list[Record], detections: list[Detections]) -> np.ndarray:
-    """F1 at IoU 0.5 of every picture, float64 `(images,)`; 1 where nothing is to be found and nothing was found."""
-    objects, found, pairs = flatten(records, detections)
+def f1_by_picture(samples: list[Sample], detections: list[Detections]) -> np.ndarray:
+    """F1 at IoU 0.5 of every image, float64 `(images,)`; 1 where nothing is to be found and nothing was found."""
+    objects, found, pairs = flatten(samples, detections)
     hit, ignored = coco.match_all(objects, found, pairs)
-    count = len(records)
+    count = len(samples)
     hits = np.bincount(found.image[hit[0] & ~ignored[0]], minlength=count)
     shown = np.bincount(found.image[~ignored[0]], minlength=count)
     there = np.bincount(objects.image[~objects.crowd], minlength=count)
@@ -48,15 +48,15 @@ class Examples:
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
         self._shown = {key: self._read(outcome) for key, outcome in comparison.outcomes.items()}
-        self._f1 = {key: f1_by_picture(comparison.splits[key[0]].records, shown) for key, shown in self._shown.items()}
+        self._f1 = {key: f1_by_picture(comparison.splits[key[0]].samples, shown) for key, shown in self._shown.items()}
 
     def _read(self, outcome: Outcome) -> list[Detections]:
         split: Split = self._comparison.splits[outcome.cell.variant]
-        found = read_detections(outcome.cell, split.records, split.names)
+        found = read_detections(outcome.cell, split.samples, split.names)
         return [one.above(outcome.threshold) for one in found]
 
     def of_pair(self, pair: Pair) -> list[Example]:
-        """Up to two pictures where the setting is ahead most, then up to two where it is behind most."""
+        """Up to two images where the setting is ahead most, then up to two where it is behind most."""
         by_seed = {seed: self._f1[pair.name, seed] - self._f1[pair.reference, seed] for seed in pair.differences}
         mean = np.mean(list(by_seed.values()), axis=0)
         order = np.argsort(-mean, kind="stable")
@@ -67,14 +67,14 @@ class Examples:
     def _draw(self, pair: Pair, index: int, mean: np.ndarray, by_seed: Mapping[int, np.ndarray]) -> Example:
         seed = min(by_seed, key=lambda one: abs(by_seed[one][index] - mean[index]))
         split = self._comparison.splits[pair.name]
-        record = split.records[index]
-        scale = SIDE / max(record.height, record.width)
+        sample = split.samples[index]
+        scale = SIDE / max(sample.height, sample.width)
         smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image = cv2.resize(read_record(record), None, fx=scale, fy=scale, interpolation=smooth)
-        truth = draw_truth(image, scale * record.boxes, record.labels, split.names)
+        image = cv2.resize(read_sample(sample), None, fx=scale, fy=scale, interpolation=smooth)
+        truth = draw_truth(image, scale * sample.boxes, sample.labels, split.names)
         found = [_scaled(self._shown[name, seed][index]) for name in (pair.reference, pair.name)]
         drawn = mosaic_grid([truth, *(draw(image, one) for one in found)], columns=3)
-        return Example(record.path.name, float(mean[index]), seed, drawn)
+        return Example(sample.path.name, float(mean[index]), seed, drawn)
 
 
 def _scaled(found: Detections) -> Detections:

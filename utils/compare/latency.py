@@ -11,9 +11,9 @@ import numpy as np
 from nets.loading import load_model
 from utils.compare.plan import Cell
 from utils.compare.results import DONE
+from utils.core.timing import Budget, interleave, timed
 from utils.engine.report import write_json
 from utils.engine.runs import BEST
-from utils.timing import Effort, in_turns, timed
 
 FILE = "latency.json"
 SECONDS = 2.0  # for each setting
@@ -22,7 +22,7 @@ WARMUP = 3
 
 
 def measure_latency(out: Path, cells: Sequence[Cell], image: np.ndarray) -> dict[str, float]:
-    """Median ms of one picture, end to end (letterbox, network, NMS; batch 1), for the setting of every cell.
+    """Median ms of one image, end to end (letterbox, network, NMS; batch 1), for the setting of every cell.
 
     What an earlier start has measured for the same cells is kept, in `out/latency.json`.
 
@@ -42,6 +42,6 @@ def measure_latency(out: Path, cells: Sequence[Cell], image: np.ndarray) -> dict
 
 def time_in_turns(runs: Mapping[str, Callable[[], Any]], seconds: float = SECONDS) -> dict[str, float]:
     """Median ms of each function over rounds in which each runs once; about `seconds` for each."""
-    effort = Effort(seconds * len(runs), LEAST, MOST, WARMUP)
-    times = in_turns({name: timed(run) for name, run in runs.items()}, effort, "measuring latency")
+    effort = Budget(seconds * len(runs), LEAST, MOST, WARMUP)
+    times = interleave({name: timed(run) for name, run in runs.items()}, effort, "measuring latency")
     return {name: round(float(np.median(values)), 3) for name, values in times.items()}

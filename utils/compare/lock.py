@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 LOCK = ".lock"
 

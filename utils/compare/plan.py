@@ -10,15 +10,15 @@ from typing import Any
 import yaml
 
 from nets import attention
-from utils.config import find_config, load_config, read_yaml, with_overrides
-from utils.engine.training import refuse_early
-from utils.errors import UserError, nearest
-from utils.schema import Config
+from utils.core.config import find_config, load_config, read_yaml, with_overrides
+from utils.core.errors import UserError, nearest
+from utils.core.schema import Config
+from utils.engine.experiment import refuse_early
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
 DEFAULT_SEEDS = (0, 1, 2)
 NOT_VARIED = ("name", "output")
-# a comparison measures every setting on the same pictures; these keys may differ nevertheless
+# a comparison measures every setting on the same images; these keys may differ nevertheless
 FREE_DATA = {"train", "cache", "cache_gb", "gpu_cache_gb", "download", "shapes_train"}
 
 
@@ -224,5 +224,5 @@ def _refuse_other_pictures(variants: Sequence[Variant]) -> None:
         for key in first:
             if other[key] != first[key]:
                 raise UserError(
-                    f"setting '{variant.name}': data.{key} differs; settings are compared on the same test pictures"
+                    f"setting '{variant.name}': data.{key} differs; settings are compared on the same test images"
                 )

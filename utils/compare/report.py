@@ -16,7 +16,7 @@ from utils.compare.analysis import Comparison, Pair
 from utils.compare.examples import Example, Examples
 from utils.compare.method import method
 from utils.compare.tables import Table
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -113,7 +113,7 @@ def _figure(data: bytes, kind: str, name: str, caption: str) -> str:
 
 
 def _examples(comparison: Comparison) -> list[str]:
-    """The pictures on which a setting and its reference differ most."""
+    """The images on which a setting and its reference differ most."""
     if not comparison.pairs:
         return []
     examples, parts = Examples(comparison), []
@@ -126,7 +126,7 @@ def _examples(comparison: Comparison) -> list[str]:
         "By F1 at IoU 0.5, mean over seeds, each network at the score threshold of its best F1. "
         "Drawn is the seed nearest to that mean."
     )
-    body = parts or ["<p>No picture tells the settings apart.</p>"]
+    body = parts or ["<p>No image tells the settings apart.</p>"]
     return ["<h2>Images on which the settings differ most</h2>", f'<p class="soft">{remark}</p>', *body]
 
 

@@ -1,7 +1,7 @@
 """COCO AP of many resamples of the test images at once.
 
 AP is no mean over images: a resample needs its own precision-recall curve. Detections are matched within their
-picture, so matching is done once; a resample only changes how often each picture counts. Between two hits the curve's
+image, so matching is done once; a resample only changes how often each image counts. Between two hits the curve's
 envelope cannot rise, so only the hits are walked, with the number of errors ranked before each: one matrix product
 for all resamples. The numbers are pycocotools' (a test compares them).
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nets.detections import Detections
+from nets.inference.detections import Detections
 from utils.compare.stats import stats
-from utils.data.record import Record
+from utils.data.sample import Sample
 from utils.metrics import RECALLS, coco
 from utils.metrics.pairs import flatten, split_by_class
 
@@ -30,9 +30,9 @@ class ApTable:
         records, detections: as for `utils.metrics.evaluate`. classes: length of the class list.
     """
 
-    def __init__(self, records: Sequence[Record], detections: Sequence[Detections], classes: int) -> None:
-        objects, found, pairs = flatten(records, detections)
-        self.images = len(records)
+    def __init__(self, samples: Sequence[Sample], detections: Sequence[Detections], classes: int) -> None:
+        objects, found, pairs = flatten(samples, detections)
+        self.images = len(samples)
         self._hit, self._ignored = coco.match_all(objects, found, pairs)
         order = np.argsort(-found.score, kind="mergesort")
         self._ranked = [order[index] for index in split_by_class(found.label[order], classes)]
@@ -45,7 +45,7 @@ class ApTable:
         """AP50 and AP (IoU 0.5:0.95), means over the classes that have objects, in points 0..100.
 
         Args:
-            weights: how often each picture counts, float32 `(B, images)`, whole numbers.
+            weights: how often each image counts, float32 `(B, images)`, whole numbers.
 
         Returns:
             float64 `(B,)` each, NaN for a resample without any object.
@@ -82,7 +82,7 @@ class ApTable:
 
 
 def _errors_before(image: np.ndarray, hit: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures that have errors before the last hit, and how many before each hit: `(m,)`, float32 `(m, hits)`."""
+    """Images that have errors before the last hit, and how many before each hit: `(m,)`, float32 `(m, hits)`."""
     wrong = np.flatnonzero(~hit[: places[-1]])
     rows, row = np.unique(image[wrong], return_inverse=True)
     errors = np.zeros((len(rows), len(places)), np.float32)
@@ -104,10 +104,10 @@ class ImageSpread:
 def resample_images(
     statistic: Callable[[np.ndarray], np.ndarray], images: int, resamples: int = RESAMPLES
 ) -> ImageSpread:
-    """Draw the pictures anew with replacement, the same ones for every setting and seed.
+    """Draw the images anew with replacement, the same ones for every setting and seed.
 
     Args:
-        statistic: weights of the pictures, float32 `(B, images)`, to `(k, B)`.
+        statistic: weights of the images, float32 `(B, images)`, to `(k, B)`.
     """
 
     def of_indices(drawn: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nets.detections import Detections
+from nets.inference.detections import Detections
 from utils.compare.plan import Cell
-from utils.data.record import Record
-from utils.errors import UserError
+from utils.core.errors import UserError
+from utils.data.sample import Sample
 
 DONE, DETECTIONS = "cell.json", "detections.npz"
 HUNDRED = 100.0  # scores are told in points
@@ -24,11 +24,11 @@ class Outcome:
     """A finished cell.
 
     Attributes:
-        ap, ap50: of its best weights on the test pictures, points 0..100. per_class: name -> (ap, ap50), NaN where
+        ap, ap50: of its best weights on the test images, points 0..100. per_class: name -> (ap, ap50), NaN where
             the class has no object. threshold: the score that gives the best F1.
         params: number. gflops: 10^9 operations a picture. train_seconds: of the training loop.
         curve: a row for each epoch, `results.csv`; metrics in 0..1, where measured.
-        truth: fingerprint of the test pictures' objects.
+        truth: fingerprint of the test images' objects.
     """
 
     cell: Cell
@@ -72,18 +72,18 @@ def _read_curve(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def fingerprint(records: Sequence[Record]) -> int:
-    """A number that changes with any object of the pictures, or their order."""
+def fingerprint(samples: Sequence[Sample]) -> int:
+    """A number that changes with any object of the images, or their order."""
     value = 0
-    for record in records:
-        for array in (record.boxes, record.labels, record.difficult, record.crowd):
+    for sample in samples:
+        for array in (sample.boxes, sample.labels, sample.difficult, sample.crowd):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
-        value = zlib.crc32(f"{record.width}x{record.height}".encode(), value)
+        value = zlib.crc32(f"{sample.width}x{sample.height}".encode(), value)
     return value
 
 
 def write_detections(path: Path, detections: Sequence[Detections]) -> None:
-    """Keep the detections of all pictures: boxes float32 `(n, 4)`, scores, labels, and the index of the picture."""
+    """Keep the detections of all images: boxes float32 `(n, 4)`, scores, labels, and the index of the picture."""
     arrays: dict[str, Any] = {
         "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(found.boxes for found in detections)]),
         "scores": np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)]),
@@ -94,18 +94,18 @@ def write_detections(path: Path, detections: Sequence[Detections]) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def read_detections(cell: Cell, records: Sequence[Record], names: tuple[str, ...]) -> list[Detections]:
+def read_detections(cell: Cell, samples: Sequence[Sample], names: tuple[str, ...]) -> list[Detections]:
     """The detections of a finished cell, one entry a picture.
 
     Raises:
         UserError: they are of another number of pictures.
     """
     with np.load(cell.folder / DETECTIONS) as arrays:
-        if int(arrays["images"]) != len(records):
-            raise UserError(f"{cell.folder}: detections of other pictures than the {len(records)} of the split")
-        ends = np.searchsorted(arrays["image"], np.arange(len(records) + 1))
+        if int(arrays["images"]) != len(samples):
+            raise UserError(f"{cell.folder}: detections of other images than the {len(samples)} of the split")
+        ends = np.searchsorted(arrays["image"], np.arange(len(samples) + 1))
         boxes, scores, labels = arrays["boxes"], arrays["scores"], arrays["labels"].astype(np.int64)
     return [
-        Detections(boxes[a:b], scores[a:b], labels[a:b], names, record.width, record.height, str(record.path))
-        for record, a, b in zip(records, ends[:-1], ends[1:], strict=True)
+        Detections(boxes[a:b], scores[a:b], labels[a:b], names, sample.width, sample.height, str(sample.path))
+        for sample, a, b in zip(samples, ends[:-1], ends[1:], strict=True)
     ]

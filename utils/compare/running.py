@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.compare.analysis import Comparison, analyse
+from utils.compare.analysis import Comparison, analyze
 from utils.compare.cells import SharedData, failure, run_cell, state
 from utils.compare.cluster import refuse_early
 from utils.compare.crew import run_on_cluster
@@ -15,8 +15,8 @@ from utils.compare.plan import Cell, Plan
 from utils.compare.report import write_report
 from utils.compare.results import read_outcome
 from utils.compare.wording import duration
-from utils.engine.runs import read_record
-from utils.errors import UserError
+from utils.core.errors import UserError
+from utils.engine.runs import read_sample
 
 
 def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Comparison:
@@ -61,9 +61,9 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     firsts = {outcome.cell.variant: outcome.cell for outcome in reversed(outcomes)}
     cells = [firsts[variant.name] for variant in plan.variants if variant.name in firsts]
     splits = {cell.variant: data(cell.config)[1] for cell in cells}
-    record = splits[cells[0].variant][0].records[0]
-    latency = measure_latency(plan.out, cells, read_record(record))
-    comparison = analyse(plan, outcomes, failed, latency, {name: split for name, (split, _) in splits.items()})
+    sample = splits[cells[0].variant][0].samples[0]
+    latency = measure_latency(plan.out, cells, read_sample(sample))
+    comparison = analyze(plan, outcomes, failed, latency, {name: split for name, (split, _) in splits.items()})
     write_report(plan.out, comparison, shlex.join(command))
     return comparison
 

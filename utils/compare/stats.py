@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 try:
     from scipy import special, stats
@@ -56,7 +56,7 @@ class Paired:
 
 
 def paired(differences: np.ndarray) -> Paired:
-    """Summarise the differences `(seeds,)` of one pair of settings."""
+    """Summarize the differences `(seeds,)` of one pair of settings."""
     count = len(differences)
     mean = float(np.mean(differences)) if count else math.nan
     if count < 2:
@@ -153,7 +153,7 @@ def combined_interval(pair: Paired, images: tuple[float, float]) -> tuple[float,
     """95% interval of the mean difference for new seeds and new pictures.
 
     The distances from the mean to the ends of both intervals are added as squares (Zou and Donner), so it is wider
-    than either. What seeds and pictures do only together is in both: rather too wide than too narrow.
+    than either. What seeds and images do only together is in both: rather too wide than too narrow.
 
     Args:
         images: the 95% interval over test images.

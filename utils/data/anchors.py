@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.data.record import Record
-from utils.images import Letterbox
+from utils.core.images import Letterbox
+from utils.data.sample import Sample
 
 DARKNET = np.array([(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)], np.float64)  # at 416 x 416
 RESTARTS = 8
@@ -33,7 +33,7 @@ class AnchorFit:
 
 
 def fit_anchors(
-    records: Sequence[Record], size: tuple[int, int], count: int = 6, seed: int = 0
+    samples: Sequence[Sample], size: tuple[int, int], count: int = 6, seed: int = 0
 ) -> tuple[np.ndarray, AnchorFit]:
     """Cluster the shapes of the training boxes as they are in the letterboxed input.
 
@@ -47,7 +47,7 @@ def fit_anchors(
     Returns:
         float32 `(count, 2)`, width and height in input pixels, by area; and how well they fit.
     """
-    shapes = box_shapes(records, size)
+    shapes = box_shapes(samples, size)
     default = DARKNET * (size[1] / 416, size[0] / 416)
     distinct = np.unique(np.round(shapes, 2), axis=0)
     if len(distinct) <= count:
@@ -62,11 +62,11 @@ def fit_anchors(
     return anchors, measure(shapes, anchors)
 
 
-def box_shapes(records: Sequence[Record], size: tuple[int, int]) -> np.ndarray:
+def box_shapes(samples: Sequence[Sample], size: tuple[int, int]) -> np.ndarray:
     """Width and height of every box that is no crowd region, in input pixels: float64 `(n, 2)`."""
     found = [np.zeros((0, 2))]
-    for record in records:
-        boxes = Letterbox((record.height, record.width), size).boxes_to_input(record.boxes)[~record.crowd]
+    for sample in samples:
+        boxes = Letterbox((sample.height, sample.width), size).boxes_to_input(sample.boxes)[~sample.crowd]
         found.append(boxes[:, 2:] - boxes[:, :2])
     shapes = np.concatenate(found).astype(np.float64)
     return shapes[(shapes > 0).all(1)]

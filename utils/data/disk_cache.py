@@ -1,7 +1,7 @@
 """Canvases in a file that several trainings map into memory: written aside, then renamed, so no lock is needed.
 
-A file holds `count` canvases uint8 `(h, w, 3)`, then one byte a picture: the state of its file. Its name is a hash of
-everything that the content follows from, so a changed picture, size or decoder leads to another file.
+A file holds `count` canvases uint8 `(h, w, 3)`, then one byte an image: the state of its file. Its name is a hash of
+everything that the content follows from, so a changed image, size or decoder leads to another file.
 """
 
 import hashlib
@@ -16,22 +16,22 @@ import cv2
 import numpy as np
 import torch
 
-from utils.data.record import Record
+from utils.data.sample import Sample
 
 UNUSED_DAYS = 14  # files that nobody opened for so long are removed
 
 
-def key(records: Sequence[Record], size: tuple[int, int]) -> str:
-    """Hash of the pictures (path, time of change, bytes), their order, the input size and the decoder's version."""
+def key(samples: Sequence[Sample], size: tuple[int, int]) -> str:
+    """Hash of the images (path, time of change, bytes), their order, the input size and the decoder's version."""
     digest = hashlib.sha256(repr((2, cv2.__version__, torch.__version__, size)).encode())
-    for record in records:
+    for sample in samples:
         stamp: tuple[int, ...] = (0, 0)
-        if record.draw is None:
+        if sample.draw is None:
             with suppress(OSError):
-                status = record.path.stat()
+                status = sample.path.stat()
                 stamp = (status.st_mtime_ns, status.st_size)
-        name = str(record.path if record.draw else record.path.absolute())
-        digest.update(repr((name, record.width, record.height, *stamp)).encode())
+        name = str(sample.path if sample.draw else sample.path.absolute())
+        digest.update(repr((name, sample.width, sample.height, *stamp)).encode())
     return digest.hexdigest()[:32]
 
 

@@ -1,13 +1,13 @@
-"""Finding the files of a data set: pictures by name whatever the case of their suffix, lists, class lists."""
+"""Finding the files of a dataset: images by name whatever the case of their suffix, lists, class lists."""
 
 from pathlib import Path
 
-from utils.errors import UserError, nearest
-from utils.images import IMAGE_SUFFIXES
+from utils.core.errors import UserError, nearest
+from utils.core.images import IMAGE_SUFFIXES
 
 
 class FileFinder:
-    """Looks names up in folders that are listed only once (a `stat` a picture is slow on network drives).
+    """Looks names up in folders that are listed only once (a `stat` an image is slow on network drives).
 
     Args:
         suffixes: lower-case suffixes that count, with the dot.

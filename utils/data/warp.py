@@ -1,7 +1,7 @@
-"""Geometry of the augmentation: one picture, or four that meet at a point, warped into each output picture.
+"""Geometry of the augmentation: one image, or four that meet at a point, warped into each output picture.
 
 Forward map of tile k, in pixels: `out = mirror(linear @ (in - anchor_in[k]) + anchor_out)`; `anchor_in[k]` is the
-corner of tile k that touches the meeting point `anchor_out` (for a single picture: its middle). Mirroring comes last
+corner of tile k that touches the meeting point `anchor_out` (for a single image: its middle). Mirroring comes last
 and is about the middle of the output.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.devices import constant
+from utils.core.devices import constant
 
 MIN_SIDE = 2.0  # pixels: smaller remains of an object are dropped
 MIN_VISIBLE = 0.2  # share of an object's area that must remain
@@ -21,7 +21,7 @@ CORNERS = ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0))  # of tiles upper lef
 
 @dataclass(frozen=True)
 class Geometry:
-    """The warp of B output pictures of K tiles each (K is 1 or 4), on one device.
+    """The warp of B output images of K tiles each (K is 1 or 4), on one device.
 
     Attributes:
         linear: `(B, 2, 2)`. anchor_out: `(B, 2)`, x y pixels. mirror: `(B, 2)`, 1 or -1 for x and y.

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utils import distributed
-from utils.data.augment import Augmenter, Batch, Pool
-from utils.data.dataset import PictureSet, pad_targets
-from utils.devices import send
-from utils.engine.prefetch import ahead
-from utils.errors import UserError
-from utils.schema import Augment
+from utils.core import distributed
+from utils.core.bounded_queue import prefetch
+from utils.core.devices import send
+from utils.core.errors import UserError
+from utils.core.schema import Augment
+from utils.data.augmentation import Augmenter, Batch, Pool
+from utils.data.dataset import DetectionDataset, pad_targets
 
-CHUNK = 512  # pictures that are decoded and copied at a time
+CHUNK = 512  # images that are decoded and copied at a time
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -32,10 +32,10 @@ class BatchMaker:
     the number of decoding workers changes nothing.
 
     Args:
-        pictures: the training set. config: augmentation. batch_size: pictures a step, over all processes.
+        images: the training set. config: augmentation. batch_size: images a step, over all processes.
         seed: another seed gives another order, other mosaics and other distortions.
         device: where batches are made.
-        pool: all pictures, where the device holds them; none: each batch fetches what it needs.
+        pool: all images, where the device holds them; none: each batch fetches what it needs.
 
     Raises:
         UserError: the processes cannot share a batch evenly.
@@ -43,7 +43,7 @@ class BatchMaker:
 
     def __init__(
         self,
-        pictures: PictureSet,
+        pictures: DetectionDataset,
         config: Augment,
         batch_size: int,
         seed: int,
@@ -64,14 +64,14 @@ class BatchMaker:
         return len(self.pictures) // self.batch_size
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of the pictures in an epoch, int64 `(n,)`."""
+        """The permutation of the images in an epoch, int64 `(n,)`."""
         return torch.randperm(len(self.pictures), generator=generator_for(self.seed, epoch))
 
     def epoch(self, epoch: int, closing: bool, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on; `closing` leaves mosaic and mixup out."""
         batches = self._epoch(epoch, closing, first_step)
-        # decoding and copying go on while a GPU computes; a processor has nothing else to do
-        return ahead(batches) if self.device.type == "cuda" and self.pool is None else batches
+        # decoding and copying go on while a GPU computes; a CPU has nothing else to do
+        return prefetch(batches) if self.device.type == "cuda" and self.pool is None else batches
 
     def _epoch(self, epoch: int, closing: bool, first_step: int) -> Iterator[Batch]:
         augmenter = Augmenter(self.config, closing)
@@ -82,7 +82,7 @@ class BatchMaker:
 
     def _make(self, own: Tensor, augmenter: Augmenter, generator: torch.Generator) -> Batch:
         partners = augmenter.partners(len(own), len(self.pictures), generator)
-        tiles = torch.cat([own[:, None], partners], 1)  # (B, 4) data set indices
+        tiles = torch.cat([own[:, None], partners], 1)  # (B, 4) dataset indices
         if self.pool:
             return augmenter(self.pool, tiles, generator, self.part)
         needed = tiles[augmenter.needed(self.part, len(own))]
@@ -95,17 +95,17 @@ class BatchMaker:
 
 def _part(batch_size: int) -> range:
     """The rows of this process."""
-    each, rest = divmod(batch_size, distributed.size())
+    each, rest = divmod(batch_size, distributed.world_size())
     if rest or not each:
         raise UserError(
-            f"train.batch_size: expected a multiple of the {distributed.size()} processes, got {batch_size} "
-            "(no more than there are pictures)"
+            f"train.batch_size: expected a multiple of the {distributed.world_size()} processes, got {batch_size} "
+            "(no more than there are images)"
         )
     return range(each * distributed.rank(), each * (distributed.rank() + 1))
 
 
-def resident_pool(pictures: PictureSet, device: torch.device, most_gb: float | None) -> Pool | None:
-    """All pictures in a GPU's memory; none where they do not fit, or the device is no GPU.
+def resident_pool(pictures: DetectionDataset, device: torch.device, most_gb: float | None) -> Pool | None:
+    """All images in a GPU's memory; none where they do not fit, or the device is no GPU.
 
     Args:
         most_gb: most memory for them, GiB; none: half of what is free.
@@ -117,14 +117,14 @@ def resident_pool(pictures: PictureSet, device: torch.device, most_gb: float | N
     return make_pool(pictures, range(len(pictures)), device) if needed <= room else None
 
 
-def make_pool(pictures: PictureSet, indices: Sequence[int], device: torch.device) -> Pool:
-    """Pictures and their objects on the device; a crowd region is no single object and teaches nothing."""
+def make_pool(pictures: DetectionDataset, indices: Sequence[int], device: torch.device) -> Pool:
+    """Images and their objects on the device; a crowd region is no single object and teaches nothing."""
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     canvases = send(torch.from_numpy(pictures.canvases(chunks[0])), device)
     if len(chunks) > 1:
         chunk, canvases = canvases, canvases.new_empty((len(indices), *canvases.shape[1:]))
         canvases[:CHUNK] = chunk
-        for number in tqdm(range(1, len(chunks)), "pictures to the GPU", leave=False, disable=None):
+        for number in tqdm(range(1, len(chunks)), "images to the GPU", leave=False, disable=None):
             own = canvases[number * CHUNK : (number + 1) * CHUNK]
             own.copy_(send(torch.from_numpy(pictures.canvases(chunks[number])), device))
     single = [~pictures.crowd[index] for index in indices]

@@ -5,9 +5,9 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils import distributed
-from utils.errors import UserError
-from utils.plots import training_curves
+from utils.core import distributed
+from utils.core.errors import UserError
+from utils.visualization.plots import training_curves
 
 COLUMNS = ("epoch", "lr", "loss", "box", "objectness", "cls", "map50", "map50_95", "voc_ap50", "seconds")
 
@@ -24,9 +24,9 @@ class RunLog:
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
         self.run = run
-        self.writer = _summary_writer(run) if tensorboard and distributed.is_first() else None
+        self.writer = _summary_writer(run) if tensorboard and distributed.is_main_process() else None
 
-    @distributed.only_first
+    @distributed.main_process_only
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
         """`history`: a row for each finished epoch; columns in `COLUMNS`, metrics only where measured."""
         text = io.StringIO()

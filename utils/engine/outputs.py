@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
-from utils.images import IMAGE_SUFFIXES
-from utils.video import CODECS
+from utils.core.errors import UserError
+from utils.core.images import IMAGE_SUFFIXES
+from utils.visualization.video import CODECS
 
 OUTPUT = Path("runs") / "predict"
 WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -38,10 +38,10 @@ def free(path: Path) -> Path:
 
 
 class PictureTarget:
-    """Gives every picture the file that it is written to; a new folder is made when the first one asks.
+    """Gives every image the file that it is written to; a new folder is made when the first one asks.
 
     Args:
-        out: a folder; for one picture also a file; none: `runs/predict`, `runs/predict-2`, ...
+        out: a folder; for one image also a file; none: `runs/predict`, `runs/predict-2`, ...
         count: number of pictures. keep_folders: names are relative paths whose folders are kept below `out`.
     """
 
@@ -50,10 +50,10 @@ class PictureTarget:
         self._keep_folders = keep_folders
         self._is_file = self.out is not None and not self.out.is_dir() and self.out.suffix.lower() in IMAGE_SUFFIXES
         if self._is_file and count > 1:
-            raise UserError(f"--out {out} is a file name, but there are {count} pictures: give a folder")
+            raise UserError(f"--out {out} is a file name, but there are {count} images: give a folder")
 
     def __call__(self, name: str) -> Path:
-        """The file for the picture `name`: never its own source, nor, in a folder, one that exists."""
+        """The file for the image `name`: never its own source, nor, in a folder, one that exists."""
         if self.out is None:
             self.out = fresh_folder()
         if self._is_file:

@@ -1,21 +1,21 @@
-"""The numbers and pictures of an evaluation: metrics.json, curves, confusion matrix, predictions."""
+"""The numbers and images of an evaluation: metrics.json, curves, confusion matrix, predictions."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from nets.cost import measure_cost
-from nets.predictor import Detector
-from utils import distributed
-from utils.data.augment import Batch
-from utils.data.dataset import PictureSet
-from utils.engine.evaluator import Evaluation
-from utils.engine.runs import read_record
-from utils.errors import UserError
-from utils.plots import confusion, pr_curves
-from utils.visualize import draw, draw_truth, mosaic_grid, write_image
+from nets.analysis.flops import measure_cost
+from nets.inference.detector import Detector
+from utils.core import distributed
+from utils.core.errors import UserError
+from utils.data.augmentation import Batch
+from utils.data.dataset import DetectionDataset
+from utils.engine.evaluation import Evaluation
+from utils.engine.runs import read_sample
+from utils.visualization.boxes import draw, draw_truth, mosaic_grid, write_image
+from utils.visualization.plots import confusion, pr_curves
 
-SHOWN = 8  # validation pictures drawn
+SHOWN = 8  # validation images drawn
 
 
 def evaluation_json(evaluation: Evaluation, detector: Detector) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def evaluation_json(evaluation: Evaluation, detector: Detector) -> dict[str, Any
     }
 
 
-@distributed.only_first
+@distributed.main_process_only
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, one line an entry.
 
@@ -43,28 +43,28 @@ def write_json(path: Path, content: Any) -> None:
         raise UserError(f"{path}: cannot write: {error.strerror}") from None
 
 
-@distributed.only_first
-def write_pictures(run: Path, evaluation: Evaluation, pictures: PictureSet) -> None:
-    """Precision-recall curves, confusion matrix, and validation pictures with truth beside prediction."""
+@distributed.main_process_only
+def write_pictures(run: Path, evaluation: Evaluation, pictures: DetectionDataset) -> None:
+    """Precision-recall curves, confusion matrix, and validation images with truth beside prediction."""
     pr_curves(evaluation.metrics, run / "pr.png")
     confusion(evaluation.metrics, run / "confusion.png")
     write_image(run / "predictions.png", predictions_picture(evaluation, pictures))
 
 
-def predictions_picture(evaluation: Evaluation, pictures: PictureSet, score: float = 0.25):
-    """Pictures spread over the data set, two columns each: ground truth (dashed) and detections of `score` or more."""
+def predictions_picture(evaluation: Evaluation, pictures: DetectionDataset, score: float = 0.25):
+    """Images spread over the dataset, two columns each: ground truth (dashed) and detections of `score` or more."""
     step = max(1, len(pictures) // SHOWN)
     shown = []
     for index in range(0, len(pictures), step)[:SHOWN]:
-        record, found = pictures.records[index], evaluation.detections[index]
-        image = read_record(record)
-        shown += [draw_truth(image, record.boxes, record.labels, found.names), draw(image, found.above(score))]
+        sample, found = pictures.samples[index], evaluation.detections[index]
+        image = read_sample(sample)
+        shown += [draw_truth(image, sample.boxes, sample.labels, found.names), draw(image, found.above(score))]
     return mosaic_grid(shown, columns=4)
 
 
-@distributed.only_first
+@distributed.main_process_only
 def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
-    """A training batch as the network sees it: augmented pictures with their objects."""
+    """A training batch as the network sees it: augmented images with their objects."""
     images = (batch.images.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
     shown = []
     for image, boxes, labels in zip(images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy(), strict=False):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nets.predictor import Detector
-from utils.config import dump_config
-from utils.data.record import Record
-from utils.data.source import load_split
-from utils.errors import UserError, nearest
-from utils.images import read_image
-from utils.schema import Config
+from nets.inference.detector import Detector
+from utils.core.config import dump_config
+from utils.core.errors import UserError, nearest
+from utils.core.images import read_image
+from utils.core.schema import Config
+from utils.data.loading import load_dataset
+from utils.data.sample import Sample
 
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
 
@@ -82,14 +82,14 @@ def _newest_weights() -> Path:
 
 
 def validation_pictures(config: Config, limit: int) -> list[tuple[str, Callable[[], np.ndarray]]]:
-    """The first `limit` validation pictures of a data set as (name, function that reads it)."""
-    split = load_split(config.data, "val", config.input_size, progress=False)
-    return [(str(record.path), partial(read_record, record)) for record in split.records[:limit]]
+    """The first `limit` validation images of a dataset as (name, function that reads it)."""
+    split = load_dataset(config.data, "val", config.input_size, progress=False)
+    return [(str(sample.path), partial(read_sample, sample)) for sample in split.samples[:limit]]
 
 
-def read_record(record: Record) -> np.ndarray:
-    """The picture of a record, RGB uint8 `(h, w, 3)`."""
-    return record.draw() if record.draw else read_image(record.path)
+def read_sample(sample: Sample) -> np.ndarray:
+    """The image of a record, RGB uint8 `(h, w, 3)`."""
+    return sample.draw() if sample.draw else read_image(sample.path)
 
 
 def describe(detector: Detector) -> str:

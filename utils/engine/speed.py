@@ -1,4 +1,4 @@
-"""How fast a model is: the latency of one picture, as `predict.py --mode fps` reports it."""
+"""How fast a model is: the latency of one image, as `predict.py --mode fps` reports it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.engine.predicting import Model
-from utils.timing import Effort, in_turns, timed
+from utils.core.timing import Budget, interleave, timed
+from utils.engine.prediction import Model
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Latency on one picture after warm-up; `str()` is the report.
+    """Latency on one image after warm-up; `str()` is the report.
 
     Attributes:
-        runs: how often it was measured. median, low, high: ms a picture, end to end (letterbox, network, NMS), and its
+        runs: how often it was measured. median, low, high: ms an image, end to end (letterbox, network, NMS), and its
             5th and 95th percentiles. network: median ms of the network and its decoding alone, none when the model
             does not offer it. overhead: median of what a run takes end to end over the network's run beside it, 0..
         input_size: (height, width) of the network's input, pixels. how: backend and precision, if known.
@@ -32,7 +32,7 @@ class Speed:
 
     @property
     def fps(self) -> float:
-        """Pictures a second at the median latency."""
+        """Images a second at the median latency."""
         return 1000 / self.median
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ def measure_fps(model: Model, image: np.ndarray, seconds: float = 10.0) -> Speed
     clocks = {"whole": timed(lambda: model(image))}
     if backend is not None:
         clocks["network"] = timed(lambda: [part.cpu() for part in backend(canvas)])  # waits for a GPU
-    times = in_turns(clocks, Effort(seconds))
+    times = interleave(clocks, Budget(seconds))
     whole, network = times["whole"], times.get("network")
     low, median, high = np.percentile(whole, (5, 50, 95))
     alone = None if network is None else float(np.median(network))

@@ -12,22 +12,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from nets.loss import YoloLoss
-from nets.predictor import Detector
-from nets.yolo import YOLOv4Tiny
-from utils import checkpoint, distributed
-from utils.data.augment import Batch
-from utils.data.dataset import PictureSet
-from utils.devices import autocast, keep_freed_memory
+from nets.inference.detector import Detector
+from nets.io import checkpoints
+from nets.losses.yolo_loss import YoloLoss
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core import distributed
+from utils.core.devices import autocast, keep_freed_memory
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.data.augmentation import Batch
+from utils.data.dataset import DetectionDataset
 from utils.engine.batches import BatchMaker, generator_for, resident_pool
-from utils.engine.evaluator import evaluate_detector
+from utils.engine.evaluation import evaluate_detector
 from utils.engine.log import RunLog
 from utils.engine.meter import LossMeter
-from utils.engine.optimise import WeightAverage, learning_rate, make_optimizer
+from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
 from utils.engine.runs import BEST, LAST
-from utils.errors import UserError
 from utils.metrics import Metrics
-from utils.schema import Config
 
 PARTS = ("loss", "box", "objectness", "cls")
 
@@ -63,7 +64,9 @@ class Trainer:
         UserError: the processes cannot share a batch evenly.
     """
 
-    def __init__(self, run: Path, config: Config, detector: Detector, train: PictureSet, val: PictureSet) -> None:
+    def __init__(
+        self, run: Path, config: Config, detector: Detector, train: DetectionDataset, val: DetectionDataset
+    ) -> None:
         self.run, self.config, self.detector, self.val = run, config, detector, val
         self.device = detector.device
         if self.device.type == "cpu":
@@ -73,10 +76,12 @@ class Trainer:
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
         self.batches = BatchMaker(train, config.augment, config.train.batch_size, config.seed, self.device, pool)
         self.optimizer = make_optimizer(self.network, config.train)
-        self.average = WeightAverage(self.network, config.train.ema)
-        if distributed.size() > 1:
-            distributed.synchronise_batch_norms(self.network)
-        self.criterion = YoloLoss(self.network.coder, config.loss, distributed.mean, distributed.size())
+        self.average = ModelEMA(self.network, config.train.ema)
+        if distributed.world_size() > 1:
+            distributed.synchronize_batch_norms(self.network)
+        self.criterion = YoloLoss(
+            self.network.coder, config.loss, distributed.all_reduce_mean, distributed.world_size()
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=detector.precision == "fp16")
         self.forward: Callable[[Tensor], list[Tensor]] = self.network
         self._frozen: bool | None = None  # whether the backbone stands still in `forward`
@@ -100,7 +105,7 @@ class Trainer:
     # one epoch
 
     def run_epoch(self) -> None:
-        """All steps of the epoch under way; on a GPU, the processor does not wait for it before the end."""
+        """All steps of the epoch under way; on a GPU, the CPU does not wait for it before the end."""
         progress, config = self.progress, self.config.train
         closing = progress.epoch >= config.epochs - self.config.augment.close_mosaic
         self.start_epoch()
@@ -131,7 +136,7 @@ class Trainer:
     def _wrapped(self) -> Callable[[Tensor], list[Tensor]]:
         """The network; compiled if that is asked for, its gradients averaged if there are several processes."""
         forward: nn.Module = self.network
-        if distributed.size() > 1:  # it knows only the parameters that are trained when it is made
+        if distributed.world_size() > 1:  # it knows only the parameters that are trained when it is made
             devices = [self.device] if self.device.type == "cuda" else None
             forward = DistributedDataParallel(forward, devices)
         return torch.compile(forward) if self.config.train.compile else forward
@@ -148,7 +153,7 @@ class Trainer:
         with autocast(self.detector.precision, self.device):
             maps = self.forward(batch.images)
         parts = self.criterion(maps, batch.boxes, batch.labels)
-        values = distributed.mean(torch.stack([parts[name].detach() for name in PARTS]))
+        values = distributed.all_reduce_mean(torch.stack([parts[name].detach() for name in PARTS]))
         if self.device.type == "cpu":
             self._refuse_non_finite(dict(zip(PARTS, values.tolist(), strict=True)), progress.step + 1)
         self._learn(parts["loss"])
@@ -211,8 +216,8 @@ class Trainer:
         improved = self._judge(metrics)
         out_of_patience = bool(config.patience) and progress.stale >= config.patience
         progress.done = progress.epoch >= config.epochs or out_of_patience
-        if improved and distributed.is_first():
-            checkpoint.save(self.run / BEST, self.weights())
+        if improved and distributed.is_main_process():
+            checkpoints.save(self.run / BEST, self.weights())
         self._save_last()
         self.log.write(progress.history)
         tqdm.write(self._epoch_line(metrics, improved))
@@ -250,7 +255,7 @@ class Trainer:
         if self.progress.step:
             self._read_losses()
         self.saved_at = time.monotonic()
-        if not distributed.is_first():
+        if not distributed.is_main_process():
             return
         training = {
             "network": self.network.state_dict(),
@@ -259,7 +264,7 @@ class Trainer:
             "average_updates": self.average.updates,
             "progress": vars(self.progress),
         }
-        checkpoint.save(self.run / LAST, {**self.weights(), "training": training})
+        checkpoints.save(self.run / LAST, {**self.weights(), "training": training})
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from the content of a `last.pt`; the next step is the one that would have come."""

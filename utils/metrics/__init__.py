@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nets.detections import Detections
-from utils.data.record import Record
+from nets.inference.detections import Detections
+from utils.data.sample import Sample
 from utils.metrics import coco, confusion, voc
 from utils.metrics.pairs import Found, Objects, flatten, split_by_class
 
@@ -23,7 +23,7 @@ class ClassMetrics:
     Attributes:
         ap50, ap50_95: COCO AP at IoU 0.5 and averaged over 0.5:0.05:0.95.
         voc_ap50, voc_ap50_11point: VOC AP at IoU 0.5, area under the curve and 11-point.
-        images, objects: pictures that contain the class and its objects in them, crowd regions not counted.
+        images, objects: images that contain the class and its objects in them, crowd regions not counted.
         precision: float64 `(101,)`, interpolated precision at IoU 0.5 at the recalls `RECALLS`.
         best_f1, best_score: the highest F1 at IoU 0.5 and the score threshold that gives it.
     """
@@ -49,7 +49,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Results for a data set; fractions 0..1, means over the classes that have objects, NaN where none has.
+    """Results for a dataset; fractions 0..1, means over the classes that have objects, NaN where none has.
 
     Attributes:
         map50, map75, map50_95: COCO AP at IoU 0.5, 0.75 and averaged over 0.5:0.05:0.95.
@@ -59,7 +59,7 @@ class Metrics:
         best_f1, best_score: the highest F1 of all classes' detections together (IoU 0.5), and its score threshold.
         per_class: class name -> its results, in the order of the class list.
         confusion: int64 `(classes + 1, classes + 1)`, row = true, column = predicted, last = background.
-        images: pictures evaluated.
+        images: images evaluated.
     """
 
     map50: float
@@ -103,23 +103,23 @@ class Metrics:
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def evaluate(records: Sequence[Record], detections: Sequence[Detections], names: Sequence[str]) -> Metrics:
-    """Compare detections with the objects of the same pictures, in the same order.
+def evaluate(samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]) -> Metrics:
+    """Compare detections with the objects of the same images, in the same order.
 
-    Boxes are continuous edges in pixels of the original picture, so a side is `x2 - x1`. VOC's devkit adds one
+    Boxes are continuous edges in pixels of the original image, so a side is `x2 - x1`. VOC's devkit adds one
     because its boxes name the first and last pixel inside; with edges the same box has the same IoU without it.
 
     COCO AP knows no `difficult` flag: such objects are ordinary ones there, and are left out by VOC AP and the
     confusion matrix. Crowd regions are never counted as objects, and detections inside them not as errors. COCO's
     small, medium and large go by the area of the box, as records carry no segmentation. COCO AP counts the 100 best
-    detections a class and picture, VOC AP all that are given.
+    detections a class and image, VOC AP all that are given.
 
     Raises:
         ValueError: the lists differ in length, or a label is not an index into `names`.
     """
-    if len(records) != len(detections):
-        raise ValueError(f"{len(records)} records, but detections of {len(detections)} pictures")
-    objects, found, pairs = flatten(records, detections)
+    if len(samples) != len(detections):
+        raise ValueError(f"{len(samples)} records, but detections of {len(detections)} images")
+    objects, found, pairs = flatten(samples, detections)
     for kind, labels in (("object", objects.label), ("detection", found.label)):
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
             raise ValueError(f"{kind} labels {labels.min()} to {labels.max()}, but there are {len(names)} classes")
@@ -142,7 +142,7 @@ def evaluate(records: Sequence[Record], detections: Sequence[Detections], names:
         best_score=best_score,
         per_class=_per_class(objects, found, result, voc_result, names),
         confusion=confusion.matrix(objects, found, pairs, len(names)),
-        images=len(records),
+        images=len(samples),
     )
 
 

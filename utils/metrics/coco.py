@@ -1,7 +1,7 @@
 """COCO average precision: pycocotools' definition and accumulation, with a matching loop that takes seconds.
 
-`COCOeval.evaluate` walks every picture, class, area range, threshold, detection and object in Python: 42 seconds for
-5,000 pictures with 100 detections of 80 classes, against 3 here, where only pairs with IoU >= 0.5 are walked. Overlaps
+`COCOeval.evaluate` walks every image, class, area range, threshold, detection and object in Python: 42 seconds for
+5,000 images with 100 detections of 80 classes, against 3 here, where only pairs with IoU >= 0.5 are walked. Overlaps
 and the precision-recall accumulation are pycocotools' own, and a test holds the numbers equal to its documented use.
 """
 
@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from utils.metrics.pairs import Found, Objects, Pairs, split_by_class
 
-MAX_DETECTIONS = 100  # per picture and class, as in COCOeval
+MAX_DETECTIONS = 100  # per image and class, as in COCOeval
 AREAS = ("all", "small", "medium", "large")
 IOUS = np.linspace(0.5, 0.95, 10)
 
@@ -38,7 +38,7 @@ class CocoResult:
 def match_all(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """The matching over all areas: hit and ignored, both bool `(10 IoUs, detections)`.
 
-    Beyond the 100 best of a class and picture a detection is ignored.
+    Beyond the 100 best of a class and image a detection is ignored.
     """
     kept, pairs = _candidates(objects, found, pairs)
     hit, ignored, _ = _match_area(objects, found, pairs, *Params(iouType="bbox").areaRng[0])
@@ -58,7 +58,7 @@ def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> Coco
     matches = [_match_area(objects, found, pairs, *limits) for limits in params.areaRng]
     indices = [index[kept[index]] for index in split_by_class(found.label, classes)]
     owned = split_by_class(objects.label, classes)
-    params.imgIds, params.catIds = [0], list(range(classes))  # a class is handed over as one picture holding everything
+    params.imgIds, params.catIds = [0], list(range(classes))  # a class is handed over as one image holding everything
     params.maxDets = [max(1, len(found.score))]
     evaluator = COCOeval(iouType="bbox")
     evaluator.params = evaluator._paramsEval = params
@@ -82,7 +82,7 @@ def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> Coco
 
 
 def _rank_in_class(found: Found) -> np.ndarray:
-    """Place of every detection among those of its picture and class, 0 = best score."""
+    """Place of every detection among those of its image and class, 0 = best score."""
     order = np.lexsort((found.label, found.image))  # stable: keeps the order by score
     image, label = found.image[order], found.label[order]
     starts = np.flatnonzero(np.r_[True, (image[1:] != image[:-1]) | (label[1:] != label[:-1])][: len(order)])

@@ -1,4 +1,4 @@
-"""The whole data set as flat arrays, and every (detection, object) pair that overlaps enough to matter."""
+"""The whole dataset as flat arrays, and every (detection, object) pair that overlaps enough to matter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from nets.detections import Detections
-from utils.data.record import Record
+from nets.inference.detections import Detections
+from utils.data.sample import Sample
 
 MIN_IOU = 0.5  # the lowest threshold of COCO AP, VOC AP and the confusion matrix: pairs below it never match
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Ground truth of all pictures, in picture order: `(n,)` arrays, areas in square pixels."""
+    """Ground truth of all images, in image order: `(n,)` arrays, areas in square pixels."""
 
     image: np.ndarray
     label: np.ndarray
@@ -25,7 +25,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Found:
-    """Detections of all pictures, by picture and within it best score first: `(n,)` arrays, areas in square pixels."""
+    """Detections of all images, by image and within it best score first: `(n,)` arrays, areas in square pixels."""
 
     image: np.ndarray
     label: np.ndarray
@@ -35,7 +35,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of one picture with IoU >= 0.5, of any classes: indices into `Found` and `Objects`, ordered by both.
+    """Pairs of one image with IoU >= 0.5, of any classes: indices into `Found` and `Objects`, ordered by both.
 
     For a crowd region the overlap is COCO's: intersection over the area of the detection.
     """
@@ -56,16 +56,16 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def flatten(records: Sequence[Record], detections: Sequence[Detections]) -> tuple[Objects, Found, Pairs]:
-    """Join the pictures' arrays and pair what overlaps."""
-    index = np.arange(len(records))
-    boxes = _xywh(_concat([r.boxes for r in records], np.float64, 4))
+def flatten(samples: Sequence[Sample], detections: Sequence[Detections]) -> tuple[Objects, Found, Pairs]:
+    """Join the images' arrays and pair what overlaps."""
+    index = np.arange(len(samples))
+    boxes = _xywh(_concat([r.boxes for r in samples], np.float64, 4))
     objects = Objects(
-        np.repeat(index, [len(r.boxes) for r in records]),
-        _concat([r.labels for r in records], np.int64),
+        np.repeat(index, [len(r.boxes) for r in samples]),
+        _concat([r.labels for r in samples], np.int64),
         boxes[:, 2] * boxes[:, 3],
-        _concat([r.difficult for r in records], np.bool_),
-        _concat([r.crowd for r in records], np.bool_),
+        _concat([r.difficult for r in samples], np.bool_),
+        _concat([r.crowd for r in samples], np.bool_),
     )
     score = _concat([d.scores for d in detections], np.float64)
     image = np.repeat(index, [len(d.scores) for d in detections])
@@ -77,7 +77,7 @@ def flatten(records: Sequence[Record], detections: Sequence[Detections]) -> tupl
 
 
 def _pair(found: Found, found_boxes: np.ndarray, objects: Objects, boxes: np.ndarray) -> Pairs:
-    """One call into pycocotools' C code per picture that has both objects and detections."""
+    """One call into pycocotools' C code per image that has both objects and detections."""
     images = np.intersect1d(found.image, objects.image)
     starts = zip(
         np.searchsorted(found.image, images).tolist(),

@@ -25,7 +25,7 @@ def columns_through(layer, features):
     return weight @ features + (0 if layer.bias is None else layer.bias[:, None])
 
 
-def normalised(layer, x):
+def normalized(layer, x):
     """Batch norm of (c, ...) in evaluation."""
     shape = (-1, *[1] * (x.ndim - 1))
     scale = layer.weight / (layer.running_var + layer.eps).sqrt()

@@ -112,7 +112,7 @@ def test_one_value_a_channel_uses_the_running_statistics_and_leaves_them(name, n
     seen = []
     layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     kept = {key: value.clone() for key, value in layer.state_dict().items()}
-    side = 0 if name == "ca" else 4  # ca normalises H + W values, two on a 1 x 1 map: nothing to excuse
+    side = 0 if name == "ca" else 4  # ca normalizes H + W values, two on a 1 x 1 map: nothing to excuse
     block(torch.randn(1, 64, max(side, 1), max(side, 1)))
     changed = [key for key, value in layer.state_dict().items() if not torch.equal(value, kept[key])]
     if name == "ca":

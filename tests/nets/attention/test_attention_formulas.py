@@ -4,18 +4,18 @@ import math
 
 import pytest
 import torch
-from loops import C, H, W, assert_equal, columns_through, features, normalised, opened, softmax
+from loops import C, H, W, assert_equal, columns_through, features, normalized, opened, softmax
 from torch.nn import functional as F
 
 from nets import attention
 
 
 def _covariance_gate(branch, z, position):
-    """Rows of the centred covariance of (rows, samples) z through norm, row convolution and 1x1."""
+    """Rows of the centered covariance of (rows, samples) z through norm, row convolution and 1x1."""
     z = torch.stack([row - row.mean() for row in z])
     count, samples = z.shape
     covariance = torch.tensor([[(a @ b).item() / samples for b in z] for a in z], dtype=torch.float64)
-    rows = normalised(branch.row_norm, covariance)
+    rows = normalized(branch.row_norm, covariance)
     expand = branch.row.out_channels // count
     out = [branch.row.weight[o, 0, :, 0] @ rows[o // expand] + branch.row.bias[o] for o in range(count * expand)]
     hidden = torch.stack(out)
@@ -25,7 +25,7 @@ def _covariance_gate(branch, z, position):
 def test_gsop_channel():
     def formula(block, x):
         branch = block.channel
-        z = F.relu(normalised(branch.norm, columns_through(branch.reduce, F.relu(x.flatten(1)))))
+        z = F.relu(normalized(branch.norm, columns_through(branch.reduce, F.relu(x.flatten(1)))))
         return x * _covariance_gate(branch, z, False)[:, None, None]
 
     assert_equal(opened("gsop", dim=5, expand=2), formula, features())
@@ -35,7 +35,7 @@ def test_gsop_channel():
 def test_gsop_position(size):
     def formula(block, x):
         branch, (height, width) = block.position, (size[0] // 8, size[1] // 8)
-        z = F.relu(normalised(branch.norm, columns_through(branch.reduce, F.relu(x.flatten(1))))).view(-1, *size)
+        z = F.relu(normalized(branch.norm, columns_through(branch.reduce, F.relu(x.flatten(1))))).view(-1, *size)
         cells = [
             z[:, height * r : height * (r + 1), width * c : width * (c + 1)].mean((1, 2))
             for r in range(8)
@@ -62,7 +62,7 @@ def test_triplet():
         for layers, axis in zip(block.gates, (1, 2, 0), strict=True):
             pooled = torch.stack([planes[axis].max(0).values, planes[axis].mean(0)])
             gate = F.conv2d(pooled[None], layers[0].weight, padding=3)[0]
-            gate = normalised(layers[1], gate)[0].sigmoid()
+            gate = normalized(layers[1], gate)[0].sigmoid()
             for c in range(C):
                 for h in range(H):
                     for w in range(W):
@@ -75,9 +75,9 @@ def test_triplet():
 @pytest.mark.parametrize("combine", ["sum", "product"])
 def test_bam(combine):
     def formula(block, x):
-        hidden = F.relu(normalised(block.channel[1], columns_through(block.channel[0], x.mean((1, 2))[:, None])))
+        hidden = F.relu(normalized(block.channel[1], columns_through(block.channel[0], x.mean((1, 2))[:, None])))
         channel = columns_through(block.channel[3], hidden)[:, 0]
-        spatial = F.relu(normalised(block.spatial[1], columns_through(block.spatial[0], x.flatten(1)))).view(-1, H, W)
+        spatial = F.relu(normalized(block.spatial[1], columns_through(block.spatial[0], x.flatten(1)))).view(-1, H, W)
         for layer in (3, 6):
             conv = block.spatial[layer]
             wide = F.pad(spatial, [4] * 4)
@@ -86,7 +86,7 @@ def test_bam(combine):
                 for w in range(W):
                     window = wide[:, h : h + 9 : 4, w : w + 9 : 4]
                     out[:, h, w] = (conv.weight * window).sum((1, 2, 3)) + conv.bias
-            spatial = F.relu(normalised(block.spatial[layer + 1], out))
+            spatial = F.relu(normalized(block.spatial[layer + 1], out))
         place = columns_through(block.spatial[9], spatial.flatten(1)).view(1, H, W)
         both = channel[:, None, None] * place if combine == "product" else channel[:, None, None] + place
         return x * (1 + both.sigmoid())
@@ -114,7 +114,7 @@ def test_psa():
 
 
 def _bilinear(x, row, column, padding):
-    """Value (C,) at fractional pixel coordinates, pixel centres at integers."""
+    """Value (C,) at fractional pixel coordinates, pixel centers at integers."""
     height, width = x.shape[1:]
     if padding == "border":
         row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
@@ -155,7 +155,7 @@ def test_stn_with_a_fixed_theta(transform, mode, padding_mode):
 def test_basic_block():
     def formula(block, x):
         def conv(layer, norm, features):
-            return normalised(norm, F.conv2d(features[None], layer.weight, padding=1)[0])
+            return normalized(norm, F.conv2d(features[None], layer.weight, padding=1)[0])
 
         hidden = conv(block.conv2, block.bn2, F.relu(conv(block.conv1, block.bn1, x)))
         channel, spatial = block.cbam.channelattention, block.cbam.spatialattention

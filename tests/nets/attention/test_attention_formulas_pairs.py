@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from loops import C, H, N, W, assert_equal, columns_through, features, normalised, opened, softmax
+from loops import C, H, N, W, assert_equal, columns_through, features, normalized, opened, softmax
 from torch.nn import functional as F
 
 
@@ -57,7 +57,7 @@ def test_danet(residual):
 
 def test_danet_head():
     def conv(layers, x):
-        return F.relu(normalised(layers[1], F.conv2d(x[None], layers[0].weight, padding=1)[0]))
+        return F.relu(normalized(layers[1], F.conv2d(x[None], layers[0].weight, padding=1)[0]))
 
     def formula(block, x):
         total = 0
@@ -122,7 +122,7 @@ def test_external(projections):
             weights[:, j] = weights[:, j] / (sum(weights[s, j].item() for s in range(len(weights))) + 1e-9)
         out = columns_through(block.memory_value, weights)
         if projections:
-            out = normalised(block.after[1], columns_through(block.after[0], out))
+            out = normalized(block.after[1], columns_through(block.after[0], out))
         return x + out.view(x.shape)
 
     assert_equal(opened("external", slots=5, projections=projections), formula, features())
@@ -188,7 +188,7 @@ def test_non_local(mode, bn, sub_sample, dimension):
             for j, weight in enumerate(weights):
                 out[:, i] += weight * g[:, j]
         y = columns_through(block.W, out).view(x.shape)
-        return x + (normalised(block.bn, y) if bn else y)
+        return x + (normalized(block.bn, y) if bn else y)
 
     x = torch.randn(2, C, *(2, 3, 4)[-dimension:], dtype=torch.float64)
     assert_equal(opened("non_local", mode=mode, dimension=dimension, sub_sample=sub_sample, bn=bn), formula, x)

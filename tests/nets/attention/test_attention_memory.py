@@ -52,7 +52,7 @@ def test_the_measurement_counts_what_is_kept():
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS, ids=attention.describe)
 def test_peak_memory_of_a_training_step(spec):
-    """The peak that the allocator reports over forward and backward, on the processor."""
+    """The peak that the allocator reports over forward and backward, on the CPU."""
     from torch.profiler import ProfilerActivity, profile
 
     block, x = attention.build(spec, 256), torch.randn(SHAPE, requires_grad=True)

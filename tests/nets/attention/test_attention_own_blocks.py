@@ -11,7 +11,7 @@ import torch
 from nets import attention
 from nets.attention import check
 from nets.attention.conformance import picture
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN = """
@@ -124,7 +124,7 @@ def test_a_users_block_with_a_mistake(own, spec, message):
         ("Good", []),
         ("Hidden", ["registers its parts"]),
         ("InPlace", ["leaves the input"]),
-        ("OverBatch", ["keeps pictures apart"]),
+        ("OverBatch", ["keeps images apart"]),
         ("Dead", ["learns everywhere", "leaves the identity"]),
         ("Fixed", ["keeps the shape"]),
     ],

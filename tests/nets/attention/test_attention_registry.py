@@ -10,7 +10,7 @@ from torch import nn
 
 from nets import attention
 from nets.attention import registry
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 DIVISORS = "; expected one of: 1, 2, 4, 8, 16, 32, 64"
 SPECIFIED = [

@@ -4,8 +4,8 @@ import os
 import time
 from collections.abc import Mapping
 
-from utils.errors import UserError
-from utils.timing import Clock
+from utils.core.errors import UserError
+from utils.core.timing import Clock
 
 
 def make(factor: float) -> Mapping[str, Clock]:

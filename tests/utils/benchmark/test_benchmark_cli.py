@@ -9,9 +9,9 @@ import pytest
 from utils.benchmark.__main__ import main
 from utils.benchmark.bench import Bench, Settings, make_config
 from utils.benchmark.data import step_clock
-from utils.engine.training import Result
-from utils.errors import run_command
-from utils.timing import Effort, Stat, in_turns
+from utils.core.errors import run_command
+from utils.core.timing import Budget, Stat, interleave
+from utils.engine.experiment import Result
 
 RATIO = 1.2  # a training step's, over the naive one's, where bf16 is native; without, it must not be slower by more
 SLOWEST = 0.8
@@ -32,7 +32,7 @@ def test_a_section_is_printed_and_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert call(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
     found = json.loads(Path("speed.json").read_text())
-    assert shown.startswith("machine: ") and "post: milliseconds a picture" in shown and "targets met: " in shown
+    assert shown.startswith("machine: ") and "post: milliseconds an image" in shown and "targets met: " in shown
     assert list(found["sections"]) == ["post"]
     assert found["machine"].keys() == {"device", "processor", "cores", "threads", "gpu", "precision", "versions"}
     assert found["machine"]["precision"] == "fp32" and found["machine"]["threads"] == 1
@@ -74,7 +74,7 @@ def test_our_training_step_beats_the_naive_one() -> None:
         clocks = {"naive": naive, "ours": step_clock(trainer, bench.batch)}
         bound, ratios = RATIO if bench.precision == "bf16" else SLOWEST, []
         for _ in range(3):
-            times = in_turns(clocks, Effort(0.0, 5, 5))
+            times = interleave(clocks, Budget(0.0, 5, 5))
             ratios.append(Stat.of(times["naive"] / times["ours"]).median)
             if ratios[-1] > bound:
                 return

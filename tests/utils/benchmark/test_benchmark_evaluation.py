@@ -7,9 +7,9 @@ from utils.metrics import evaluate
 
 
 def test_both_sides_compute_the_same():
-    records, found = synthetic_set(20)
-    assert len(records) == len(found) == 20 and all(len(one) == 30 for one in found)
-    expected = coco_precision(coco_truth(records), coco_results(found))
+    samples, found = synthetic_set(20)
+    assert len(samples) == len(found) == 20 and all(len(one) == 30 for one in found)
+    expected = coco_precision(coco_truth(samples), coco_results(found))
     assert 0.05 < expected < 0.95
-    assert evaluate(records, found, found[0].names).map50_95 == pytest.approx(expected, abs=1e-6)
+    assert evaluate(samples, found, found[0].names).map50_95 == pytest.approx(expected, abs=1e-6)
     assert len(found[0].names) == CLASSES

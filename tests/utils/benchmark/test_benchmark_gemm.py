@@ -5,7 +5,7 @@ import torch
 
 from utils.benchmark import gemm
 from utils.benchmark.gemm import Product, fastest, network_peak, peaks, precisions, section
-from utils.timing import Stat
+from utils.core.timing import Stat
 
 CPU = torch.device("cpu")
 

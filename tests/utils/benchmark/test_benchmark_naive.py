@@ -4,15 +4,15 @@ import copy
 
 import torch
 
-from nets.cost import measure_cost
-from nets.loss import YoloLoss
+from nets.analysis.flops import measure_cost
+from nets.losses.yolo_loss import YoloLoss
 from utils.benchmark.bench import Bench
 from utils.benchmark.naive import make_clocks, naive_detect, naive_network, naive_step
 
 
 def test_the_naive_network_agrees_with_ours(bench: Bench):
     detector = bench.detector(precision="fp32")
-    for module in detector.network.train().modules():  # at a training's start the picture hardly reaches the heads
+    for module in detector.network.train().modules():  # at a training's start the image hardly reaches the heads
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():

@@ -36,7 +36,7 @@ def test_a_watched_step_is_a_step(bench: Bench):
     assert seconds == kept and trainer.forward is trainer.network and isinstance(trainer.criterion, torch.nn.Module)
 
 
-@pytest.mark.parametrize("part", ["batch", "forward", "loss", "loss_backward", "backward", "optimiser", "average"])
+@pytest.mark.parametrize("part", ["batch", "forward", "loss", "loss_backward", "backward", "optimizer", "average"])
 def test_what_is_slow_is_found(bench: Bench, part: str, monkeypatch: pytest.MonkeyPatch):
     trainer = bench.trainer("fp32")
     trainer.start_epoch()
@@ -62,7 +62,7 @@ def test_what_is_slow_is_found(bench: Bench, part: str, monkeypatch: pytest.Monk
         trainer.criterion.register_forward_hook(lambda _, __, parts: slow_gradient(parts["cls"]))
     elif part == "backward":
         slow_gradient(next(trainer.network.parameters()))
-    elif part == "optimiser":
+    elif part == "optimizer":
         trainer.optimizer.register_step_pre_hook(lambda *_: time.sleep(SLOW))
     else:
         monkeypatch.setattr(trainer.average, "update", slowed(trainer.average.update))

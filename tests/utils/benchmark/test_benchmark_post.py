@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nets.select import select
+from nets.ops.nms import select
 from utils.benchmark.post import CANDIDATES, CLASSES, candidates, loop_select
-from utils.timing import Effort, Stat, in_turns, timed
+from utils.core.timing import Budget, Stat, interleave, timed
 
 LIMITS = {"predict": (0.25, 0.45, 300), "eval": (0.001, 0.5, 100)}
 
@@ -36,7 +36,7 @@ def test_ten_thousand_candidates_take_less_time_than_in_a_loop():
     }
     ratios = []
     for _ in range(3):
-        times = in_turns(clocks, Effort(0.0, 9, 9))
+        times = interleave(clocks, Budget(0.0, 9, 9))
         ratios.append(Stat.of(times["loop"] / times["select"]).median)
         if ratios[-1] > 1.2:
             return

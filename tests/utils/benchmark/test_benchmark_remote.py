@@ -7,7 +7,7 @@ import pytest
 import remote_clocks
 
 from utils.benchmark.remote import Remote
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 
 def test_a_clock_answers_from_another_process():

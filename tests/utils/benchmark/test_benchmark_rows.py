@@ -6,7 +6,7 @@ import pytest
 
 from utils.benchmark.report import as_json, as_markdown, as_text, number, summary
 from utils.benchmark.rows import Row, Section, Target, per_second, ratio_of
-from utils.timing import Stat
+from utils.core.timing import Stat
 
 
 def sections() -> list[Section]:

@@ -1,4 +1,4 @@
-"""Every section on small pictures: its rows, their arithmetic and their ties to one another."""
+"""Every section on small images: its rows, their arithmetic and their ties to one another."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ from utils.benchmark import data, evaluation, inference, post, train
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section
 from utils.benchmark.run import chosen
-from utils.errors import UserError
-from utils.timing import Clock, Effort
+from utils.core.errors import UserError
+from utils.core.timing import Budget, Clock
 
 
 class Scripted:
@@ -20,7 +20,7 @@ class Scripted:
         self.times = times
         self.asked: list[str] = []
 
-    def __call__(self, clocks: dict[str, Clock], effort: Effort, title: str = "") -> dict[str, np.ndarray]:
+    def __call__(self, clocks: dict[str, Clock], effort: Budget, title: str = "") -> dict[str, np.ndarray]:
         self.asked = list(clocks)
         for clock in clocks.values():
             assert clock() >= 0
@@ -111,7 +111,7 @@ def test_the_metrics_are_compared_with_pycocotools(bench: Bench, monkeypatch: py
     monkeypatch.setattr(evaluation, "in_turns", Scripted(script))
     rows = rows_of(evaluation.section(bench))
     assert rows["evaluation.metrics"].ratio.median == pytest.approx(6)
-    assert rows["evaluation.detector"].value.median == pytest.approx(8 / 0.1), "all 8 validation pictures"
+    assert rows["evaluation.detector"].value.median == pytest.approx(8 / 0.1), "all 8 validation images"
     assert rows["evaluation.detector"].ratio.median == pytest.approx(0.8)
 
 

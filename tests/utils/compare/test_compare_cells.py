@@ -14,10 +14,10 @@ from utils.compare.cells import ERROR, SharedData, failure, run_cell, state
 from utils.compare.plan import Cell, Plan
 from utils.compare.results import DETECTIONS, DONE, read_detections, read_outcome
 from utils.compare.running import compare, duration, run_cells
-from utils.data.source import load_split
+from utils.core.errors import UserError
+from utils.data.loading import load_dataset
 from utils.engine.runs import LAST
 from utils.engine.trainer import Trainer
-from utils.errors import UserError
 from utils.metrics import evaluate
 
 Tables = Callable[[Path], list[list[str]]]
@@ -40,14 +40,14 @@ def test_finished_cells_are_reused(copied: Plan, tables: Tables, monkeypatch: py
 
 def test_a_cell_holds_what_the_evaluator_measured(finished: tuple[Plan, Comparison]):
     cell = finished[0].cells[1]
-    split = load_split(cell.config.data, "val", cell.config.input_size)
-    found = read_detections(cell, split.records, split.names)
-    metrics = evaluate(split.records, found, split.names)
+    split = load_dataset(cell.config.data, "val", cell.config.input_size)
+    found = read_detections(cell, split.samples, split.names)
+    metrics = evaluate(split.samples, found, split.names)
     outcome = read_outcome(cell)
     assert sum(map(len, found)) > 0
     assert (outcome.ap, outcome.ap50) == pytest.approx((100 * metrics.map50_95, 100 * metrics.map50), abs=1e-4)
-    with pytest.raises(UserError, match="detections of other pictures"):
-        read_detections(cell, split.records[1:], split.names)
+    with pytest.raises(UserError, match="detections of other images"):
+        read_detections(cell, split.samples[1:], split.names)
 
 
 def test_data_is_loaded_once(finished: tuple[Plan, Comparison], monkeypatch: pytest.MonkeyPatch):
@@ -56,7 +56,7 @@ def test_data_is_loaded_once(finished: tuple[Plan, Comparison], monkeypatch: pyt
     larger = first.config.model_copy(update={"input_size": (96, 96)})
     assert data(larger) is not data(first.config)
     uncached = first.config.model_copy(update={"data": first.config.data.model_copy(update={"cache": "none"})})
-    assert data(uncached) is not data(uncached)  # damaged pictures would be known to later cells only
+    assert data(uncached) is not data(uncached)  # damaged images would be known to later cells only
 
 
 def test_a_failed_cell_is_shown_and_tried_again(copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 from utils.compare.lock import LOCK, locked
 from utils.compare.plan import Plan
 from utils.compare.running import compare
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 HOLD = """
 import sys, time

@@ -7,12 +7,12 @@ import pytest
 
 import compare
 from nets import attention
-from nets.cost import count_parameters
-from nets.yolo import SITES, build_model
+from nets.analysis.flops import count_parameters
+from nets.yolo.yolov4_tiny import SITES, build_model
 from utils.compare import controls
 from utils.compare.controls import matching_parameters, with_controls
 from utils.compare.plan import Plan, make_plan, split_overrides
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 SMALL = ["input_size=64", "device=cpu"]
 
@@ -106,7 +106,7 @@ def test_a_command_lines_mistake_is_one_line(words: str, message: str, monkeypat
         ("a: {}\nb: {phi: see}", "unknown attention block 'see'"),
         (
             "a: {}\nb: {data.val: test}",
-            "setting 'b': data.val differs; settings are compared on the same test pictures",
+            "setting 'b': data.val differs; settings are compared on the same test images",
         ),
         ("a: {}\nb: {output: x}", "setting 'b': output cannot be varied"),
         ("a: {}\nb: {seed: x}", "setting 'b': seed: expected a whole number, added to --seeds, got 'x'"),

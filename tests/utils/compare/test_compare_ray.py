@@ -16,8 +16,8 @@ from utils.compare.crew import Worker, time_left
 from utils.compare.lock import LOCK, locked
 from utils.compare.plan import Plan, make_plan, ray_address
 from utils.compare.running import compare
-from utils.errors import UserError
-from utils.schema import Config
+from utils.core.errors import UserError
+from utils.core.schema import Config
 
 WORDS = ["compare.py", "--config", "shapes.yaml"]
 
@@ -55,7 +55,7 @@ def test_an_empty_address_is_this_machine():
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path):
-    code = "import sys; sys.modules['ray'] = None; import compare; from utils.errors import run_command as run"
+    code = "import sys; sys.modules['ray'] = None; import compare; from utils.core.errors import run_command as run"
     words = ["--phi", "none", "se", "--out", str(tmp_path / "out"), "--ray", "device=cpu"]
     ended = subprocess.run(
         [sys.executable, "-c", f"{code}; run(compare.main)", *WORDS[1:], *words],
@@ -151,7 +151,7 @@ def test_memory_counts_the_cached_pictures_and_the_batch(tiny: Callable[..., Con
     validation = 1000 * 416 * 416 * 3 / GIB
     alone = memory("data.cache=none")
     assert 2.0 < alone < 2.6  # measured: 2.1 GiB
-    assert memory() == pytest.approx(alone + 4.0 + validation, abs=0.01)  # 20,000 pictures exceed cache_gb
+    assert memory() == pytest.approx(alone + 4.0 + validation, abs=0.01)  # 20,000 images exceed cache_gb
     assert memory("data.cache_gb=20") == pytest.approx(alone + 21 * validation, abs=0.01)
     assert memory("data.cache=disk") == alone
     assert memory(room=3) == 3  # it is tried nevertheless

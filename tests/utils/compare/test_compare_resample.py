@@ -9,10 +9,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from nets.detections import Detections
+from nets.inference.detections import Detections
 from utils.compare.examples import f1_by_picture
 from utils.compare.resample import ApTable, resample_images
-from utils.data.record import Record
+from utils.data.sample import Sample
 from utils.metrics import evaluate
 
 NAMES = ("a", "b", "c", "never")
@@ -23,30 +23,30 @@ def boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corner, corner + rng.uniform(10, 30, (count, 2))], 1).astype(np.float32)
 
 
-def data_set(images: int = 14, seed: int = 0) -> tuple[list[Record], list[Detections]]:
-    """Random pictures: some empty, one crowd, found objects shifted a little, and false detections."""
+def data_set(images: int = 14, seed: int = 0) -> tuple[list[Sample], list[Detections]]:
+    """Random images: some empty, one crowd, found objects shifted a little, and false detections."""
     rng = np.random.default_rng(seed)
-    records, detections = [], []
+    samples, detections = [], []
     for index in range(images):
         count = int(rng.integers(0, 5))
         truth, labels = boxes(rng, count), rng.integers(0, 3, count)
         crowd = np.zeros(count, bool)
         crowd[:1] = index == 3
-        records.append(Record(Path(str(index)), 100, 100, truth, labels, np.zeros(count, bool), crowd))
+        samples.append(Sample(Path(str(index)), 100, 100, truth, labels, np.zeros(count, bool), crowd))
         seen = rng.random(count) < 0.8
         found = np.concatenate([truth[seen] + rng.normal(0, 2, (int(seen.sum()), 4)), boxes(rng, 4)]).astype(np.float32)
         found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
         scores = np.sort(rng.random(len(found)).astype(np.float32))[::-1]
         classes = np.concatenate([labels[seen], rng.integers(0, 3, 4)])
         detections.append(Detections(found, scores, classes, NAMES, 100, 100))
-    return records, detections
+    return samples, detections
 
 
-def slow_ap(records: list[Record], detections: list[Detections]) -> tuple[float, float]:
+def slow_ap(samples: list[Sample], detections: list[Detections]) -> tuple[float, float]:
     """(AP50, AP) in points as pycocotools documents its use."""
     objects, found = [], []
-    for image, (record, one) in enumerate(zip(records, detections, strict=True), 1):
-        for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True):
+    for image, (sample, one) in enumerate(zip(samples, detections, strict=True), 1):
+        for box, label, crowd in zip(sample.boxes, sample.labels, sample.crowd, strict=True):
             x1, y1, x2, y2 = map(float, box)
             frame = [x1, y1, x2 - x1, y2 - y1]
             entry = {"id": len(objects) + 1, "image_id": image, "category_id": int(label), "bbox": frame}
@@ -58,7 +58,7 @@ def slow_ap(records: list[Record], detections: list[Detections]) -> tuple[float,
     truth = COCO()
     with contextlib.redirect_stdout(io.StringIO()):
         truth.dataset = {
-            "images": [{"id": image} for image in range(1, len(records) + 1)],
+            "images": [{"id": image} for image in range(1, len(samples) + 1)],
             "categories": [{"id": index, "name": name} for index, name in enumerate(NAMES)],
             "annotations": objects,
         }
@@ -71,36 +71,36 @@ def slow_ap(records: list[Record], detections: list[Detections]) -> tuple[float,
 
 
 def test_a_resample_is_what_pycocotools_says_of_the_repeated_pictures():
-    records, detections = data_set()
-    table = ApTable(records, detections, len(NAMES))
+    samples, detections = data_set()
+    table = ApTable(samples, detections, len(NAMES))
     rng = np.random.default_rng(1)
     for _ in range(6):
-        drawn = np.sort(rng.integers(0, len(records), len(records)))
-        weights = np.bincount(drawn, minlength=len(records)).astype(np.float32)
+        drawn = np.sort(rng.integers(0, len(samples), len(samples)))
+        weights = np.bincount(drawn, minlength=len(samples)).astype(np.float32)
         assert weights.max() > 1 and weights.min() == 0
         ap50, ap = table.ap(weights[None])
-        expected = slow_ap([records[i] for i in drawn], [detections[i] for i in drawn])
+        expected = slow_ap([samples[i] for i in drawn], [detections[i] for i in drawn])
         assert (ap50[0], ap[0]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_all_pictures_once_give_the_evaluators_ap():
-    records, detections = data_set(seed=2)
-    metrics = evaluate(records, detections, NAMES)
-    ap50, ap = ApTable(records, detections, len(NAMES)).ap(np.ones((1, len(records)), np.float32))
+    samples, detections = data_set(seed=2)
+    metrics = evaluate(samples, detections, NAMES)
+    ap50, ap = ApTable(samples, detections, len(NAMES)).ap(np.ones((1, len(samples)), np.float32))
     assert (ap50[0], ap[0]) == pytest.approx((100 * metrics.map50, 100 * metrics.map50_95), abs=1e-9)
 
 
 def test_pictures_without_detections_or_objects():
-    records, detections = data_set()
+    samples, detections = data_set()
     nothing = [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), NAMES, 9, 9)] * 14
     weights = np.ones((1, 14), np.float32)
-    assert ApTable(records, nothing, len(NAMES)).ap(weights)[1][0] == 0
-    empty = [Record(record.path, 100, 100) for record in records]
+    assert ApTable(samples, nothing, len(NAMES)).ap(weights)[1][0] == 0
+    empty = [Sample(sample.path, 100, 100) for sample in samples]
     assert np.isnan(ApTable(empty, detections, len(NAMES)).ap(weights)[1][0])
 
 
 def test_the_bootstrap_knows_the_error_of_a_mean():
-    """For a statistic that is a mean over pictures its standard error is known: s / sqrt(n)."""
+    """For a statistic that is a mean over images its standard error is known: s / sqrt(n)."""
     values = np.random.default_rng(0).normal(size=200)
     spread = resample_images(lambda weights: (weights @ values)[None] / 200, 200, resamples=2000)
     assert spread.error[0] == pytest.approx(values.std() / np.sqrt(200), rel=0.06)
@@ -109,8 +109,8 @@ def test_the_bootstrap_knows_the_error_of_a_mean():
 
 
 def test_the_same_pictures_are_drawn_for_both_settings_and_again():
-    records, detections = data_set()
-    table = ApTable(records, detections, len(NAMES))
+    samples, detections = data_set()
+    table = ApTable(samples, detections, len(NAMES))
     spread = resample_images(lambda weights: np.stack([table.ap(weights)[1] - table.ap(weights)[1]]), 14, 50)
     assert spread.low[0] == spread.high[0] == spread.error[0] == 0
     first, again = (resample_images(lambda weights: np.stack(table.ap(weights)), 14, 50) for _ in range(2))
@@ -122,8 +122,8 @@ def test_f1_of_a_picture_by_hand():
     truth = np.array([[0, 0, 20, 20], [50, 50, 80, 80]], np.float32)
     found = np.array([[0, 0, 20, 20], [0, 60, 20, 90]], np.float32)
     label, score, flag = np.zeros(2, int), np.array([0.9, 0.8], np.float32), np.zeros(2, bool)
-    records = [Record(Path("0"), 100, 100, truth, label, flag, flag), Record(Path("1"), 100, 100)]
-    records.append(Record(Path("2"), 100, 100, truth, label, flag, flag))
+    samples = [Sample(Path("0"), 100, 100, truth, label, flag, flag), Sample(Path("1"), 100, 100)]
+    samples.append(Sample(Path("2"), 100, 100, truth, label, flag, flag))
     none = Detections(found[:0], score[:0], label[:0], NAMES, 100, 100)
     detections = [Detections(found, score, label, NAMES, 100, 100), none, none]
-    assert f1_by_picture(records, detections).tolist() == [0.5, 1.0, 0.0]
+    assert f1_by_picture(samples, detections).tolist() == [0.5, 1.0, 0.0]

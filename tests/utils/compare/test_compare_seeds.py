@@ -10,7 +10,7 @@ import torch
 
 from utils.compare.cells import SharedData, run_cell
 from utils.compare.plan import make_plan
-from utils.data.augment import Batch
+from utils.data.augmentation import Batch
 from utils.engine.trainer import PARTS, Trainer
 
 STEPS = 6  # three an epoch, two epochs

@@ -22,7 +22,7 @@ from utils.compare.stats import (
     verdicts,
 )
 from utils.compare.stats import __file__ as stats_file
-from utils.errors import UserError
+from utils.core.errors import UserError
 
 NONE = "no difference that these runs can show"
 TRIALS = 20_000

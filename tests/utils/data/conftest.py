@@ -1,4 +1,4 @@
-"""Small data sets on disk, written in each format from one description."""
+"""Small datasets on disk, written in each format from one description."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ NAMES = ("cat", "dog", "owl")
 
 @dataclass
 class Item:
-    """A picture to write: its boxes are (class name, x1, y1, x2, y2) in pixels from 0, the far edges outside."""
+    """An image to write: its boxes are (class name, x1, y1, x2, y2) in pixels from 0, the far edges outside."""
 
     name: str
     size: tuple[int, int]
@@ -31,7 +31,7 @@ ITEMS = (
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """A smooth, colourful RGB picture of (width, height)."""
+    """A smooth, colorful RGB image of (width, height)."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
 
@@ -107,8 +107,8 @@ def write() -> SimpleNamespace:
 
 @pytest.fixture
 def datasets() -> Path:
-    """The folder with the real data sets; the test is skipped where it is absent."""
+    """The folder with the real datasets; the test is skipped where it is absent."""
     folder = Path(__file__).resolve().parents[3] / "../shared/datasets"
     if not folder.is_dir():
-        pytest.skip("needs the real data sets in ../shared/datasets")
+        pytest.skip("needs the real datasets in ../shared/datasets")
     return folder

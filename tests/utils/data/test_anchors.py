@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from utils.data.anchors import DARKNET, AnchorFit, fit_anchors, measure, shape_iou
-from utils.data.record import Record
+from utils.data.sample import Sample
 
 SIZE = (416, 416)
 
 
-def records_of(shapes, size=(416, 416), crowd=None) -> list[Record]:
+def samples_of(shapes, size=(416, 416), crowd=None) -> list[Sample]:
     shapes = np.asarray(shapes, np.float32).reshape(-1, 2)
     boxes = np.concatenate([np.zeros_like(shapes), shapes], 1)
     count = len(shapes)
     flags = np.zeros(count, bool) if crowd is None else np.array(crowd)
-    return [Record(Path("a"), size[1], size[0], boxes, np.zeros(count, np.int64), np.zeros(count, bool), flags)]
+    return [Sample(Path("a"), size[1], size[0], boxes, np.zeros(count, np.int64), np.zeros(count, bool), flags)]
 
 
 def brute_iou(a, b) -> float:
@@ -26,12 +26,12 @@ def brute_iou(a, b) -> float:
 
 def test_known_clusters_are_found():
     rng = np.random.default_rng(0)
-    centres = np.array([(12, 20), (40, 15), (35, 80), (110, 60), (100, 200), (300, 310)], float)
-    shapes = np.concatenate([centre * rng.uniform(0.93, 1.07, (60, 2)) for centre in centres])
-    anchors, fit = fit_anchors(records_of(rng.permutation(shapes)), SIZE)
+    centers = np.array([(12, 20), (40, 15), (35, 80), (110, 60), (100, 200), (300, 310)], float)
+    shapes = np.concatenate([center * rng.uniform(0.93, 1.07, (60, 2)) for center in centers])
+    anchors, fit = fit_anchors(samples_of(rng.permutation(shapes)), SIZE)
     assert anchors.shape == (6, 2)
     assert anchors.dtype == np.float32
-    np.testing.assert_allclose(anchors, centres[np.argsort(centres.prod(1))], rtol=0.03)
+    np.testing.assert_allclose(anchors, centers[np.argsort(centers.prod(1))], rtol=0.03)
     assert fit.recall == 1.0
     assert fit.mean_iou > 0.9
     assert fit.boxes == 360
@@ -46,30 +46,30 @@ def test_two_clusters_of_twelve_boxes_against_every_partition():
         mine = np.array([code >> bit & 1 for bit in range(12)], bool)
         anchors = np.array([np.median(shapes[mine], 0), np.median(shapes[~mine], 0)])
         best = max(best, np.mean([max(brute_iou(shape, anchor) for anchor in anchors) for shape in shapes]))
-    assert fit_anchors(records_of(shapes), SIZE, count=2)[1].mean_iou > 0.97 * best
+    assert fit_anchors(samples_of(shapes), SIZE, count=2)[1].mean_iou > 0.97 * best
 
 
 def test_letterbox_crowd_and_order():
     shapes = [(10, 10), (20, 40), (30, 30), (8, 90), (50, 50), (60, 100), (200, 208)]
-    anchors, _ = fit_anchors(records_of(shapes, (208, 208), crowd=[False] * 6 + [True]), SIZE)
+    anchors, _ = fit_anchors(samples_of(shapes, (208, 208), crowd=[False] * 6 + [True]), SIZE)
     expected = np.array(sorted(shapes[:6], key=lambda shape: shape[0] * shape[1])) * 2  # 208 -> 416
     np.testing.assert_allclose(anchors, expected)
 
 
 def test_deterministic_and_seeded():
     shapes = np.random.default_rng(2).uniform(5, 300, (400, 2))
-    first, again = (fit_anchors(records_of(shapes), SIZE, seed=4)[0] for _ in range(2))
+    first, again = (fit_anchors(samples_of(shapes), SIZE, seed=4)[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, fit_anchors(records_of(shapes), SIZE, seed=5)[0])
+    assert not np.array_equal(first, fit_anchors(samples_of(shapes), SIZE, seed=5)[0])
 
 
 def test_better_than_the_default():
     shapes = np.random.default_rng(3).lognormal(4, 0.5, (500, 2))
-    assert fit_anchors(records_of(shapes), SIZE)[1].mean_iou > measure(shapes, DARKNET).mean_iou + 0.05
+    assert fit_anchors(samples_of(shapes), SIZE)[1].mean_iou > measure(shapes, DARKNET).mean_iou + 0.05
 
 
 def test_without_boxes_the_default_scaled_to_the_input():
-    anchors, fit = fit_anchors(records_of([]), (208, 416))
+    anchors, fit = fit_anchors(samples_of([]), (208, 416))
     np.testing.assert_allclose(anchors, DARKNET * (1, 0.5))
     assert fit == AnchorFit(0.0, 0.0, 0)
     assert fit_anchors([], SIZE)[0].shape == (6, 2)
@@ -78,7 +78,7 @@ def test_without_boxes_the_default_scaled_to_the_input():
 @pytest.mark.parametrize("count", [1, 3, 5, 6])
 def test_few_distinct_shapes_are_taken_as_they_are(count):
     shapes = [(20 + 30 * index, 50) for index in range(count)] * 4
-    anchors, fit = fit_anchors(records_of(shapes), SIZE)
+    anchors, fit = fit_anchors(samples_of(shapes), SIZE)
     assert anchors.shape == (6, 2)
     assert (anchors > 0).all()
     assert (np.diff(anchors.prod(1)) >= 0).all()

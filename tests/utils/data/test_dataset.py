@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 import torch
 
+from utils.core.images import PAD_VALUE, Letterbox, read_image
+from utils.core.schema import Data
 from utils.data import dataset, disk_cache
-from utils.data.check import Report
-from utils.data.dataset import PictureSet, pad_targets
-from utils.data.source import load_split
-from utils.images import PAD_VALUE, Letterbox, read_image
-from utils.schema import Data
+from utils.data.checks import Report
+from utils.data.dataset import DetectionDataset, pad_targets
+from utils.data.loading import load_dataset
 
 SIZE = (64, 96)
 
 
 @pytest.fixture
-def records(write, tmp_path):
+def samples(write, tmp_path):
     boxes = [("cat", 5, 5, 20, 30), ("dog", 1, 2, 9, 9)]
     items = [write.Item(f"{index}.jpg", (50 + 30 * (index % 3), 40 + 25 * (index % 4)), boxes) for index in range(9)]
     root = write.voc(tmp_path / "data", items)
-    return load_split(Data(format="voc", root=str(root)), "train", progress=False).records
+    return load_dataset(Data(format="voc", root=str(root)), "train", progress=False).samples
 
 
-def filled(records, folder, cache="ram", **keys) -> PictureSet:
-    pictures = PictureSet(records, SIZE, cache, cache_dir=folder, **keys)
+def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
+    pictures = DetectionDataset(samples, SIZE, cache, cache_dir=folder, **keys)
     pictures.prepare(progress=False)
     return pictures
 
@@ -41,38 +41,38 @@ def forbid_decoding(monkeypatch) -> None:
     monkeypatch.setattr(dataset, "decode_picture", forbidden)
 
 
-def test_canvas_and_boxes_are_letterboxed(records):
-    pictures = PictureSet(records, SIZE)
+def test_canvas_and_boxes_are_letterboxed(samples):
+    pictures = DetectionDataset(samples, SIZE)
     order = [4, 0, 4, 8]
     canvases = pictures.canvases(order)
     assert canvases.shape == (4, *SIZE, 3)
     assert canvases.dtype == np.uint8
     for canvas, index in zip(canvases, order, strict=True):
-        record = records[index]
-        letterbox = Letterbox((record.height, record.width), SIZE)
-        np.testing.assert_array_equal(canvas, letterbox.apply(read_image(record.path)))
-        scale = min(SIZE[0] / record.height, SIZE[1] / record.width)
-        pad = np.array([SIZE[1] - record.width * scale, SIZE[0] - record.height * scale]) / 2
-        np.testing.assert_allclose(pictures.boxes[index], record.boxes * scale + np.tile(pad, 2), atol=1.0)
+        sample = samples[index]
+        letterbox = Letterbox((sample.height, sample.width), SIZE)
+        np.testing.assert_array_equal(canvas, letterbox.apply(read_image(sample.path)))
+        scale = min(SIZE[0] / sample.height, SIZE[1] / sample.width)
+        pad = np.array([SIZE[1] - sample.width * scale, SIZE[0] - sample.height * scale]) / 2
+        np.testing.assert_allclose(pictures.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0)
         assert pictures.letterboxes[index] == letterbox
         assert pictures.labels[index].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
-def test_every_cache_and_worker_count_gives_the_same_bits(cache, workers, records, tmp_path):
+def test_every_cache_and_worker_count_gives_the_same_bits(cache, workers, samples, tmp_path):
     expected = np.stack(
-        [Letterbox((record.height, record.width), SIZE).apply(read_image(record.path)) for record in records]
+        [Letterbox((sample.height, sample.width), SIZE).apply(read_image(sample.path)) for sample in samples]
     )
-    pictures = filled(records, tmp_path / "cache", cache, workers=workers)
-    np.testing.assert_array_equal(pictures.canvases(range(len(records))), expected)
+    pictures = filled(samples, tmp_path / "cache", cache, workers=workers)
+    np.testing.assert_array_equal(pictures.canvases(range(len(samples))), expected)
     order = [3, 3, 0, 7]
     np.testing.assert_array_equal(pictures.canvases(order), expected[order])
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_a_full_cache_never_decodes_and_hands_out_copies(cache, records, tmp_path, monkeypatch):
-    pictures = filled(records, tmp_path / "cache", cache)
+def test_a_full_cache_never_decodes_and_hands_out_copies(cache, samples, tmp_path, monkeypatch):
+    pictures = filled(samples, tmp_path / "cache", cache)
     forbid_decoding(monkeypatch)
     first = pictures.canvases([2])
     before = first.copy()
@@ -81,55 +81,55 @@ def test_a_full_cache_never_decodes_and_hands_out_copies(cache, records, tmp_pat
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_cache_gb_bounds_the_cache(cache, records, tmp_path, monkeypatch):
+def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     room = 4.5 * SIZE[0] * SIZE[1] * 3 / 2**30
-    pictures = filled(records, tmp_path / "cache", cache, cache_gb=room)
+    pictures = filled(samples, tmp_path / "cache", cache, cache_gb=room)
     [notice] = pictures.notices
-    assert "holds 4 of 9 pictures" in notice
+    assert "holds 4 of 9 images" in notice
     assert "\n" not in notice
     decoded = []
-    original = dataset.decode_picture
+    original = dataset.decode_image
     monkeypatch.setattr(dataset, "decode_picture", lambda path: decoded.append(path) or original(path))
     pictures.canvases(range(9))
-    assert decoded == [record.path for record in records[4:]]
+    assert decoded == [sample.path for sample in samples[4:]]
     if cache == "disk":
         [file] = (tmp_path / "cache").iterdir()
         assert file.stat().st_size <= room * 2**30
 
 
-def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(records, write, tmp_path, monkeypatch):
+def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(samples, write, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
-    expected = filled(records, folder, "disk").canvases(range(9))
+    expected = filled(samples, folder, "disk").canvases(range(9))
     with monkeypatch.context() as patch:
         forbid_decoding(patch)
-        np.testing.assert_array_equal(filled(records, folder, "disk").canvases(range(9)), expected)
-    record = records[5]
-    write.picture((record.width, record.height), seed=99).save(record.path)
-    os.utime(record.path, ns=(1, 1))
-    renewed = filled(records, folder, "disk").canvases(range(9))
+        np.testing.assert_array_equal(filled(samples, folder, "disk").canvases(range(9)), expected)
+    sample = samples[5]
+    write.picture((sample.width, sample.height), seed=99).save(sample.path)
+    os.utime(sample.path, ns=(1, 1))
+    renewed = filled(samples, folder, "disk").canvases(range(9))
     changed = (renewed != expected).any((1, 2, 3))
     assert np.flatnonzero(changed).tolist() == [5]
     assert len(list(folder.iterdir())) == 2
 
 
-def test_disk_cache_key_depends_on_order_and_size(records):
-    keys = {disk_cache.key(records, SIZE), disk_cache.key(records[::-1], SIZE), disk_cache.key(records, (64, 64))}
-    assert len(keys | {disk_cache.key(records[:-1], SIZE)}) == 4
-    assert disk_cache.key(records, SIZE) in keys
+def test_disk_cache_key_depends_on_order_and_size(samples):
+    keys = {disk_cache.key(samples, SIZE), disk_cache.key(samples[::-1], SIZE), disk_cache.key(samples, (64, 64))}
+    assert len(keys | {disk_cache.key(samples[:-1], SIZE)}) == 4
+    assert disk_cache.key(samples, SIZE) in keys
 
 
-def test_two_processes_share_the_disk_cache(records, tmp_path):
+def test_two_processes_share_the_disk_cache(samples, tmp_path):
     script = (
         "import sys, hashlib\n"
-        "from utils.data.source import load_split\n"
+        "from utils.data.loading import load_split\n"
         "from utils.data.dataset import PictureSet\n"
-        "from utils.schema import Data\n"
+        "from utils.core.schema import Data\n"
         "records = load_split(Data(format='voc', root=sys.argv[1]), 'train', progress=False).records\n"
-        "pictures = PictureSet(records, (64, 96), 'disk', cache_dir=sys.argv[2])\n"
+        "images = PictureSet(records, (64, 96), 'disk', cache_dir=sys.argv[2])\n"
         "pictures.prepare(progress=False)\n"
         "print(hashlib.sha256(pictures.canvases(range(len(records))).tobytes()).hexdigest(), pictures.notices)\n"
     )
-    command = [sys.executable, "-c", script, str(records[0].path.parents[1]), str(tmp_path / "cache")]
+    command = [sys.executable, "-c", script, str(samples[0].path.parents[1]), str(tmp_path / "cache")]
     root = Path(__file__).resolve().parents[3]
     both = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = {process.communicate()[0] for process in both}
@@ -138,24 +138,24 @@ def test_two_processes_share_the_disk_cache(records, tmp_path):
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".bin"]
 
 
-def test_interrupted_writing_leaves_nothing(records, tmp_path, monkeypatch):
+def test_interrupted_writing_leaves_nothing(samples, tmp_path, monkeypatch):
     def stop(path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dataset, "decode_picture", stop)
     with pytest.raises(KeyboardInterrupt):
-        filled(records, tmp_path / "cache", "disk")
+        filled(samples, tmp_path / "cache", "disk")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_disk_that_cannot_be_written_is_a_notice(records, tmp_path):
+def test_disk_that_cannot_be_written_is_a_notice(samples, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    pictures = filled(records, tmp_path / "file", "disk")
+    pictures = filled(samples, tmp_path / "file", "disk")
     assert "cannot write" in pictures.notices[0]
-    np.testing.assert_array_equal(pictures.canvases([1]), PictureSet(records, SIZE).canvases([1]))
+    np.testing.assert_array_equal(pictures.canvases([1]), DetectionDataset(samples, SIZE).canvases([1]))
 
 
-def test_outdated_disk_caches_are_removed(records, tmp_path):
+def test_outdated_disk_caches_are_removed(samples, tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
     old, fresh, other = folder / "old.bin", folder / "fresh.bin", folder / "notes.txt"
@@ -164,36 +164,36 @@ def test_outdated_disk_caches_are_removed(records, tmp_path):
     past = time.time() - 86400 * (disk_cache.UNUSED_DAYS + 1)
     os.utime(old, (past, past))
     os.utime(other, (past, past))
-    filled(records, folder, "disk")
+    filled(samples, folder, "disk")
     assert not old.exists()
     assert fresh.exists()
     assert other.exists()
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
-def test_broken_files_are_counted_once_and_never_crash(cache, records, tmp_path):
-    records[1].path.write_bytes(b"broken")
-    records[2].path.unlink()
-    content = records[3].path.read_bytes()
-    records[3].path.write_bytes(content[: len(content) * 2 // 3])
+def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path):
+    samples[1].path.write_bytes(b"broken")
+    samples[2].path.unlink()
+    content = samples[3].path.read_bytes()
+    samples[3].path.write_bytes(content[: len(content) * 2 // 3])
     for attempt in range(2):  # the second reads the first one's disk cache
         report = Report()
-        pictures = filled(records, tmp_path / "cache", cache, report=report)
+        pictures = filled(samples, tmp_path / "cache", cache, report=report)
         assert sum(report.counts.values()) == (0 if cache == "none" else 3)
         canvases = pictures.canvases([0, 1, 2, 3, 1])
-        assert report.counts == {"picture undecodable": 2, "picture truncated": 1}, attempt
+        assert report.counts == {"image undecodable": 2, "image truncated": 1}, attempt
         assert (canvases[[1, 2, 4]] == PAD_VALUE).all()
         assert canvases[3].std() > 10
         assert [len(boxes) for boxes in pictures.boxes[:4]] == [2, 0, 0, 2]
         assert [len(column[1]) for column in (pictures.labels, pictures.difficult, pictures.crowd)] == [0, 0, 0]
-        assert len(records[1].boxes) == 2
+        assert len(samples[1].boxes) == 2
 
 
 def test_drawn_pictures_are_cached_too(tmp_path):
-    records = load_split(Data(shapes_train=3), "train", SIZE).records
-    expected = np.stack([record.draw() for record in records])
+    samples = load_dataset(Data(shapes_train=3), "train", SIZE).samples
+    expected = np.stack([sample.draw() for sample in samples])
     for cache in ("ram", "disk", "none"):
-        np.testing.assert_array_equal(filled(records, tmp_path, cache).canvases([0, 1, 2]), expected)
+        np.testing.assert_array_equal(filled(samples, tmp_path, cache).canvases([0, 1, 2]), expected)
 
 
 def test_pad_targets():

@@ -17,7 +17,7 @@ def geometry(
     mirror: tuple[float, float] = (1.0, 1.0),
     meeting: tuple[float, float] | None = None,
 ) -> Geometry:
-    """One picture: a single tile that is moved by `shift` pixels, or four that meet at `meeting`."""
+    """One image: a single tile that is moved by `shift` pixels, or four that meet at `meeting`."""
     anchor = meeting or (SIZE[1] / 2 + shift[0], SIZE[0] / 2 + shift[1])
     tiles = 4 if meeting else 1
     return Geometry(torch.tensor([linear]), torch.tensor([anchor]), torch.tensor([mirror]), tiles, SIZE)
@@ -98,7 +98,7 @@ def test_an_object_is_cut_where_its_tile_ends() -> None:
     box = torch.tensor([70.0, 20, 100, 60]).view(1, 1, 1, 4).expand(1, 4, 1, 4)  # at the tile's lower right corner
     boxes, classes = warp_boxes(box, torch.arange(4).view(1, 4, 1), geometry(meeting=(40.0, 35.0)))
     assert boxes[0, 0].tolist() == [10, 0, 40, 35]  # 30 x 40 pixels that end at the meeting point, cut at the top
-    assert classes[0].tolist() == [0, -1, -1, -1], "in the other tiles that corner is outside the picture"
+    assert classes[0].tolist() == [0, -1, -1, -1], "in the other tiles that corner is outside the image"
 
 
 def test_the_identity_samples_the_pixels_themselves() -> None:

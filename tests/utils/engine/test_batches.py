@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from utils.data.augment import Batch
-from utils.data.dataset import PictureSet
-from utils.data.record import Record
+from utils.core.errors import UserError
+from utils.core.schema import Augment
+from utils.data.augmentation import Batch
+from utils.data.dataset import DetectionDataset
+from utils.data.sample import Sample
 from utils.engine.batches import BatchMaker, generator_for, make_pool, resident_pool
-from utils.errors import UserError
-from utils.schema import Augment
 
 SIZE = (32, 32)
 PLAIN = Augment(mosaic=0, flip_h=0, scale=(1, 1), shift=0, hue=0, saturation=0, value=0)
@@ -21,16 +21,16 @@ FULL = Augment(mosaic=0.5, mixup=0.3, degrees=5)
 
 
 def flat(index: int) -> np.ndarray:
-    """A picture that tells its number by its grey, with a bright corner so that geometry shows."""
+    """An image that tells its number by its gray, with a bright corner so that geometry shows."""
     picture = np.full((*SIZE, 3), 10 * index, np.uint8)
     picture[:8, :8] = 255
     return picture
 
 
-def records(count: int) -> list[Record]:
+def samples(count: int) -> list[Sample]:
     boxes = np.array([[0, 0, 8, 8], [10, 10, 30, 30]], np.float32)
     return [
-        Record(
+        Sample(
             Path(str(index)), SIZE[1], SIZE[0], boxes, np.array([index, 99]), np.zeros(2, bool),
             np.array([False, True]), partial(flat, index),
         )
@@ -39,7 +39,7 @@ def records(count: int) -> list[Record]:
 
 
 def maker(count: int = 10, batch_size: int = 4, seed: int = 0, config: Augment = FULL, workers: int = 0) -> BatchMaker:
-    pictures = PictureSet(records(count), SIZE, cache="none", workers=workers)
+    pictures = DetectionDataset(samples(count), SIZE, cache="none", workers=workers)
     return BatchMaker(pictures, config, batch_size, seed, torch.device("cpu"))
 
 
@@ -82,7 +82,7 @@ def test_workers_change_nothing() -> None:
 
 
 def shown(batches: Iterable[Batch]) -> list[int]:
-    """The numbers of the pictures, read off their grey."""
+    """The numbers of the images, read off their gray."""
     return [round(image[0, -1, -1].item() * 25.5) for batch in batches for image in batch.images]
 
 
@@ -132,9 +132,9 @@ def test_batches_have_the_networks_layout() -> None:
 def test_processes_make_the_rows_of_one_batch(mixup: float, monkeypatch: pytest.MonkeyPatch) -> None:
     config = FULL.model_copy(update={"mixup": mixup})
     whole = list(maker(12, 6, config=config).epoch(2, False))
-    monkeypatch.setattr("utils.distributed.size", lambda: 3)
+    monkeypatch.setattr("utils.core.distributed.world_size", lambda: 3)
     for rank in range(3):
-        monkeypatch.setattr("utils.distributed.rank", lambda own=rank: own)
+        monkeypatch.setattr("utils.core.distributed.rank", lambda own=rank: own)
         mine = slice(2 * rank, 2 * rank + 2)
         for part, batch in zip(maker(12, 6, config=config).epoch(2, False), whole, strict=True):
             assert torch.equal(part.images, batch.images[mine])
@@ -148,7 +148,7 @@ def test_processes_make_the_rows_of_one_batch(mixup: float, monkeypatch: pytest.
 def test_a_batch_that_cannot_be_dealt_out_is_refused(
     batch_size: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.distributed.size", lambda: 4)
+    monkeypatch.setattr("utils.core.distributed.world_size", lambda: 4)
     with pytest.raises(UserError, match="expected a multiple of the 4 processes"):
         maker(count, batch_size)
 

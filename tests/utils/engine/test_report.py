@@ -1,4 +1,4 @@
-"""The numbers and pictures of an evaluation."""
+"""The numbers and images of an evaluation."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from nets.loading import load_model
-from utils.data.augment import Batch
+from utils.core.errors import UserError
+from utils.core.images import read_image
+from utils.data.augmentation import Batch
+from utils.engine.experiment import Result, load_pictures
 from utils.engine.report import evaluation_json, predictions_picture, write_batch, write_json
-from utils.engine.training import Result, load_pictures
-from utils.errors import UserError
-from utils.images import read_image
 
 
 def test_the_numbers_name_cost_and_time(trained: Result):
@@ -41,7 +41,7 @@ def test_predictions_show_truth_beside_detections(trained: Result):
 
 def test_a_batch_is_drawn_as_the_network_sees_it(tmp_path: Path):
     boxes = torch.tensor([[[8.0, 8, 40, 40]], [[0.0, 0, 0, 0]]])
-    for count in (2, 20):  # more than 16 pictures are not drawn
+    for count in (2, 20):  # more than 16 images are not drawn
         batch = Batch(
             torch.full((count, 3, 64, 64), 0.5),
             boxes.repeat(count // 2, 1, 1),

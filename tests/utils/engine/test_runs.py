@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from nets.loading import load_model
-from utils.config import load_config
-from utils.engine.runs import BEST, LAST, create_run, describe, find_run, find_weights, read_record, validation_pictures
-from utils.engine.training import Result
-from utils.errors import UserError
-from utils.schema import Config
+from utils.core.config import load_config
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.engine.experiment import Result
+from utils.engine.runs import BEST, LAST, create_run, describe, find_run, find_weights, read_sample, validation_pictures
 
 
 def put(path: str, age: float = 0.0) -> Path:
@@ -79,13 +79,13 @@ def test_validation_pictures_are_those_of_the_data(trained: Result):
 def test_a_record_is_read_from_its_file_or_drawn(tmp_path: Path):
     import numpy as np
 
-    from utils.data.record import Record
-    from utils.visualize import write_image
+    from utils.data.sample import Sample
+    from utils.visualization.boxes import write_image
 
     image = np.full((8, 6, 3), 7, np.uint8)
     write_image(tmp_path / "a.png", image)
-    assert (read_record(Record(tmp_path / "a.png", 6, 8)) == image).all()
-    assert (read_record(Record(Path("none"), 6, 8, draw=lambda: image + 1)) == 8).all()
+    assert (read_sample(Sample(tmp_path / "a.png", 6, 8)) == image).all()
+    assert (read_sample(Sample(Path("none"), 6, 8, draw=lambda: image + 1)) == 8).all()
 
 
 def test_a_detector_in_one_line(trained: Result):

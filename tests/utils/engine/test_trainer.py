@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils import checkpoint
+from nets.io import checkpoints
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.engine.experiment import load_pictures, new_detector
 from utils.engine.runs import BEST, LAST
 from utils.engine.trainer import Trainer
-from utils.engine.training import load_pictures, new_detector
-from utils.errors import UserError
-from utils.schema import Config
 
 DROPOUT = "phi={feat1: {name: mhsa, dropout: 0.1}}"
 
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture an epoch would take longer than the epoch."""
+    """An image an epoch would take longer than the epoch."""
     monkeypatch.setattr("utils.engine.log.training_curves", lambda history, path: None)
 
 
@@ -50,7 +50,7 @@ def test_from_every_step_a_training_ends_in_the_same_state(
 
     def save_and_keep(self: Trainer) -> None:
         original(self)
-        snapshots.append(checkpoint.load(self.run / LAST))
+        snapshots.append(checkpoints.load(self.run / LAST))
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save_last", save_and_keep)
@@ -63,7 +63,7 @@ def test_from_every_step_a_training_ends_in_the_same_state(
         resumed.batches.seed = resumed.config.seed
         resumed.restore(kept)
         resumed.fit()
-        assert_same(checkpoint.load(resumed.run / LAST), snapshots[-1], f"resumed after {places[number]}")
+        assert_same(checkpoints.load(resumed.run / LAST), snapshots[-1], f"resumed after {places[number]}")
 
 
 def test_another_seed_is_another_training(tiny: Callable[..., Config], assert_same: Callable):
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_spoilt(tiny: Callable
         trainer.fit()
     assert seen == [(trainer.run / LAST).read_bytes()] and seen[0]
     assert_same(parameters[-1], dict(trainer.network.named_parameters()), "parameters")
-    assert checkpoint.load(trainer.run / LAST)["epoch"] == 1
+    assert checkpoints.load(trainer.run / LAST)["epoch"] == 1
 
 
 def test_the_message_names_no_file_that_is_not_there(tiny: Callable[..., Config]):
@@ -145,8 +145,8 @@ def test_patience_stops_and_the_best_weights_are_kept(tiny: Callable[..., Config
     scored(trainer, [0.1, 0.3, 0.3, math.nan])
     progress = trainer.fit()
     assert progress.done and progress.epoch == 4 and progress.best == 0.3
-    assert checkpoint.load(trainer.run / BEST)["epoch"] == 2
-    assert checkpoint.load(trainer.run / LAST)["epoch"] == 4
+    assert checkpoints.load(trainer.run / BEST)["epoch"] == 2
+    assert checkpoints.load(trainer.run / LAST)["epoch"] == 4
     rows = (trainer.run / "results.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
 

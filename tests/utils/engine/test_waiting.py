@@ -1,7 +1,7 @@
-"""Nothing in a training step makes the processor wait for the device.
+"""Nothing in a training step makes the CPU wait for the device.
 
 The meta device has no values: whatever needs one fails there. What only copies, which a GPU also waits for, is caught
-by name: new tensors and copies from the processor (but through `send`), indexing with lists, checked inversion.
+by name: new tensors and copies from the CPU (but through `send`), indexing with lists, checked inversion.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from utils import devices
+from utils.core import devices
+from utils.core.schema import Config
 from utils.engine.batches import make_pool
+from utils.engine.experiment import load_pictures, new_detector
 from utils.engine.trainer import Trainer
-from utils.engine.training import load_pictures, new_detector
-from utils.schema import Config
 
 META = torch.device("meta")
 WAITS = {"item", "tolist", "__bool__", "__int__", "__float__", "cpu", "numpy", "nonzero", "linalg_inv", "synchronize"}
@@ -26,7 +26,7 @@ COPIES = {"to", "cuda", "copy_"}
 
 
 class NoWaiting(TorchFunctionMode):
-    """Raises where the processor would wait for a device other than itself."""
+    """Raises where the CPU would wait for a device other than itself."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         name, options = getattr(func, "__name__", ""), kwargs or {}
@@ -48,7 +48,7 @@ def free(tensor: Tensor, device: torch.device) -> Tensor:
 
 @pytest.fixture
 def trainer(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
-    for place in ("utils.engine.batches.send", "utils.data.augment.send"):
+    for place in ("utils.engine.batches.send", "utils.data.augmentation.send"):
         monkeypatch.setattr(place, free)
 
     def make(*keys: str) -> Trainer:

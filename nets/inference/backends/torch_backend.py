@@ -1,0 +1,46 @@
+"""PyTorch, eager or compiled."""
+
+import torch
+from torch import Tensor
+
+from nets.inference.backends.base import Source
+from nets.yolo.pipeline import Pipeline
+from utils.core.errors import UserError
+
+
+class TorchBackend:
+    """PyTorch with folded batch normalization, channels last, and autocast where the precision asks for it."""
+
+    name = "torch"
+
+    def __init__(self, source: Source, precision: str, device: torch.device) -> None:
+        self.precision, self.device = precision, device
+        pipeline = Pipeline(source.network, source.config.input_size, precision)
+        self.pipeline: Pipeline = pipeline.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.run = self.pipeline.detect
+
+    @torch.inference_mode()
+    def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
+        return self.run(canvases.to(self.device, non_blocking=True))
+
+
+class CompiledBackend(TorchBackend):
+    """The same through `torch.compile`: constants folded, weights laid out for the CPU.
+
+    The first call compiles, for up to a minute; it needs a C++ compiler. The second batch size compiles once more, for
+    all further ones.
+    """
+
+    name = "compile"
+
+    def __init__(self, source: Source, precision: str, device: torch.device) -> None:
+        super().__init__(source, precision, device)
+        self.run = torch.compile(self.pipeline.detect, options={"freezing": True})
+
+    @torch.no_grad()  # not inference mode: the compiler would not know the tensors again
+    def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self.run(canvases.to(self.device, non_blocking=True))
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).split("\n")[-1] or type(error).__name__
+            raise UserError(f"backend=compile: PyTorch cannot compile here; is there a compiler? {reason}") from None

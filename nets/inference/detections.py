@@ -1,0 +1,51 @@
+"""What the detector says about one picture."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of one image, best score first.
+
+    Attributes:
+        boxes: float32 `(n, 4)`, x1 y1 x2 y2 in pixels of the original image, clipped to it.
+        scores: float32 `(n,)`, objectness times class probability, 0..1, descending.
+        labels: int64 `(n,)`, index into `names`.
+        names: the class list of the model.
+        width, height: size of the original (upright) image in pixels.
+        image: the image's name or path, if it has one.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    width: int
+    height: int
+    image: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> "Detections":
+        """The same image with only the detections of at least `score`."""
+        keep = self.scores >= score
+        return Detections(
+            self.boxes[keep], self.scores[keep], self.labels[keep], self.names, self.width, self.height, self.image
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `predict.py --json`: `{"image", "width", "height", "detections": [...]}`."""
+        rows = [
+            {
+                "box": [round(float(value), 2) for value in box],
+                "score": round(float(score), 4),
+                "class": int(label),
+                "name": self.names[int(label)],
+            }
+            for box, score, label in zip(self.boxes, self.scores, self.labels, strict=True)
+        ]
+        return {"image": self.image, "width": self.width, "height": self.height, "detections": rows}

@@ -1,0 +1,1 @@
+"""File formats of weights and networks: checkpoints, Darknet, ONNX, the reference implementation."""

@@ -1,0 +1,49 @@
+"""Checkpoints: written atomically, read without executing anything from the file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.core.errors import UserError
+
+FORMAT = "yolov4-tiny-attention"
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` so that `path` is at any moment either the old file or the new one, whole."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the CPU.
+
+    Raises:
+        UserError: missing, damaged, or not a checkpoint of this project.
+    """
+    content = read_torch_file(path)
+    if not is_ours(content):
+        raise UserError(f"{path}: not a checkpoint of this project; use it as pretrained weights: weights={path}")
+    return content
+
+
+def is_ours(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of this project, whatever the file is called."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def read_torch_file(path: Path) -> Any:
+    """`torch.load` restricted to tensors and plain values, errors in one line."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # an unpickler that is fed arbitrary bytes raises almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not readable as PyTorch weights: {reason}") from None

@@ -1,0 +1,1 @@
+"""Operations on boxes: IoU, non-maximum suppression, box voting."""

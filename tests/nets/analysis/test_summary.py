@@ -1,0 +1,130 @@
+"""The table of the network, and what it adds up to."""
+
+import sys
+
+import pytest
+import torch
+
+from nets import attention
+from nets.__main__ import main
+from nets.analysis.flops import count_parameters, measure_cost
+from nets.analysis.summary import count_classes, describe_network, summarize
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from utils.core.config import make_config
+from utils.core.errors import UserError, run_command
+
+SIZE = (64, 96)
+PLACED = {"csp1": "self_attention", "feat1": "eca", "upsample": {"name": "cbam", "reduction": 16}, "head32": "sk"}
+
+
+def network(sites=None, **options) -> YOLOv4Tiny:
+    return YOLOv4Tiny(3, sites=sites, **options)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["python -m nets", *arguments])
+    try:
+        run_command(main)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("sites", [None, PLACED])
+def test_the_rows_add_up_to_the_network(sites):
+    net = network(sites)
+    rows, cost = summarize(net, SIZE), measure_cost(net, SIZE)
+    assert sum(row.params for row in rows) == count_parameters(net) == cost.params
+    assert sum(row.gflops for row in rows) == pytest.approx(cost.gflops, rel=1e-9)
+    assert {row.site for row in rows if row.block} == set(sites or {})
+
+
+def test_every_site_has_a_row_with_its_shape_in_the_order_of_the_forward_pass():
+    rows = summarize(network(PLACED), SIZE)
+    sites = [row for row in rows if row.site]
+    assert [row.site for row in sites] == list(SITES)
+    assert {row.site: row.shape[0] for row in sites} == SITES
+    places = {row.site or row.layer: index for index, row in enumerate(rows)}
+    assert places["backbone.csp1.conv4"] < places["csp1"] < places["stage1"] < places["backbone.csp2.conv1"]
+    assert places["neck.lateral"] < places["lateral"] < places["neck.reduce"] < places["upsample"] < places["head32"]
+    shapes = {row.site or row.layer: row.shape for row in rows}
+    assert shapes["backbone.stem1"] == (32, 32, 48) and shapes["stage1"] == (128, 16, 24)
+    assert shapes["feat1"] == (256, 4, 6) and shapes["feat2"] == (512, 2, 3) and shapes["upsample"] == (128, 4, 6)
+    assert shapes["predict16"] == (24, 4, 6)
+
+
+def test_a_convolution_costs_what_its_formula_says():
+    rows = {row.layer: row for row in summarize(network(), SIZE)}
+    assert rows["backbone.last"].params == 512 * 512 * 9 + 2 * 512
+    assert rows["backbone.last"].gflops == pytest.approx(2 * 512 * 512 * 9 * (2 * 3) / 1e9)
+    assert rows["predict32"].params == 513 * 24
+
+
+def test_a_block_has_its_own_cost_also_inside_a_csp_block():
+    rows = {row.site: row for row in summarize(network(PLACED), SIZE) if row.site}
+    assert rows["csp1"].params == count_parameters(attention.build("self_attention", 64))
+    positions, width, channels = 16 * 24, 64 // 8, 64
+    projections = 2 * positions * channels * (2 * width + channels)
+    scores = 2 * positions * positions * (width + channels)
+    assert rows["csp1"].gflops == pytest.approx((projections + scores) / 1e9)
+    assert rows["stem"].params == 0 and rows["stem"].block == ""
+
+
+def test_the_network_is_left_as_it_was():
+    net = network(PLACED, init="identity").train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    summarize(net, SIZE)
+    assert net.training and list(net.attention) == list(PLACED)
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_the_printed_table(monkeypatch, capsys):
+    assert (
+        call(
+            monkeypatch, "--classes", "3", "input_size=[64, 96]", "phi={feat1: eca, head16: {name: cbam, reduction: 4}}"
+        )
+        == 0
+    )
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert "3 classes, input 3 x 64 x 96" in lines[0] and "attention.init: paper" in lines[0]
+    assert " ".join(next(line for line in lines if " feat1 " in line).split()) == "256 x 4 x 6 feat1 eca 5 0.0000"
+    assert "head16    cbam(reduction=4)" in text
+    added = 5 + 2 * 256 * 64 + 2 * 49
+    assert next(line for line in lines if line.startswith("of it attention")).split()[3] == f"{added:,}"
+    assert f"{count_parameters(network()) + added:,}" in next(line for line in lines if line.startswith("total"))
+    assert all(f"{site} {channels}" in lines[-1] for site, channels in SITES.items())
+
+
+def test_without_attention_there_is_no_line_for_it():
+    text = describe_network(make_config({"input_size": 64}), 2)
+    assert "of it attention" not in text and "attention.init" not in text
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(None, None), (["a", "b"], 2), ("voc_classes.txt", 20), ("coco_classes.txt", 80)]
+)
+def test_the_number_of_classes_comes_from_the_configuration(classes, expected):
+    assert count_classes(make_config({"data": {"classes": classes}})) == expected
+
+
+def test_a_missing_class_list_names_the_nearest():
+    with pytest.raises(UserError, match=r"no file voc_clases.txt.*did you mean 'voc_classes.txt'"):
+        count_classes(make_config({"data": {"classes": "voc_clases.txt"}}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["phi=cbm"], "unknown attention block 'cbm'; did you mean 'cbam'?"),
+        (["phi=se", "attention.at=[feta1]"], "attention site 'feta1' does not exist; did you mean 'feat1'?"),
+        (["phi={name: se, reductoin: 4}"], "did you mean 'reduction'?"),
+        (["--config", "vco.yaml"], "did you mean 'voc.yaml'?"),
+        (["--classes", "0"], "--classes 0: expected a number of at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):
+    assert call(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,0 +1,137 @@
+"""Every block at every site: it runs, it starts as the identity where asked to, and training moves it from there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nets import attention
+from nets.attention.conformance import neutral_gates_opened
+from nets.attention.layers import IdentityStart
+from nets.io import checkpoints
+from nets.io.weights import load_weights
+from nets.losses.yolo_loss import YoloLoss
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from utils.core.schema import Attention, Loss
+
+SIZE = (64, 96)
+CLASSES = 2
+STILL = 1e-15  # float64: gradients that cancel leave less, the slowest parameter moves a hundred times as far
+SELF_STARTING = [
+    name for name in attention.names() if not isinstance(attention.build(name, 64, "identity"), IdentityStart)
+]
+
+
+@pytest.fixture(scope="module")
+def plain() -> YOLOv4Tiny:
+    """A network whose weights and statistics are not those of the start, as after training."""
+    torch.manual_seed(1)
+    network = neutral_gates_opened(YOLOv4Tiny(CLASSES))
+    for predict in (network.predict32, network.predict16):
+        nn.init.normal_(predict.weight, std=0.1)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(plain: YOLOv4Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "plain.pt"
+    checkpoints.save(path, {"model": plain.state_dict()})
+    return path
+
+
+def bits(maps: list[Tensor]) -> Tensor:
+    """Every bit of the raw maps: -0.0 and 0.0 differ."""
+    flat = torch.cat([m.flatten() for m in maps])
+    return flat.view({torch.float32: torch.int32, torch.bfloat16: torch.int16}[flat.dtype])
+
+
+@torch.inference_mode()
+def run(network: nn.Module, precision: str = "fp32", layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        return bits(network.to(memory_format=layout)(images))
+
+
+@pytest.mark.parametrize("name", attention.names())
+def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, plain, weights):
+    carrying = YOLOv4Tiny(CLASSES, sites=dict.fromkeys(SITES, name), init="identity").eval()
+    report = load_weights(carrying, weights)
+    assert len(report.matched) == report.total and not report.misshapen and not report.unknown
+    assert all(left.startswith("attention.") for left in report.fresh)
+    for precision in ("fp32", "bf16"):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            expected, got = run(plain, precision, layout), run(carrying, precision, layout)
+            assert torch.equal(expected, got), f"{precision}, {layout}"
+    paper = nn.ModuleDict({site: attention.build(name, channels) for site, channels in SITES.items()}).eval()
+    carrying.attention = neutral_gates_opened(paper)
+    assert not torch.equal(run(plain), run(carrying)), "with its gates open the block must change the outputs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", list(SITES))
+@pytest.mark.parametrize("name", attention.names())
+def test_a_pretrained_network_keeps_every_bit_with_a_block_at_one_site(name, site, plain):
+    expected = {precision: run(plain, precision) for precision in ("fp32", "bf16")}
+    plain.attention[site] = attention.build(name, SITES[site], "identity").eval()
+    try:
+        for precision, wanted in expected.items():
+            assert torch.equal(run(plain, precision), wanted), precision
+    finally:
+        del plain.attention[site]
+
+
+# training
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Two images of noise, two objects each; large enough that feat2 has several keys where it is sub-sampled."""
+    torch.manual_seed(2)
+    corners = torch.rand(2, 2, 2) * torch.tensor([40.0, 70.0])
+    boxes = torch.cat([corners, corners + 16 + 32 * torch.rand(2, 2, 2)], 2)
+    return torch.rand(2, 3, 128, 96), boxes, torch.randint(0, CLASSES, (2, 2))
+
+
+def train(blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8) -> tuple[list[float], list[str]]:
+    """SGD on the blocks alone, through the rest of the network and its loss.
+
+    Returns the losses, and the parameters that never moved.
+    """
+    network = YOLOv4Tiny(CLASSES)
+    network.load_state_dict(plain.state_dict())
+    network.eval().requires_grad_(False)  # batch statistics would undo what a gate scales
+    network.attention = nn.ModuleDict(blocks).train()
+    network.double()  # float32 would swallow the first small steps behind a gate that has just begun to open
+    before = {name: parameter.detach().clone() for name, parameter in network.attention.named_parameters()}
+    criterion, (images, boxes, labels) = YoloLoss(plain.coder, Loss()), batch()
+    optimizer = torch.optim.SGD(network.attention.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        loss = criterion(network(images.double()), boxes, labels)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.attention.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    exempt = {f"{site}.{name}" for site, block in blocks.items() for name in getattr(block, "zero_gradient", ())}
+    moved = {name for name, now in network.attention.named_parameters() if (now - before[name]).abs().max() > STILL}
+    return losses, sorted(before.keys() - moved - exempt)
+
+
+@pytest.mark.parametrize("name", attention.names())
+def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(name, plain):
+    blocks = {site: attention.build(name, SITES[site], "identity") for site in Attention().at}
+    losses, stuck = train(blocks, plain)
+    assert not stuck
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", SELF_STARTING)
+def test_a_naive_wrapper_would_never_train(name, plain):
+    """What `build` avoids: around a block that is the identity already, the gate and the block hold each other shut."""
+    blocks = {site: IdentityStart(attention.build(name, SITES[site])) for site in Attention().at}
+    _, stuck = train(blocks, plain, steps=4)
+    assert {f"{site}.alpha" for site in blocks} <= set(stuck)
+    parameters = {f"{site}.{name}" for site, block in blocks.items() for name, _ in block.named_parameters()}
+    exempt = {f"{site}.{name}" for site, block in blocks.items() for name in block.zero_gradient}
+    assert set(stuck) == parameters - exempt

@@ -1,0 +1,66 @@
+"""Folded batch normalization: the same outputs, and nothing left to fold."""
+
+import pytest
+import torch
+from torch import nn
+
+from nets.yolo.fuse import fold_batch_norms
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
+from utils.core.config import make_config
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Every normalization does something: as after a training, not as at its start."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return network
+
+
+def norms(network: nn.Module) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("phi", ["none", "se", "cbam", "bam", "ca", "triplet", "sk", "split", "danet_head"])
+def test_outputs_stay_with_and_without_attention(phi: str) -> None:
+    network = with_statistics(build_model(make_config({"phi": phi}), 3)).eval()
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        expected, got = network(images), fold_batch_norms(network)(images)
+    for theirs, ours in zip(expected, got, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=0)
+
+
+def test_every_site_at_once() -> None:
+    network = with_statistics(YOLOv4Tiny(2, sites=dict.fromkeys(SITES, "bam"))).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, got = network(images), fold_batch_norms(network)(images)
+    for theirs, ours in zip(expected, got, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=0)
+
+
+def test_a_plain_network_keeps_no_norm_and_the_original_keeps_all() -> None:
+    network = YOLOv4Tiny(2).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    folded = fold_batch_norms(network)
+    assert norms(folded) == [] and len(norms(network)) == 19
+    assert network.training and not folded.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_only_what_follows_a_convolution_directly_is_folded() -> None:
+    class Own(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[1](self[0](x).relu())
+
+    apart = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2))
+    of_the_batch = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
+    network = with_statistics(nn.Sequential(Own(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), apart, of_the_batch)).eval()
+    x = torch.randn(2, 2, 4, 4)
+    folded = fold_batch_norms(network)
+    assert norms(folded) == norms(network) and len(norms(network)) == 3
+    assert torch.equal(folded(x), network(x))

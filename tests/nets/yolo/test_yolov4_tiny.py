@@ -1,0 +1,159 @@
+"""The network: size, cost, shapes, sites of attention, and equality with Darknet's own description of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cfg_interpreter import Interpreter, read_cfg
+from torch import Tensor
+
+from nets.analysis.flops import count_parameters, measure_cost
+from nets.io.weights import read_darknet
+from nets.yolo.box_coder import flatten_maps
+from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, SITES, YOLOv4Tiny, build_model
+from utils.core.config import make_config
+from utils.core.errors import UserError
+
+STRIDE = {  # of each site, from the cfg: what the site's map is downsampled by
+    "stem": 4, "csp1": 4, "stage1": 4, "csp2": 8, "stage2": 8, "csp3": 16, "stage3": 16,
+    "feat1": 16, "feat2": 32, "lateral": 32, "upsample": 16, "head32": 32, "head16": 16,
+}  # fmt: skip
+
+
+def network_for(phi: object, classes: int = 20, **attention: object) -> YOLOv4Tiny:
+    return build_model(make_config({"phi": phi, "attention": attention}), classes)
+
+
+@pytest.mark.parametrize(
+    ("phi", "classes", "expected"),
+    [
+        (0, 20, 5_918_006),
+        ("se", 20, 5_961_014),
+        ("cbam", 20, 6_004_316),
+        ("eca", 20, 5_918_021),
+        (0, 80, 6_056_606),
+    ],
+)
+def test_parameter_counts(phi: object, classes: int, expected: int) -> None:
+    with torch.device("meta"):
+        assert count_parameters(network_for(phi, classes)) == expected
+
+
+def test_cost_at_416() -> None:
+    with torch.device("meta"):
+        network = network_for(0, 80).train()
+    cost = measure_cost(network, (416, 416))
+    assert cost.params == 6_056_606
+    assert cost.gflops == pytest.approx(6.91, abs=0.005)
+    assert network.training, "measuring must leave the mode as it was"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (32, 32)])
+def test_output_shapes(size: tuple[int, int]) -> None:
+    maps = YOLOv4Tiny(3).eval()(torch.zeros(2, 3, *size))
+    assert [tuple(m.shape) for m in maps] == [
+        (2, 24, size[0] // 32, size[1] // 32),
+        (2, 24, size[0] // 16, size[1] // 16),
+    ]
+
+
+def test_attention_at_every_site_sees_its_map_and_trains() -> None:
+    network = YOLOv4Tiny(2, sites=dict.fromkeys(SITES, "eca"))
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def sample(site: str, out: Tensor) -> None:
+        seen[site] = tuple(out.shape)
+
+    for site, block in network.attention.items():
+        block.register_forward_hook(lambda _, args, out, site=site: sample(site, out))
+    sum(m.square().sum() for m in network(torch.rand(1, 3, 64, 96))).backward()
+    assert set(STRIDE) == set(SITES)
+    assert seen == {site: (1, SITES[site], 64 // STRIDE[site], 96 // STRIDE[site]) for site in SITES}
+    assert list(seen) == list(SITES), "SITES must be in the order of the forward pass"
+    for site, block in network.attention.items():
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters()), site
+
+
+@pytest.mark.parametrize(
+    ("site", "changed"),
+    [("feat1", [False, True]), ("csp3", [True, True]), ("upsample", [False, True]), ("head32", [True, False])],
+)
+def test_a_site_acts_on_what_follows_it_only(site: str, changed: list[bool]) -> None:
+    plain = YOLOv4Tiny(2).eval()
+    carrying = YOLOv4Tiny(2, sites={site: "se"}).eval()
+    carrying.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        pairs = zip(plain(image), carrying(image), strict=True)
+        assert [not torch.equal(a, b) for a, b in pairs] == changed
+
+
+def test_unknown_site_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"attention site 'feat3' does not exist; did you mean 'feat[12]'\?"):
+        network_for("se", at=["feat3"])
+
+
+def test_identity_start_keeps_the_outputs_bit_for_bit() -> None:
+    plain = network_for(0).eval()
+    carrying = network_for("cbam", init="identity").eval()
+    carrying.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(plain(image), carrying(image), strict=True))
+
+
+def test_prior_sets_the_mean_probabilities() -> None:
+    network = YOLOv4Tiny(3).eval()
+    network.set_prior(4.0, [0.7, 0.3, 0.0], (160, 96))
+    with torch.no_grad():
+        maps = network(torch.rand(2, 3, 160, 96))
+    for m, cells in zip(maps, (3 * 5 * 3, 3 * 10 * 6), strict=True):
+        raw = flatten_maps([m]).sigmoid()
+        assert raw[..., 4].mean() * cells == pytest.approx(4.0, rel=0.1)  # each head expects the image's objects
+        assert raw[..., 5:].mean((0, 1)).tolist() == pytest.approx([0.7, 0.3, 0.001], rel=0.1)
+
+
+@pytest.mark.parametrize("objects", [0.0, 1e6])
+def test_prior_is_finite_without_objects_and_with_too_many(objects: float) -> None:
+    network = YOLOv4Tiny(2)
+    network.set_prior(objects, [1.0, 0.0], (32, 32))
+    assert network.predict32.bias.isfinite().all() and network.predict16.bias.isfinite().all()
+
+
+def test_given_anchors_win_over_fitted_ones_and_those_over_darknets() -> None:
+    fitted = [[float(i), float(i + 1)] for i in range(1, 7)]
+    given = [[10.0 * i, 5.0] for i in range(1, 7)]
+    assert build_model(make_config({}), 1).coder.anchors.tolist() == [list(pair) for pair in DARKNET_ANCHORS]
+    assert build_model(make_config({}), 1, fitted).coder.anchors.tolist() == fitted
+    assert build_model(make_config({"model": {"anchors": given}}), 1, fitted).coder.anchors.tolist() == given
+
+
+@pytest.fixture(scope="session")
+def sections(parity: Path) -> list[tuple[str, dict[str, str]]]:
+    return read_cfg(parity / "yolov4-tiny.cfg")
+
+
+def test_equal_to_darknets_cfg(sections: list[tuple[str, dict[str, str]]], darknet_file: Callable[[int], Path]) -> None:
+    path = darknet_file(80)
+    interpreter = Interpreter(sections, np.fromfile(path, "<f4", offset=20))
+    network = YOLOv4Tiny(80).eval()
+    missing = network.load_state_dict(read_darknet(path), strict=False).missing_keys
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    image = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        expected, got = interpreter.run(image), network(image)
+    assert interpreter.used == len(interpreter.values)
+    for theirs, ours in zip(expected, got, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)
+
+
+def test_default_box_settings_are_the_cfgs(sections: list[tuple[str, dict[str, str]]]) -> None:
+    layers = [option for kind, option in sections if kind == "yolo"]
+    coder = YOLOv4Tiny(1).coder
+    numbers = [float(value) for value in layers[0]["anchors"].split(",")]
+    assert tuple(zip(numbers[::2], numbers[1::2], strict=True)) == DARKNET_ANCHORS
+    assert tuple(tuple(int(i) for i in layer["mask"].split(",")) for layer in layers) == DARKNET_MASKS == coder.masks
+    assert {float(layer["scale_x_y"]) for layer in layers} == {coder.scale_x_y} == {1.05}
+    assert not coder.new_coords

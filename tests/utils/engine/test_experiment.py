@@ -1,0 +1,280 @@
+"""From a configuration to a finished run, and on after a kill."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nets.io import checkpoints
+from utils.core.config import load_config
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.data.checks import Report
+from utils.data.loading import Split
+from utils.data.sample import Sample
+from utils.engine.experiment import Result, resume, train
+from utils.engine.runs import BEST, LAST
+from utils.engine.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[3]
+PICTURES = ("curves.png", "pr.png", "confusion.png", "batch.png", "predictions.png")
+LONGER = (  # 8 steps an epoch, and dropout, whose random numbers must go on too
+    *("device=cpu", "threads=1", "input_size=64", "data.shapes_train=16", "data.shapes_val=8", "train.epochs=2"),
+    *("train.batch_size=2", "augment.mixup=0.3", "augment.close_mosaic=1", "phi={feat1: {name: mhsa, dropout: 0.1}}"),
+)
+WAIT = 120  # seconds until a started training counts as stuck
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return checkpoints.load(path)["model"]
+
+
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def test_a_run_is_complete(trained: Result):
+    names = {path.name for path in trained.run.iterdir()} - {".cache"}  # other tests keep exported models there
+    assert names == {"config.yaml", BEST, LAST, "results.csv", "metrics.json", *PICTURES}
+    for name in PICTURES:
+        assert (trained.run / name).read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((trained.run / "results.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and all(math.isfinite(float(row["loss"])) for row in rows)
+    numbers = json.loads((trained.run / "metrics.json").read_text())
+    assert numbers["map50_95"] == pytest.approx(
+        float(max(rows, key=lambda row: float(row["map50_95"]))["map50_95"]), abs=1e-6
+    )
+
+
+def test_config_yaml_alone_repeats_the_run(trained: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(trained.run / "config.yaml")
+    assert config == Config.model_validate(checkpoints.load(trained.run / BEST)["config"])
+    again = train(config)
+    assert again.run == trained.run.with_name(f"{trained.run.name}-2")
+    assert_equal(weights(again.run / BEST), weights(trained.run / BEST))
+    assert_equal(weights(again.run / LAST), weights(trained.run / LAST))
+
+
+# resume
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(load_config("shapes.yaml", [*LONGER, f"output={tmp_path_factory.mktemp('undisturbed')}"])).run
+
+
+def rows_without_time(run: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def train_and_kill(ready: Callable[[str], bool], *overrides: str) -> dict[str, Any]:
+    """Start train.py in this folder, kill it as soon as `ready(its output)`; how far its last.pt is."""
+    command = [sys.executable, str(ROOT / "train.py"), "--config", "shapes.yaml", *LONGER, *overrides]
+    log, end = Path("log.txt"), time.monotonic() + WAIT
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=buffered) as process,
+    ):
+        try:
+            while not ready(log.read_text()):
+                assert process.poll() is None and time.monotonic() < end, log.read_text()
+                time.sleep(0.005)
+        finally:
+            process.kill()
+    return checkpoints.load(Path("runs/shapes") / LAST)["training"]["progress"]
+
+
+def assert_ended_alike(run: Path, other: Path, assert_same: Callable) -> None:
+    """The same weights, average, optimizer state and results."""
+    for name in (LAST, BEST):
+        assert_same(checkpoints.load(run / name), checkpoints.load(other / name), name)
+    assert rows_without_time(run) == rows_without_time(other)
+
+
+def test_a_training_killed_inside_an_epoch_goes_on_bit_for_bit(
+    undisturbed: Path, assert_same: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/shapes")
+    progress = train_and_kill(lambda output: (run / LAST).exists(), "train.save_minutes=1e-6")
+    assert 0 < 8 * progress["epoch"] + progress["step"] < 16
+    command = [sys.executable, str(ROOT / "train.py"), "--resume", str(run)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"in epoch {progress['epoch'] + 1}, after step {progress['step']}" in done.stdout
+    assert_ended_alike(run, undisturbed, assert_same)
+    ends = [json.loads((folder / "metrics.json").read_text()) for folder in (run, undisturbed)]
+    assert ends[0]["map50_95"] == ends[1]["map50_95"]
+    with pytest.raises(UserError, match="to the end already"):
+        resume(run)
+
+
+def test_a_training_killed_between_epochs_goes_on_bit_for_bit(
+    undisturbed: Path, assert_same: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    progress = train_and_kill(lambda output: "epoch 1/2" in output)  # the line must not wait in a buffer
+    assert progress["epoch"] == 1 and progress["step"] == 0
+    run = Path("runs/shapes")
+    assert resume(run).run == run
+    assert_ended_alike(run, undisturbed, assert_same)
+
+
+def test_a_training_killed_while_its_report_is_made_can_be_finished(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+):
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.engine.experiment.evaluate_detector", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny("train.epochs=1"))
+    run = Path("runs/shapes")
+    best = weights(run / BEST)
+    assert resume("shapes").run == run and (run / "metrics.json").is_file() and (run / "predictions.png").is_file()
+    assert_equal(weights(run / BEST), best)
+
+
+def test_ctrl_c_says_how_to_go_on(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys):
+    original = Trainer.step
+
+    def interrupted(self: Trainer, batch: Any) -> Any:
+        if self.progress.epoch == 1:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny())
+    assert f"train.py --resume {Path('runs/shapes')}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda run: None, r"no last\.pt"),
+        (lambda run: (run / LAST).write_bytes(b"PK\x03\x04 cut off"), r"last\.pt: not readable"),
+        (lambda run: torch.save({"a": 1}, run / LAST), "not a checkpoint of this project"),
+        (lambda run: checkpoints.save(run / LAST, {"model": {}}), "weights only"),
+    ],
+)
+def test_what_cannot_be_resumed(make: Callable[[Path], object], words: str, tiny: Callable[..., Config]):
+    run = Path("runs/a")
+    tiny()
+    run.mkdir(parents=True)
+    make(run)
+    with pytest.raises(UserError, match=words):
+        resume(run)
+
+
+# unusual data
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+def samples(objects: Sequence[Sequence[tuple[float, ...]]]) -> list[Sample]:
+    """A drawn image of 70x50 for each list of (x1, y1, x2, y2, label)."""
+    made = []
+    for index, rows in enumerate(objects):
+        table = np.array(rows, np.float32).reshape(-1, 5)
+        made.append(
+            Sample(
+                path=Path(f"{index}.png"),
+                width=70,
+                height=50,
+                boxes=table[:, :4],
+                labels=table[:, 4].astype(np.int64),
+                difficult=np.zeros(len(table), np.bool_),
+                crowd=np.zeros(len(table), np.bool_),
+                draw=partial(noise, index),
+            )
+        )
+    return made
+
+
+SMALL, LARGE, POINT = (5, 5, 15, 20, 0), (0, 0, 70, 50, 0), (30, 30, 31, 31, 0)
+
+
+@pytest.mark.parametrize(
+    ("objects", "names", "keys"),
+    [
+        ([[SMALL], [], [LARGE, SMALL], [], [], []], ("a", "b"), ()),
+        ([[], [], [], []], ("a", "b"), ()),
+        ([[SMALL], [LARGE], [SMALL, LARGE], [SMALL]], ("only",), ()),
+        ([[SMALL], [POINT], [(*LARGE[:4], 1)]], ("a", "b"), ("train.batch_size=64",)),
+        ([[POINT, POINT, LARGE]], ("a", "b"), ("augment.mixup=1",)),
+    ],
+    ids=["some-empty", "no-object", "one-class", "batch-beyond-data", "one-picture"],
+)
+def test_unusual_data_gives_no_nan(
+    objects, names: tuple[str, ...], keys: tuple[str, ...], tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+):
+    made = samples(objects)
+
+    def load_dataset(*args: object, **options: object) -> Split:
+        report = Report()
+        report.summarize(made, names)
+        return Split(made, names, report)
+
+    monkeypatch.setattr("utils.engine.experiment.load_split", load_dataset)
+    result = train(tiny(*keys))
+    rows = list(csv.DictReader((result.run / "results.csv").open()))
+    assert all(math.isfinite(float(row[key])) for row in rows for key in ("loss", "box", "objectness", "cls"))
+    for name in (BEST, LAST):
+        assert all(tensor.isfinite().all() for tensor in weights(result.run / name).values())
+    numbers = json.loads((result.run / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert (numbers["map50"] is None) == (not any(objects)) and list(numbers["per_class"]) == list(names)
+    assert "nan" not in result.evaluation.metrics.table()
+    assert (result.run / "predictions.png").is_file()
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("precision=fp16", "needs a GPU"),
+        ("device=cuda:7", "CUDA devices"),
+        ("phi=cbm", "did you mean 'cbam'"),
+        ("attention.at=[feat3]", "did you mean 'feat"),
+        ("weights=missing.pt", r"missing\.pt: no such file"),
+    ],
+)
+def test_mistakes_are_told_before_the_data_is_read(
+    key: str, words: str, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+):
+    def read(*args: object) -> None:
+        pytest.fail("the data was read first")
+
+    monkeypatch.setattr("utils.engine.experiment.load_pictures", read)
+    with pytest.raises(UserError, match=words):
+        train(tiny(*(("phi=se",) if "attention" in key else ()), key))
+    assert not Path("runs").exists()
+
+
+def test_pretrained_weights_are_the_start(trained: Result, tiny: Callable[..., Config], capsys):
+    result = train(tiny(f"weights={trained.run / BEST}", "train.epochs=1", "train.lr=1e-12", "train.ema=0"))
+    assert "(100%)" in capsys.readouterr().out
+    first, second = weights(trained.run / BEST), weights(result.run / LAST)
+    same = [name for name in first if name.endswith("conv.weight")]
+    assert same and all(torch.allclose(first[name], second[name], atol=1e-6) for name in same)

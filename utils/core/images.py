@@ -1,0 +1,154 @@
+"""Reading images and fitting them to the network's input (letterbox)."""
+
+import io
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFile, ImageOps
+from torch.nn import functional as F
+
+from utils.core.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+PAD_VALUE = 114  # the mid gray that YOLO implementations pad with
+_PILLOW_FLAG = threading.Lock()
+
+
+def decode_image(path: str | Path) -> tuple[np.ndarray, bool]:
+    """Decode an image to RGB uint8 `(height, width, 3)`, upright, and tell whether the file is whole.
+
+    EXIF rotation is applied; gray, palette, CMYK and 16-bit images become RGB; alpha is dropped. Of a truncated
+    file the part that is there is returned (JPEG: the rest is gray; other formats: black) with `False`.
+
+    Raises:
+        UserError: the file is missing or no decoder can read it.
+    """
+    path = Path(path)
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # np.fromfile: cv2.imread cannot open non-ASCII paths on Windows
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from None
+    whole = not _is_cut_jpeg(data)
+    if not whole:  # OpenCV 5 refuses a JPEG without its end marker; with it, libjpeg fills what is missing
+        data = np.append(data, np.frombuffer(b"\xff\xd9", np.uint8))
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # an image beyond OpenCV's pixel limit raises instead of returning None
+        image = None
+    if image is not None:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), whole
+    image, complete = _decode_with_pillow(data)
+    if image is None:
+        raise UserError(f"cannot decode image {path}: not an image that OpenCV or Pillow reads, or corrupt")
+    return image, whole and complete
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode an image to RGB uint8 `(height, width, 3)`, upright; see `decode_picture`.
+
+    Raises:
+        UserError: the file is missing or no decoder can read it.
+    """
+    return decode_image(path)[0]
+
+
+def _is_cut_jpeg(data: np.ndarray) -> bool:
+    """A JPEG whose last scan (marker FF DA) is not followed by the end marker (FF D9)."""
+    raw = data.tobytes()
+    return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(b"\xff\xd9")
+
+
+def _decode_with_pillow(data: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    """What OpenCV refuses: truncated PNG, formats it was built without. Returns (RGB or None, file is whole)."""
+    with _PILLOW_FLAG:  # the switch for truncated files is global to Pillow
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        try:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            image = _pillow_rgb(data)
+            if image is not None:
+                return image, True
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+            return _pillow_rgb(data), False
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _pillow_rgb(data: np.ndarray) -> np.ndarray | None:
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as picture:
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
+        return None
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """The map from an image to the network's input: one scale for both axes, padding on both sides.
+
+    Attributes:
+        source: (height, width) of the picture. target: (height, width) of the input. Pixels.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+
+    @property
+    def scale(self) -> float:
+        return min(self.target[0] / self.source[0], self.target[1] / self.source[1])
+
+    @property
+    def content(self) -> tuple[int, int]:
+        """(height, width) of the scaled image, at least one pixel."""
+        height, width = (max(1, round(side * self.scale)) for side in self.source)
+        return min(height, self.target[0]), min(width, self.target[1])
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(x, y) of the scaled image's top left corner."""
+        height, width = self.content
+        return (self.target[1] - width) // 2, (self.target[0] - height) // 2
+
+    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
+        height, width = self.content
+        across, down = width / self.source[1], height / self.source[0]
+        x, y = self.offset
+        return np.array([across, down, across, down], np.float32), np.array([x, y, x, y], np.float32)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """RGB uint8 `(h, w, 3)` of size `source` -> uint8 canvas of size `target`."""
+        height, width = self.content
+        if image.shape[:2] != (height, width):
+            image = _scaled(image, width, height)
+        if (height, width) == self.target:
+            return np.ascontiguousarray(image)
+        canvas = np.full((*self.target, 3), PAD_VALUE, np.uint8)
+        x, y = self.offset
+        canvas[y : y + height, x : x + width] = image
+        return canvas
+
+    def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """xyxy boxes `(n, 4)` in image pixels -> input pixels, float32."""
+        factor, offset = self._affine()
+        return (boxes * factor + offset).astype(np.float32)
+
+    def boxes_to_original(self, boxes: np.ndarray) -> np.ndarray:
+        """xyxy boxes `(n, 4)` in input pixels -> image pixels, clipped to the image, float32."""
+        factor, offset = self._affine()
+        height, width = self.source
+        limit = np.array([width, height, width, height], np.float32)
+        return np.clip((boxes - offset) / factor, 0, limit).astype(np.float32)
+
+
+def _scaled(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bilinear; with a filter as wide as the step where it would skip pixels, at half size and below.
+
+    PyTorch's filter takes a quarter of the time of OpenCV's INTER_AREA: 1.2 instead of 4.7 ms for 1920x1080 to 416.
+    """
+    if 2 * height > image.shape[0] and 2 * width > image.shape[1]:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    planes = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    return F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

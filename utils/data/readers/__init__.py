@@ -1,0 +1,1 @@
+"""One module per dataset format; each reads a split into samples."""

@@ -1,0 +1,238 @@
+"""Heat over images: a network's maps in the original image's coordinates, and sheets of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from nets.inference.detections import Detections
+from utils.core.images import Letterbox
+from utils.visualization.boxes import draw
+from utils.visualization.plots import STYLE
+
+STRENGTH = 0.6  # share of the color in an overlay; the rest is the image in gray
+PANEL = 3.1  # width of a panel, inches
+PANEL_HEIGHT = (1.9, 4.6)
+DPI = 130
+SIDE = 440  # longest side of the images in a sheet, pixels: about what a panel has, so that labels stay legible
+FLAT = 1e-6  # a map that differs by less, relative to its size, is shown as one color
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A map `(h, w)` of the network, laid over the picture. `marked`: the chosen point is shown as a star."""
+
+    title: str
+    values: np.ndarray
+    colors: str = "viridis"
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A value a channel, `(C,)`, as bars."""
+
+    title: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Weights of branches, `(branches, C)`: a bar a branch, the mean over the channels and their 5 to 95 % range."""
+
+    title: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence where there is nothing to draw."""
+
+    title: str
+    text: str
+
+
+Panel = Heat | Channels | Shares | Remark
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is shown for one site."""
+
+    label: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The image that the maps belong to.
+
+    Attributes:
+        image: RGB uint8 `(h, w, 3)`. detections: boxes to draw. letterbox: how it was fitted to the network's input.
+        point: (x, y) in pixels of the image, for the star.
+    """
+
+    image: np.ndarray
+    detections: Detections
+    letterbox: Letterbox
+    point: tuple[float, float]
+
+
+def to_picture(heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A map that covers the network's input -> the image, padding left out, bilinear between cell centers.
+
+    Args:
+        heat: `(h, w)`. size: (height, width) of the result; none: the image's own.
+
+    Returns:
+        float32 `size`.
+    """
+    source_height, source_width = letterbox.source
+    height, width = size or letterbox.source
+    columns = (np.arange(width) + 0.5) * source_width / width
+    rows = (np.arange(height) + 0.5) * source_height / height
+    x = _to_input(letterbox, columns, 0) * heat.shape[1] / letterbox.target[1] - 0.5
+    y = _to_input(letterbox, rows, 1) * heat.shape[0] / letterbox.target[0] - 0.5
+    grid_x, grid_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return cv2.remap(heat.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _to_input(letterbox: Letterbox, values: np.ndarray, axis: int) -> np.ndarray:
+    """Image coordinates along an axis (0: x, 1: y) -> input pixels."""
+    boxes = np.zeros((len(values), 4), np.float32)
+    boxes[:, axis] = values
+    return letterbox.boxes_to_input(boxes)[:, axis]
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, colors: str = "viridis") -> np.ndarray:
+    """Lay heat of the image's size over the image in gray; the colors span the heat's own range.
+
+    Args:
+        image: RGB uint8 `(h, w, 3)`; not modified. heat: float `(h, w)`. colors: name of a matplotlib color map.
+
+    Returns:
+        RGB uint8 `(h, w, 3)`.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    painted = matplotlib.colormaps[colors](_range(heat)(heat))[..., :3] * 255
+    return np.clip((1 - STRENGTH) * gray + STRENGTH * painted + 0.5, 0, 255).astype(np.uint8)
+
+
+def _range(values: np.ndarray) -> Normalize:
+    """Lowest to highest value; widened where all are equal, so that rounding noise is not blown up to a pattern."""
+    low, high = float(values.min()), float(values.max())
+    if high - low <= FLAT * max(abs(low), abs(high), 1e-12):
+        low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
+    return Normalize(low, high)
+
+
+def sheet(scene: Scene, rows: Sequence[Row], title: str) -> np.ndarray:
+    """An image of all panels: a row a site, the image with its boxes on the left.
+
+    Returns:
+        RGB uint8 `(H, W, 3)`.
+    """
+    scene = _shrunk(scene)
+    columns = 1 + max(len(row.panels) for row in rows)
+    aspect = scene.image.shape[0] / scene.image.shape[1]
+    height = float(np.clip(PANEL * aspect, *PANEL_HEIGHT)) + 0.45
+    with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8.5}):
+        figure = Figure(figsize=(columns * PANEL, len(rows) * height + 0.4), dpi=DPI, layout="constrained")
+        figure.suptitle(title, fontsize=10)
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for line, row in zip(grid, rows, strict=True):
+            _show(line[0], draw(scene.image, scene.detections))
+            _star(line[0], scene.point)
+            line[0].set_ylabel(row.label, fontsize=9)
+            for axes, panel in zip(line[1:], row.panels, strict=False):
+                _draw(figure, axes, panel, scene)
+            for axes in line[1 + len(row.panels) :]:
+                axes.set_axis_off()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _shrunk(scene: Scene) -> Scene:
+    """Images no larger than a panel can show; the letterbox stays, since it is asked for any size."""
+    height, width = scene.image.shape[:2]
+    scale = SIDE / max(height, width)
+    if scale >= 1:
+        return scene
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    factor = np.array([size[0] / width, size[1] / height], np.float32)
+    found = replace(scene.detections, boxes=scene.detections.boxes * np.tile(factor, 2), width=size[0], height=size[1])
+    image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
+    return Scene(image, found, scene.letterbox, (scene.point[0] * factor[0], scene.point[1] * factor[1]))
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="antialiased")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _star(axes: Axes, point: tuple[float, float]) -> None:
+    x, y = point[0] - 0.5, point[1] - 0.5  # imshow puts the center of the first pixel at 0
+    axes.plot([x], [y], "*", markersize=12, markerfacecolor="white", markeredgecolor="black")
+
+
+def _draw(figure: Figure, axes: Axes, panel: Panel, scene: Scene) -> None:
+    axes.set_title(panel.title)
+    axes.set_box_aspect(scene.image.shape[0] / scene.image.shape[1])
+    if isinstance(panel, Heat):
+        _heat(figure, axes, panel, scene)
+    elif isinstance(panel, Channels):
+        _channels(axes, panel.values)
+    elif isinstance(panel, Shares):
+        _shares(axes, panel.values)
+    else:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, panel.text, ha="center", va="center", color="0.35", transform=axes.transAxes, wrap=True)
+
+
+def _heat(figure: Figure, axes: Axes, panel: Heat, scene: Scene) -> None:
+    heat = to_picture(panel.values, scene.letterbox, (scene.image.shape[0], scene.image.shape[1]))
+    _show(axes, overlay(scene.image, heat, panel.colors))
+    if panel.marked:
+        _star(axes, scene.point)
+    scale = axes.inset_axes((1.02, 0.0, 0.04, 1.0))  # as high as the image, whatever its shape
+    bar = figure.colorbar(ScalarMappable(_range(heat), panel.colors), cax=scale)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+
+
+def _channels(axes: Axes, values: np.ndarray) -> None:
+    limits = _range(values)
+    colors = matplotlib.colormaps["viridis"](limits(values))
+    left, zero = np.arange(len(values)) - 0.5, np.zeros(len(values))
+    corners = [(left, zero), (left, values), (left + 1, values), (left + 1, zero)]
+    bars = np.stack([np.stack(corner, 1) for corner in corners], 1)  # (C, 4, 2): one artist, hundreds are slow to draw
+    axes.add_collection(PolyCollection(list(bars), facecolors=colors, linewidth=0, antialiased=False))
+    axes.set_ylim(min(0.0, 1.05 * values.min()), max(0.0, 1.05 * values.max()) or 1.0)
+    axes.axhline(values.mean(), color="black", linewidth=0.8, linestyle="--")
+    low, high = np.percentile(values, (5, 95))
+    axes.set_xlabel(f"channel    mean {values.mean():.3f}, 5 to 95 %: {low:.3f} to {high:.3f}")
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _shares(axes: Axes, values: np.ndarray) -> None:
+    means = values.mean(1)
+    low, high = np.percentile(values, (5, 95), axis=1)
+    error = np.clip(np.stack([means - low, high - means]), 0, None)
+    places = np.arange(1, len(means) + 1)
+    axes.bar(places, means, color=matplotlib.colormaps["viridis"](0.45), width=0.6)
+    axes.errorbar(places, means, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=4)
+    axes.set(
+        xticks=places, xlabel=f"branch    bars: mean of {values.shape[1]} channels, lines: 5 to 95 %", ylim=(0, None)
+    )
+    axes.spines[["top", "right"]].set_visible(False)
