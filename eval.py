@@ -29,13 +29,17 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    # imported here, where `run_command` tells of a missing library
     from utils.core import distributed
+    from utils.core.config import parse_overrides
     from utils.engine.eval_command import evaluate_weights
 
     distributed.init()
-    overrides = [*([f"backend={args.backend}"] if args.backend else []), *args.overrides]
+    changes = parse_overrides(args.overrides)
+    if args.backend:
+        changes["backend"] = args.backend
     evaluation = evaluate_weights(
-        args.weights, args.split, overrides, args.config, args.json, args.pictures, args.reference
+        args.weights, args.split, changes, args.config, args.json, args.pictures, args.reference
     )
     print(evaluation.metrics.table())
 

@@ -56,11 +56,11 @@ def main() -> None:
 
     several = args.mode in ("image", "heatmap") or not args.source
     source = args.source if several else prediction.one_source(args.source, args.mode)
+    limits = prediction.limit_changes(args.score, args.nms_iou)
     how = {"backend": args.backend, "precision": args.precision}
     if args.mode == "heatmap":  # gradients and small weights, as exact as they can be
         how = {"backend": "torch", "precision": "fp32"}
-    model = open_detector(find_weights(args.weights), device=args.device, **how)
-    prediction.set_limits(model, args.score, args.nms_iou)
+    model = open_detector(find_weights(args.weights), limits, device=args.device, **how)
     if args.mode == "video":
         print(prediction.predict_video(model, source or 0, args.out, args.json, show=args.show))
     elif args.mode == "dir" and source:

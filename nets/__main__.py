@@ -27,13 +27,12 @@ def main() -> None:
     """The command line."""
     args = _parse()
     from nets.analysis.summary import describe_network
-    from utils.core.config import load_config, make_config, with_overrides
+    from utils.core.config import load_config, make_config, parse_overrides, update_config
 
     if args.classes is not None and args.classes < 1:
         raise UserError(f"--classes {args.classes}: expected a number of at least 1")
-    config = (
-        load_config(args.config, args.overrides) if args.config else with_overrides(make_config({}), args.overrides)
-    )
+    changes = parse_overrides(args.overrides)
+    config = load_config(args.config, changes) if args.config else update_config(make_config({}), changes)
     print(describe_network(config, args.classes))
 
 

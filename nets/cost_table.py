@@ -30,12 +30,12 @@ from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
 from utils.core.devices import autocast, pick_device, pick_precision
 from utils.core.environment import describe_device
 from utils.core.errors import UserError, nearest, run_command
-from utils.core.schema import Attention
+from utils.core.schema import AttentionConfig
 from utils.core.timing import Stat, milliseconds
 
 CLASSES = 20
 FORWARDS = 3  # forward passes of a round, of which the median counts: they are short
-DEFAULT_SITES = tuple(Attention().at)
+DEFAULT_SITES = tuple(AttentionConfig().at)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a file or a run's folder to a detector that is ready to use."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from nets.inference.detector import Detector
 from nets.io import checkpoints
 from nets.io.darknet_cfg import read_cfg
 from nets.io.onnx_file import first_runtime, read_onnx
-from nets.io.weights import DARKNET_EPS, darknet_layers, load_weights, read_state
+from nets.io.weights import DARKNET_EPS, darknet_layers, load_weights, read_weights
 from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, YOLOv4Tiny, build_model
-from utils.core.config import CONFIG_DIR, make_config, with_overrides
+from utils.core.class_names import default_class_names
+from utils.core.config import as_words, make_config, restore_config, update_config
 from utils.core.errors import UserError
 
 BEST = "best.pt"
@@ -23,16 +24,15 @@ REFERENCE_PHI = (
     ("attention.feat1.conv_1x1.weight", "ca"),
     ("attention.feat1.conv.weight", "eca"),
 )
-CLASS_LISTS = {80: "coco_classes.txt", 20: "voc_classes.txt"}
 
 
-def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
+def load_model(path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any) -> Detector:
     """Load a detector.
 
     Args:
         path: a checkpoint of this project, a run's folder (its `best.pt`), an ONNX file that `export.py` wrote, a
             Darknet `.weights` file, or a `.pth` of the reference implementation.
-        overrides: changes of the file's configuration, e.g. `"eval.nms_iou=0.5"`.
+        changes: keys of the file's configuration with other values, e.g. `{"eval.nms_iou": 0.5}`.
         values: the same for top-level keys, e.g. `device="cpu"`, `precision="fp32"`, `input_size=608`; None
             leaves the file's own.
 
@@ -43,8 +43,7 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
         UserError: nothing there, or not readable as weights.
     """
     path = Path(path)
-    given = {key: value for key, value in values.items() if value is not None}
-    changes = [*overrides, *(f"{key}={json.dumps(value, default=str)}" for key, value in given.items())]
+    changes = {**(changes or {}), **{key: value for key, value in values.items() if value is not None}}
     if path.is_dir():
         path = path / BEST
     if not path.is_file():
@@ -56,9 +55,9 @@ def load_model(path: str | Path, *overrides: str, **values: Any) -> Detector:
     return _load_foreign(path, changes)
 
 
-def _load_ours(path: Path, changes: list[str]) -> Detector:
+def _load_ours(path: Path, changes: Mapping[str, Any]) -> Detector:
     saved = checkpoints.load(path)
-    config = with_overrides(make_config(saved["config"], str(path)), changes)
+    config = update_config(restore_config(saved["config"], str(path)), changes)
     network = build_model(config, len(saved["names"]), saved["anchors"])
     try:
         network.load_state_dict(saved["model"])
@@ -67,16 +66,16 @@ def _load_ours(path: Path, changes: list[str]) -> Detector:
     return Detector(network, config, saved["names"], weights=path)
 
 
-def _another_network(path: Path, changes: list[str]) -> UserError:
-    shown = " ".join(changes) or "its own configuration"
+def _another_network(path: Path, changes: Mapping[str, Any]) -> UserError:
+    shown = as_words(changes) or "its own configuration"
     return UserError(f"{path}: its weights are of another network than {shown} asks for")
 
 
-def _load_onnx(path: Path, changes: list[str]) -> Detector:
+def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
     """What is computed is fixed, the limits are not; where and with what it ran before says nothing about here."""
     saved = read_onnx(path)
-    here = [f"backend={first_runtime(path)}", "device=auto", "precision=auto"]
-    config = with_overrides(saved.config, [*here, *changes])
+    here = {"backend": first_runtime(path), "device": "auto", "precision": "auto"}
+    config = update_config(saved.config, {**here, **changes})
     for key in ("input_size", "phi", "attention", "model"):
         if getattr(config, key) != getattr(saved.config, key):
             raise UserError(f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); export another")
@@ -85,10 +84,11 @@ def _load_onnx(path: Path, changes: list[str]) -> Detector:
     return Detector(network, config, saved.names, onnx=path)
 
 
-def _load_foreign(path: Path, changes: list[str]) -> Detector:
+def _load_foreign(path: Path, changes: Mapping[str, Any]) -> Detector:
     """Weights without a configuration: everything is read off the tensors and the files beside them (Darknet's `.cfg`
     and `.names`), or is what their programs assume."""
-    state = read_state(path)
+    weights = read_weights(path)
+    state = weights.tensors
     if "predict32.bias" not in state:
         raise UserError(f"{path}: holds no detection heads (backbone only); use it for training: weights={path}")
     classes = len(state["predict32.bias"]) // 3 - 5
@@ -103,9 +103,9 @@ def _load_foreign(path: Path, changes: list[str]) -> Detector:
     phi = next((phi for name, phi in REFERENCE_PHI if name in state), "none")
     beside = _described(path.with_suffix(".cfg"), classes) if darknet else {}
     values = {"name": path.stem, "phi": phi, "model": model, **beside}
-    config = with_overrides(make_config(values, str(path)), changes)
+    config = update_config(make_config(values, str(path)), changes)
     network = build_model(config, classes)
-    report = load_weights(network, path)
+    report = load_weights(network, weights)
     if report.fresh or report.misshapen:
         raise _another_network(path, changes)
     if darknet:
@@ -127,17 +127,10 @@ def _names_beside(path: Path, classes: int) -> list[str]:
     """The class list of a `.names` file beside Darknet weights, else `class_names`."""
     file = path.with_suffix(".names")
     names = file.read_text(encoding="utf-8").split("\n")[:classes] if file.is_file() else []
-    return names if len(names) == classes and all(names) else class_names(classes)
+    return names if len(names) == classes and all(names) else default_class_names(classes)
 
 
 def _set_epsilon(network: YOLOv4Tiny) -> None:
     for _, _, norm in darknet_layers(network):
         if norm is not None:
             norm.eps = DARKNET_EPS
-
-
-def class_names(count: int) -> list[str]:
-    """COCO's names for 80 classes, VOC's for 20, else numbers: what weights without a class list are taken for."""
-    if count in CLASS_LISTS:
-        return (CONFIG_DIR.parent / "model_data" / CLASS_LISTS[count]).read_text(encoding="utf-8").split("\n")[:count]
-    return [f"class {index}" for index in range(count)]

@@ -5,7 +5,6 @@ python -m nets [--config NAME|PATH] [--classes N] [KEY=VALUE ...]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,9 @@ from nets.analysis.attend import every_site
 from nets.analysis.flops import count_gflops, count_parameters
 from nets.yolo.blocks import ConvBNAct
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
-from utils.core.config import CONFIG_DIR
-from utils.core.errors import UserError, nearest
+from utils.core.class_names import read_class_names
 from utils.core.schema import Config
 
-CLASS_LISTS = CONFIG_DIR.parent / "model_data"
 UNKNOWN_CLASSES = 20  # Pascal VOC's number, where a configuration leaves the classes to its data
 HEADER = ("layer", "output", "site", "attention", "parameters", "GFLOP")
 
@@ -136,22 +133,6 @@ def _align(cells: list[tuple[str, ...]], rules: tuple[int, ...]) -> list[str]:
     return lines
 
 
-def count_classes(config: Config) -> int | None:
-    """The length of `data.classes`, none where the configuration leaves them to the data.
-
-    Raises:
-        UserError: the file that `data.classes` names is missing.
-    """
-    given = config.data.classes
-    if not isinstance(given, str):
-        return None if given is None else len(given)
-    path = next((path for path in (Path(given), CLASS_LISTS / given) if path.is_file()), None)
-    if path is None:
-        known = sorted(file.name for file in CLASS_LISTS.glob("*.txt"))
-        raise UserError(f"data.classes: no file {given}, here or in model_data{nearest(given, known)}")
-    return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
-
-
 def describe_network(config: Config, classes: int | None = None) -> str:
     """What `python -m nets` prints for a configuration.
 
@@ -161,7 +142,8 @@ def describe_network(config: Config, classes: int | None = None) -> str:
     Raises:
         UserError: a site, block or option that does not exist.
     """
-    classes = classes or count_classes(config) or UNKNOWN_CLASSES
+    if classes is None:
+        classes = len(read_class_names(config.data.classes) or ()) or UNKNOWN_CLASSES
     specs = attention.parse_phi(config.phi, config.attention.at)
     network = build_model(config, classes)
     rows = summarize(network, config.input_size, {site: attention.describe(spec) for site, spec in specs.items()})

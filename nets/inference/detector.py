@@ -15,7 +15,7 @@ from nets.ops.nms import Found, select
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
 from utils.core.images import Letterbox, read_image
-from utils.core.schema import Config, Eval, Predict
+from utils.core.schema import Config, EvalConfig, PredictConfig
 
 Picture = str | Path | np.ndarray | Tensor
 
@@ -65,14 +65,16 @@ class Detector:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is also a sequence of str
-        self, images: Picture, limits: Eval | Predict | None = None
+        self, images: Picture, limits: EvalConfig | PredictConfig | None = None
     ) -> Detections: ...
 
     @overload
-    def __call__(self, images: Sequence[Picture], limits: Eval | Predict | None = None) -> list[Detections]: ...
+    def __call__(
+        self, images: Sequence[Picture], limits: EvalConfig | PredictConfig | None = None
+    ) -> list[Detections]: ...
 
     def __call__(
-        self, images: Picture | Sequence[Picture], limits: Eval | Predict | None = None
+        self, images: Picture | Sequence[Picture], limits: EvalConfig | PredictConfig | None = None
     ) -> Detections | list[Detections]:
         """Detect objects.
 
@@ -101,13 +103,13 @@ class Detector:
         self,
         canvases: Tensor,
         letterboxes: Sequence[Letterbox],
-        limits: Eval | Predict | None = None,
+        limits: EvalConfig | PredictConfig | None = None,
         titles: Sequence[str | None] | None = None,
     ) -> list[Detections]:
         """Detect on letterboxed images: uint8 `(B, h, w, 3)` of size `input_size`, and how each was letterboxed."""
         limits = limits or self.config.predict
         boxes, scores = self.backend(canvases)
-        found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.merge_iou)
+        found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.vote_iou)
         titles = titles or [None] * len(letterboxes)
         return [
             self._result(*one, boxing, title)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from utils.core.config import make_config
+from utils.core.config import restore_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
 
@@ -51,7 +51,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     missing = [key for key in KEYS if key not in texts]
     if missing:
         raise UserError(f"{path}: no {missing[0]} in its metadata; expected an ONNX file that export.py wrote")
-    config = make_config(yaml.safe_load(texts["config"]), str(path))
+    config = restore_config(yaml.safe_load(texts["config"]), str(path))
     return OnnxFile(config, tuple(json.loads(texts["names"])), json.loads(texts["anchors"]))
 
 

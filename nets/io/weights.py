@@ -77,16 +77,37 @@ class MatchReport:
         return lines
 
 
-def load_weights(network: YOLOv4Tiny, path: str | Path) -> MatchReport:
+@dataclass(frozen=True)
+class WeightsFile:
+    """The content of a weights file.
+
+    Attributes:
+        path: the file.
+        tensors: under this project's names.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+
+
+def read_weights(path: str | Path) -> WeightsFile:
+    """Read a weights file of any known format.
+
+    Raises:
+        UserError: file missing or damaged, or of an unknown format.
+    """
+    return WeightsFile(Path(path), read_state(Path(path)))
+
+
+def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
     """Fill a network from a weights file; tensors of another shape (a head for other classes) keep their start.
 
     A block that was trained without an identity gate fits the same block behind one; the gate keeps its start, zero.
 
     Raises:
-        UserError: file missing or damaged, unknown format, or nothing in it fits the network.
+        UserError: nothing in the file fits the network.
     """
-    path = Path(path)
-    state = read_state(path)
+    path, state = weights.path, weights.tensors
     gated = _bare_blocks(state, network)
     state = {_behind_gate(name, gated): tensor for name, tensor in state.items()}
     own = network.state_dict()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nets.yolo.box_coder import STRIDES, BoxCoder
 from utils.core.devices import constant
-from utils.core.schema import Loss
+from utils.core.schema import LossConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Candidates:
 
 
 def candidates(
-    boxes: Tensor, present: Tensor, shapes: list[tuple[int, int]], coder: BoxCoder, loss: Loss
+    boxes: Tensor, present: Tensor, shapes: list[tuple[int, int]], coder: BoxCoder, loss: LossConfig
 ) -> Candidates:
     """Anchors by shape, cells by position.
 
@@ -64,7 +64,7 @@ def keep_aligned(found: Candidates, alignment: Tensor, top_k: int) -> Candidates
     return Candidates(found.index, found.valid & chosen)
 
 
-def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: Loss) -> Tensor:
+def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: LossConfig) -> Tensor:
     """Object sizes `(B, M, 2)` against the A anchors -> bool `(B, M, A)`."""
     anchors = coder.anchors
     sizes = sizes[..., None, :].clamp(min=1e-3)

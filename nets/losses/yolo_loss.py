@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nets.losses.assigner import Candidates, candidates, keep_aligned
 from nets.yolo.box_coder import BoxCoder, Cells, flatten_maps
-from utils.core.schema import Loss
+from utils.core.schema import LossConfig
 
 EPS = 1e-7
 MIN_SIDE = 1e-2  # pixels; keeps the aspect term's gradient finite
@@ -43,7 +43,7 @@ class YoloLoss(nn.Module):
     """
 
     def __init__(
-        self, coder: BoxCoder, config: Loss, mean: Callable[[Tensor], Tensor] = lambda own: own, parts: int = 1
+        self, coder: BoxCoder, config: LossConfig, mean: Callable[[Tensor], Tensor] = lambda own: own, parts: int = 1
     ) -> None:
         super().__init__()
         self.coder = coder

@@ -12,7 +12,7 @@ Found = tuple[Tensor, Tensor, Tensor]  # of an image: boxes (n, 4), scores (n,),
 
 @torch.no_grad()
 def select(
-    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int, merge_iou: float = 1.0
+    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int, vote_iou: float = 1.0
 ) -> list[Found]:
     """Greedy NMS class by class, then box voting; a box may be kept for several classes.
 
@@ -20,13 +20,13 @@ def select(
         boxes: `(B, N, 4)` xyxy. scores: `(B, N, C)`, 0..1.
         score: lowest score kept. nms_iou: IoU above which the weaker box of the same class goes.
         max_detections: boxes kept a picture.
-        merge_iou: each box kept becomes the mean of the boxes of its class that overlap it by more than this, weighted
+        vote_iou: each box kept becomes the mean of the boxes of its class that overlap it by more than this, weighted
             by score and overlap; 1: it stays as it is. The `VOTERS` best candidates of an image have a vote.
 
     Returns:
         For each image boxes `(n, 4)`, scores `(n,)`, labels `(n,)` int64, best first.
     """
-    limits = Limits(score, nms_iou, max_detections, merge_iou)
+    limits = Limits(score, nms_iou, max_detections, vote_iou)
     if boxes.device.type == "cuda":
         return select_together(boxes, scores, limits)
     return [_alone(own, rated, limits) for own, rated in zip(boxes, scores, strict=True)]
@@ -44,8 +44,8 @@ def select_together(boxes: Tensor, scores: Tensor, limits: Limits) -> list[Found
     rivals = labels[:, :, None] == labels[:, None]
     keep = _greedy((overlap > limits.nms_iou) & rivals, there)
     keep &= keep.cumsum(1) <= limits.max_detections
-    if limits.merge_iou < 1:
-        near = _voted(near, values, there, overlap, rivals, limits.merge_iou)
+    if limits.vote_iou < 1:
+        near = _voted(near, values, there, overlap, rivals, limits.vote_iou)
     kept, more = torch.stack([keep.sum(1), (flat > limits.score).sum(1) > values.shape[1]]).tolist()
     columns = [column[keep].split(kept) for column in (near, values, labels)]
     return [
@@ -66,9 +66,9 @@ def _greedy(blocks: Tensor, there: Tensor) -> Tensor:
         keep = free
 
 
-def _voted(near: Tensor, values: Tensor, there: Tensor, overlap: Tensor, rivals: Tensor, merge_iou: float) -> Tensor:
+def _voted(near: Tensor, values: Tensor, there: Tensor, overlap: Tensor, rivals: Tensor, vote_iou: float) -> Tensor:
     """`nets.ops.nms_numpy`'s voting for every candidate of every picture."""
-    votes = (overlap.square() * (values * there)[:, None]).masked_fill_(~(rivals & (overlap > merge_iou)), 0.0)
+    votes = (overlap.square() * (values * there)[:, None]).masked_fill_(~(rivals & (overlap > vote_iou)), 0.0)
     votes[:, :, VOTERS:] = 0.0
     votes.diagonal(dim1=1, dim2=2).zero_()
     own = values[..., None]

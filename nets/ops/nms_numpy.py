@@ -25,7 +25,7 @@ class Limits:
     score: float
     nms_iou: float
     max_detections: int
-    merge_iou: float
+    vote_iou: float
 
     @property
     def first(self) -> int:
@@ -57,12 +57,12 @@ def select_one(boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Arrays:
         taken = _best(candidates, more) if more < len(found) else np.arange(len(found))  # NMS sorts them itself
     keep = keep[: limits.max_detections]
     near, values, labels = (column[keep] for column in tried)
-    if limits.merge_iou < 1:
+    if limits.vote_iou < 1:
         best = best[:VOTERS]
         votes = np.zeros(len(found), bool)
         votes[best] = True
         voters = _at(found[best], boxes, scores)
-        near = _vote((near, values, labels), voters, votes[taken[keep]], limits.merge_iou)
+        near = _vote((near, values, labels), voters, votes[taken[keep]], limits.vote_iou)
     return near, values, labels
 
 
@@ -97,7 +97,7 @@ def _nms(boxes: np.ndarray, scores: np.ndarray, nms_iou: float) -> np.ndarray:
     return nms(torch.from_numpy(boxes), torch.from_numpy(scores), nms_iou).numpy()
 
 
-def _vote(kept: Arrays, voters: Arrays, votes: np.ndarray, merge_iou: float) -> np.ndarray:
+def _vote(kept: Arrays, voters: Arrays, votes: np.ndarray, vote_iou: float) -> np.ndarray:
     """Box voting (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749), with weights score * IoU^2: the new boxes.
 
     The neighbors that NMS drops see the same object from other cells and anchors: their mean lies closer to it.
@@ -116,7 +116,7 @@ def _vote(kept: Arrays, voters: Arrays, votes: np.ndarray, merge_iou: float) -> 
         end = min(start + ROWS, len(boxes))
         some = slice(first[start], last[end - 1])
         overlap = _overlaps(boxes[start:end], near[some])
-        agree = overlap > merge_iou
+        agree = overlap > vote_iou
         if labels[start] != labels[end - 1]:
             agree &= labels[start:end, None] == alike[some]
         weights = overlap * overlap * agree

@@ -20,15 +20,16 @@ from nets.loading import load_model
 from utils.benchmark import gemm
 from utils.benchmark.naive import make_clocks
 from utils.benchmark.remote import Remote
-from utils.core.config import load_config
+from utils.core.config import load_config, parse_overrides
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError
 from utils.core.images import read_image
+from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config
 from utils.core.timing import Budget
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
-from utils.data.loading import Split, load_dataset
+from utils.data.loading import load_dataset
 from utils.data.sample import Sample
 from utils.engine.experiment import new_detector
 from utils.engine.trainer import Trainer
@@ -64,7 +65,7 @@ def make_config(name: str | None, weights: str | None, overrides: Sequence[str],
     if weights:
         if weights.endswith(".onnx"):
             raise UserError(f"--weights {weights}: an ONNX file cannot train; give the file it was made from")
-        return load_model(weights, *scaled).config
+        return load_model(weights, parse_overrides(scaled)).config
     if name:
         return load_config(name, scaled)
     return load_config(DEFAULT, [*WHOLE, *scaled])
@@ -78,8 +79,8 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         self.device = pick_device(self.config.device)
         trainable = "auto" if self.config.precision == "int8" else self.config.precision
         self.precision = pick_precision(trainable, self.device)
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
+        configure_process(self.config.threads)
+        configure_training(self.device)
         self.block = 1.0 if settings.quick else BLOCK
         self._folder = tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
@@ -113,15 +114,14 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         share = None if product is None or peak is None else float(np.median(rates * product / (1000 * peak.gflop)))
         return float(np.median(rates)), share
 
-    def split(self, name: str, count: int) -> Split:
+    def split(self, name: str, count: int) -> DetectionDataset:
         """Up to `count` images of a split, evenly spread. Drawn ones become JPEG files: a dataset has files."""
         size = QUICK_PHOTO if self.settings.quick else PHOTO
         names = load_model(self.settings.weights).names if self.settings.weights else None
-        data = self.config.data.model_copy(update={"classes": list(names)}) if names else self.config.data
-        split = load_dataset(data, name, size, progress=False)
-        count = min(count, len(split.samples))
-        samples = [split.samples[index * len(split.samples) // count] for index in range(count)]
-        return replace(split, samples=[self._as_file(sample) for sample in samples])
+        whole = load_dataset(self.config.data, name, size, names, progress=False)
+        count = min(count, len(whole))
+        samples = [whole.samples[index * len(whole) // count] for index in range(count)]
+        return self.pictures([self._as_file(sample) for sample in samples], class_names=whole.class_names)
 
     def _as_file(self, sample: Sample) -> Sample:
         if sample.draw is None:
@@ -131,7 +131,7 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         return replace(sample, path=path, draw=None)
 
     @cached_property
-    def train_split(self) -> Split:
+    def train_split(self) -> DetectionDataset:
         """An epoch's pictures."""
         steps = QUICK_STEPS if self.settings.quick else GPU_STEPS if self.device.type == "cuda" else STEPS
         return self.split("train", steps * self.config.train.batch_size)
@@ -139,24 +139,30 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     @cached_property
     def train_set(self) -> DetectionDataset:
         """The same, decoded into the cache that the configuration asks for."""
-        pictures = self.pictures(self.train_split.samples)
-        pictures.prepare(progress=False)
-        return pictures
+        self.train_split.prepare(progress=False)
+        return self.train_split
 
     @cached_property
     def val_set(self) -> DetectionDataset:
         """Two evaluation batches of validation images, in the cache."""
-        pictures = self.pictures(self.split("val", 2 * self.config.eval.batch_size).samples)
+        pictures = self.split("val", 2 * self.config.eval.batch_size)
         pictures.prepare(progress=False)
         return pictures
 
     def pictures(
-        self, samples: Sequence[Sample], cache: str | None = None, workers: int | None = None
+        self,
+        samples: Sequence[Sample],
+        cache: str | None = None,
+        workers: int | None = None,
+        class_names: Sequence[str] = (),
     ) -> DetectionDataset:
-        """An image set with a disk cache of its own; `cache` and `workers` other than the configuration's."""
+        """A dataset with a disk cache of its own; `cache` and `workers` other than the configuration's."""
         data, folder = self.config.data, self.folder / "cache"
         threads = self.config.train.workers if workers is None else workers
-        return DetectionDataset(samples, self.config.input_size, cache or data.cache, data.cache_gb, threads, folder)
+        size = self.config.input_size
+        return DetectionDataset(
+            samples, size, cache or data.cache, data.cache_gb, threads, folder, class_names=class_names
+        )
 
     @cached_property
     def photo(self) -> np.ndarray:
@@ -177,7 +183,7 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     def _untrained(self) -> Detector:
         config = self.config.model_copy(update={"backend": "torch", "precision": self.precision})
         with contextlib.redirect_stdout(sys.stderr):
-            return new_detector(config, self.train_split, self.train_set)
+            return new_detector(config, self.train_set)
 
     def detector(self, backend: str = "torch", precision: str | None = None) -> Detector:
         """A new detector of that network; int8 is calibrated on the training pictures."""

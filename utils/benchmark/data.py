@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, per_second, ratio_of
-from utils.core.schema import Augment
+from utils.core.schema import AugmentConfig
 from utils.core.timing import Clock, interleave, timed
 from utils.data.augmentation import Batch
 from utils.engine.batches import BatchMaker
@@ -62,7 +62,7 @@ def _clocks(bench: Bench, size: int) -> tuple[dict[str, Clock], dict[str, str]]:
     return {key: clock for key, (_, clock) in made.items()}, {key: title for key, (title, _) in made.items()}
 
 
-def batch_clock(bench: Bench, trainer: Trainer, augment: Augment) -> Clock:
+def batch_clock(bench: Bench, trainer: Trainer, augment: AugmentConfig) -> Clock:
     """Milliseconds a batch, from cached canvases to the device."""
     size, seed = bench.config.train.batch_size, bench.config.seed
     maker = BatchMaker(bench.train_set, augment, size, seed, bench.device, trainer.batches.pool)

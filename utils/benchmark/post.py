@@ -11,7 +11,7 @@ from torchvision.ops import nms
 from nets.ops.nms import select
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, ratio_of
-from utils.core.schema import Eval, Predict
+from utils.core.schema import EvalConfig, PredictConfig
 from utils.core.timing import Clock, Stat, block_timed, interleave
 
 CANDIDATES = 10_000  # of an image, each above the score limit in one class
@@ -37,20 +37,20 @@ def _clocks(bench: Bench, pictures: int) -> tuple[dict[str, Clock], dict[str, st
     shown, counted, device = bench.config.predict, bench.config.eval, bench.device
     boxes, scores = (part.to(device) for part in candidates(CANDIDATES))
     coder = bench.detector(precision="fp32").network.coder
-    maps = raw_maps(3 * (5 + len(bench.train_split.names)), bench.config.input_size, device)
+    maps = raw_maps(3 * (5 + len(bench.train_split.class_names)), bench.config.input_size, device)
     many = [one.expand(pictures, -1, -1, -1).contiguous(memory_format=torch.channels_last) for one in maps]
 
-    def selecting(limits: Eval | Predict, merge_iou: float, count: int = 1) -> Callable[[], object]:
+    def selecting(limits: EvalConfig | PredictConfig, vote_iou: float, count: int = 1) -> Callable[[], object]:
         some = boxes.expand(count, -1, -1), scores.expand(count, -1, -1)
-        return partial(select, *some, limits.score, limits.nms_iou, limits.max_detections, merge_iou)
+        return partial(select, *some, limits.score, limits.nms_iou, limits.max_detections, vote_iou)
 
     loop = partial(loop_select, boxes, scores, shown.score, shown.nms_iou, shown.max_detections)
     calls: dict[str, tuple[str, Callable[[], object], int]] = {
         "loop": ("class by class in a loop", loop, 1),
-        "select": ("select, as predict.* sets it", selecting(shown, shown.merge_iou), 1),
+        "select": ("select, as predict.* sets it", selecting(shown, shown.vote_iou), 1),
         "select_plain": ("select, plain", selecting(shown, 1.0), 1),
-        "select_eval": ("select, as eval.* sets it", selecting(counted, counted.merge_iou), 1),
-        "select_batch": (f"select, of {pictures} images", selecting(shown, shown.merge_iou, pictures), pictures),
+        "select_eval": ("select, as eval.* sets it", selecting(counted, counted.vote_iou), 1),
+        "select_batch": (f"select, of {pictures} images", selecting(shown, shown.vote_iou, pictures), pictures),
         "decode": ("decode the maps", partial(coder, maps), 1),
         "decode_batch": (f"decode the maps, of {pictures} images", partial(coder, many), pictures),
     }

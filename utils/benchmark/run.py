@@ -65,7 +65,7 @@ def header(bench: Bench, command: str) -> dict[str, Any]:
             "input_size": list(config.input_size),
             "batch_size": config.train.batch_size,
             "phi": config.phi,
-            "classes": len(bench.train_split.names),
+            "classes": len(bench.train_split.class_names),
             "gflops": round(bench.gflops, 4),
             "weights": str(settings.weights) if settings.weights else None,
             "quick": settings.quick,

@@ -12,7 +12,7 @@ from utils.compare.resample import RESAMPLES, ApTable, ImageSpread, resample_ima
 from utils.compare.results import Outcome, fingerprint, read_detections
 from utils.compare.wording import sentence
 from utils.core.errors import UserError
-from utils.data.loading import Split
+from utils.data.dataset import DetectionDataset
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Comparison:
     pairs: list[Pair]
     failed: dict[tuple[str, int], str]
     outcomes: dict[tuple[str, int], Outcome]
-    splits: Mapping[str, Split]
+    splits: Mapping[str, DetectionDataset]
     images: int
     resamples: int
 
@@ -101,7 +101,7 @@ def analyze(
     outcomes: Sequence[Outcome],
     failed: Mapping[tuple[str, int], str],
     latency: Mapping[str, float],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, DetectionDataset],
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """Compute every number of the report.
@@ -133,7 +133,7 @@ def analyze(
 Known = Mapping[tuple[str, int], Outcome]
 
 
-def _refuse_changed_truth(outcomes: Sequence[Outcome], splits: Mapping[str, Split]) -> None:
+def _refuse_changed_truth(outcomes: Sequence[Outcome], splits: Mapping[str, DetectionDataset]) -> None:
     prints = {name: fingerprint(split.samples) for name, split in splits.items()}
     for outcome in outcomes:
         if prints[outcome.cell.variant] != outcome.truth:
@@ -150,15 +150,15 @@ def _over_images(
     known: Known,
     names: Sequence[str],
     pairs: Sequence[tuple[str, str]],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, DetectionDataset],
     resamples: int,
 ) -> ImageSpread:
     """Bootstrap rows: AP and AP50 of every setting, then of every pair's difference; means over seeds."""
     tables = {
         (name, seed): ApTable(
             splits[name].samples,
-            read_detections(outcome.cell, splits[name].samples, splits[name].names),
-            len(splits[name].names),
+            read_detections(outcome.cell, splits[name].samples, splits[name].class_names),
+            len(splits[name].class_names),
         )
         for (name, seed), outcome in known.items()
     }

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from nets.io import checkpoints
 from utils.compare.plan import NOT_VARIED, Cell
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
 from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
-from utils.engine.experiment import METRICS, Loaded, Result, close_run, load_data, resume, train
+from utils.engine.datasets import Datasets, open_datasets
+from utils.engine.experiment import METRICS, Result, close_run, resume, train
 from utils.engine.runs import BEST, CONFIG, LAST
 
 ERROR, LOG = "error.txt", "log.txt"
@@ -31,15 +30,15 @@ class SharedData:
     """Loads each dataset once for all cells that use it the same way."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, Datasets] = {}
 
-    def __call__(self, config: Config) -> Loaded:
+    def __call__(self, config: Config) -> Datasets:
         key = json.dumps([config.data.model_dump(mode="json"), config.input_size, config.train.workers])
         if key in self._loaded:
             return self._loaded[key]
-        loaded = load_data(config)
+        loaded = open_datasets(config)
         # images that are decoded again and again may turn out damaged later: a cell must not depend on the one before
-        if config.data.cache != "none" and not any(pictures.notices for _, pictures in loaded):
+        if config.data.cache != "none" and not (loaded.train.notices or loaded.val.notices):
             self._loaded[key] = loaded
         return loaded
 
@@ -114,14 +113,12 @@ def failure(cell: Cell) -> str | None:
 def _train(cell: Cell, data: SharedData) -> Result:
     """The training itself: new, gone on with, or only closed."""
     loaded = data(cell.config)
-    if cell.config.threads:
-        torch.set_num_threads(cell.config.threads)
     # what failed may have been of another configuration: it is not gone on with
     if not (cell.folder / LAST).is_file() or difference(cell):
         _clear(cell.folder)
         return train(cell.config, cell.folder, loaded)
     if checkpoints.load(cell.folder / LAST)["training"]["progress"]["done"]:
-        return close_run(cell.folder, loaded[1][1])
+        return close_run(cell.folder, loaded.val)
     return resume(cell.folder, loaded)
 
 
@@ -141,7 +138,7 @@ def _close(cell: Cell, result: Result, data: SharedData) -> None:
     content = {
         "variant": cell.variant,
         "seed": cell.seed,
-        "truth": fingerprint(data(cell.config)[1][1].samples),
+        "truth": fingerprint(data(cell.config).val.samples),
         "train_seconds": round(last["training"]["progress"]["seconds"], 2),
         "epochs": last["epoch"],
         "best_epoch": checkpoints.load(cell.folder / BEST)["epoch"],

@@ -9,7 +9,7 @@ import numpy as np
 from nets.inference.detections import Detections
 from utils.compare.analysis import Comparison, Pair
 from utils.compare.results import Outcome, read_detections
-from utils.data.loading import Split
+from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.engine.runs import read_sample
 from utils.metrics import coco
@@ -51,8 +51,8 @@ class Examples:
         self._f1 = {key: f1_by_picture(comparison.splits[key[0]].samples, shown) for key, shown in self._shown.items()}
 
     def _read(self, outcome: Outcome) -> list[Detections]:
-        split: Split = self._comparison.splits[outcome.cell.variant]
-        found = read_detections(outcome.cell, split.samples, split.names)
+        split: DetectionDataset = self._comparison.splits[outcome.cell.variant]
+        found = read_detections(outcome.cell, split.samples, split.class_names)
         return [one.above(outcome.threshold) for one in found]
 
     def of_pair(self, pair: Pair) -> list[Example]:
@@ -71,7 +71,7 @@ class Examples:
         scale = SIDE / max(sample.height, sample.width)
         smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         image = cv2.resize(read_sample(sample), None, fx=scale, fy=scale, interpolation=smooth)
-        truth = draw_truth(image, scale * sample.boxes, sample.labels, split.names)
+        truth = draw_truth(image, scale * sample.boxes, sample.labels, split.class_names)
         found = [_scaled(self._shown[name, seed][index]) for name in (pair.reference, pair.name)]
         drawn = mosaic_grid([truth, *(draw(image, one) for one in found)], columns=3)
         return Example(sample.path.name, float(mean[index]), seed, drawn)

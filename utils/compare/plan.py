@@ -1,6 +1,5 @@
 """What is compared: settings, seeds, and the folder of every training."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from typing import Any
 import yaml
 
 from nets import attention
-from utils.core.config import find_config, load_config, read_yaml, with_overrides
+from utils.core.config import find_config, load_config, read_yaml, update_config
 from utils.core.errors import UserError, nearest
 from utils.core.schema import Config
-from utils.engine.experiment import refuse_early
+from utils.engine.experiment import check_config
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
 DEFAULT_SEEDS = (0, 1, 2)
@@ -108,7 +107,7 @@ def make_plan(
     title = find_config(config).stem
     plan = Plan(Path(out or f"runs/compare-{title}"), title, built, tuple(seeds), _baseline(baseline, built))
     for variant in built:
-        refuse_early(variant.config)
+        check_config(variant.config)
     return plan
 
 
@@ -210,11 +209,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _apply(base: Config, name: str, flat: Mapping[str, Any]) -> Config:
     try:
-        return with_overrides(base, [f"{key}={json.dumps(value)}" for key, value in flat.items()])
+        return update_config(base, flat)
     except UserError as error:
         raise UserError(f"setting '{name}': {error}") from None
-    except TypeError:
-        raise UserError(f"setting '{name}': a value that is no number, text, list or mapping") from None
 
 
 def _refuse_other_pictures(variants: Sequence[Variant]) -> None:

@@ -45,7 +45,8 @@ def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Compa
 
 def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
     finished = [cell for cell in plan.cells if state(cell) == "finished"]  # refuses a foreign folder before any work
-    pictures = [len(pictures) for _, pictures in data(plan.variants[0].config)]  # bad data fails here, once
+    datasets = data(plan.variants[0].config)  # bad data fails here, once
+    pictures = [len(datasets.train), len(datasets.val)]
     print(f"{len(plan.cells)} trainings, {len(finished)} of them finished already")
     if ray is None:
         run_cells(plan.cells, finished, data)
@@ -60,10 +61,10 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
         raise UserError(f"no training finished; the first one says: {next(iter(failed.values()))}")
     firsts = {outcome.cell.variant: outcome.cell for outcome in reversed(outcomes)}
     cells = [firsts[variant.name] for variant in plan.variants if variant.name in firsts]
-    splits = {cell.variant: data(cell.config)[1] for cell in cells}
-    sample = splits[cells[0].variant][0].samples[0]
+    splits = {cell.variant: data(cell.config).val for cell in cells}
+    sample = splits[cells[0].variant].samples[0]
     latency = measure_latency(plan.out, cells, read_sample(sample))
-    comparison = analyze(plan, outcomes, failed, latency, {name: split for name, (split, _) in splits.items()})
+    comparison = analyze(plan, outcomes, failed, latency, splits)
     write_report(plan.out, comparison, shlex.join(command))
     return comparison
 

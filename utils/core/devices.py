@@ -1,9 +1,8 @@
-"""Where and in which precision to compute, and what becomes of freed memory."""
+"""Where and in which precision to compute."""
 
-import ctypes
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,9 +11,6 @@ from torch import Tensor
 
 from utils.core import distributed
 from utils.core.errors import UserError
-
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
-NEVER = 2**31 - 1
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,15 +85,3 @@ def _cpu_flags() -> set[str]:
         return set()  # not Linux: no portable way to ask, so fp32
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return set(found.group(1).split()) if found else set()
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, on Linux with glibc; elsewhere nothing.
-
-    A training step on a CPU frees gigabytes and asks for them again; by default glibc returns blocks of this size
-    to the kernel, which then hands them out page by page, cleared: up to 100,000 page faults a step.
-    """
-    with suppress(OSError, AttributeError):  # no such library, or not glibc's malloc
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(MMAP_MAX, 0)
-        libc.mallopt(TRIM_THRESHOLD, NEVER)

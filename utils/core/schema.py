@@ -7,6 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+# Keys that had another name before; checkpoints written then are still read
+RENAMED = {
+    "augment.flip_h": "augment.fliplr",
+    "augment.flip_v": "augment.flipud",
+    "augment.shift": "augment.translate",
+    "augment.hue": "augment.hsv_h",
+    "augment.saturation": "augment.hsv_s",
+    "augment.value": "augment.hsv_v",
+    "train.ema": "train.ema_decay",
+    "train.clip": "train.max_grad_norm",
+    "train.final_lr": "train.final_lr_ratio",
+    "eval.merge_iou": "eval.vote_iou",
+    "predict.merge_iou": "predict.vote_iou",
+}
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -24,10 +39,10 @@ def _size(value: Any) -> Any:
     return pair
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of the configuration: unknown keys are refused, values are not coerced silently."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -43,7 +58,7 @@ class Section(BaseModel):
         return value
 
 
-class Attention(Section):
+class AttentionConfig(ConfigSection):
     at: list[str] = Field(
         ["feat1", "feat2", "upsample"], description="sites that carry the block of `phi`; `python -m nets` lists them"
     )
@@ -52,7 +67,7 @@ class Attention(Section):
     )
 
 
-class Model(Section):
+class ModelConfig(ConfigSection):
     anchors: Literal["auto"] | Annotated[list[tuple[Positive, Positive]], Field(min_length=6, max_length=6)] = Field(
         "auto", description="six [width, height] in input pixels, small to large; auto: k-means on the training boxes"
     )
@@ -73,7 +88,7 @@ class Model(Section):
         return masks
 
 
-class Data(Section):
+class DataConfig(ConfigSection):
     format: Literal["shapes", "voc", "coco", "yolo"] = Field("shapes", description="layout of the dataset")
     root: str = Field("", description="folder of the dataset; relative to the working directory")
     train: str = Field(
@@ -96,19 +111,19 @@ class Data(Section):
     shapes_seed: int = Field(0, description="shapes: seed of the drawing, apart from the training seed")
 
 
-class Augment(Section):
+class AugmentConfig(ConfigSection):
     mosaic: Probability = Field(0.5, description="share of images made of four")
     close_mosaic: Annotated[int, Field(ge=0)] = Field(5, description="last epochs without mosaic and mixup")
     mixup: Probability = Field(0.0, description="share of images blended with another")
-    flip_h: Probability = Field(0.5, description="left-right flip")
-    flip_v: Probability = Field(0.0, description="up-down flip; set 0.5 where up and down mean nothing")
+    fliplr: Probability = Field(0.5, description="left-right flip")
+    flipud: Probability = Field(0.0, description="up-down flip; set 0.5 where up and down mean nothing")
     scale: tuple[Positive, Positive] = Field((0.6, 1.5), description="smallest and largest zoom")
-    shift: NonNegative = Field(0.1, description="largest shift, share of the image's side")
+    translate: NonNegative = Field(0.1, description="largest shift, share of the image's side")
     degrees: NonNegative = Field(0.0, description="largest rotation, degrees")
     shear: NonNegative = Field(0.0, description="largest shear, degrees")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.015, description="largest hue turn, share of the circle")
-    saturation: Probability = Field(0.5, description="largest relative change of saturation")
-    value: Probability = Field(0.4, description="largest relative change of brightness")
+    hsv_h: Annotated[float, Field(ge=0, le=0.5)] = Field(0.015, description="largest hue turn, share of the circle")
+    hsv_s: Probability = Field(0.5, description="largest relative change of saturation")
+    hsv_v: Probability = Field(0.4, description="largest relative change of brightness")
 
     @field_validator("scale")
     @classmethod
@@ -118,7 +133,7 @@ class Augment(Section):
         return scale
 
 
-class Loss(Section):
+class LossConfig(ConfigSection):
     assign: Literal["best", "iou", "ratio", "aligned"] = Field(
         "ratio", description="which anchors learn an object: docs/training.md compares them"
     )
@@ -131,7 +146,7 @@ class Loss(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="class targets y(1-e) + e/classes")
 
 
-class Train(Section):
+class TrainConfig(ConfigSection):
     epochs: Count = Field(100, description="passes over the training images")
     batch_size: Count = Field(16, description="images a step")
     workers: Annotated[int, Field(ge=0)] = Field(
@@ -139,12 +154,12 @@ class Train(Section):
     )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is Nesterov")
     lr: Positive | None = Field(None, description="peak learning rate; none: 0.01 for sgd, 0.001 for adamw")
-    final_lr: Probability = Field(0.01, description="last learning rate, share of the peak (cosine)")
+    final_lr_ratio: Probability = Field(0.01, description="last learning rate, share of the peak (cosine)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.937, description="momentum, or beta1 of adamw")
     weight_decay: NonNegative = Field(0.0005, description="on convolution and linear weights only")
     warmup_epochs: NonNegative = Field(3.0, description="linear warm-up, epochs")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.9998, description="decay of the weight average; 0: none")
-    clip: NonNegative = Field(10.0, description="largest gradient norm; 0: no clipping")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.9998, description="decay of the weight average; 0: none")
+    max_grad_norm: NonNegative = Field(10.0, description="largest gradient norm; 0: no clipping")
     freeze_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs with the backbone frozen")
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="stop after so many evaluations without gain; 0: never"
@@ -155,32 +170,32 @@ class Train(Section):
     compile: bool = Field(False, description="torch.compile the network")
 
 
-class Eval(Section):
+class EvalConfig(ConfigSection):
     batch_size: Count = Field(32, description="images a forward pass")
     score: Probability = Field(0.001, description="lowest score that is kept for the metrics")
     nms_iou: Probability = Field(0.5, description="IoU above which the weaker box of a class is dropped")
-    merge_iou: Probability = Field(0.6, description="boxes kept are averaged with those above this IoU; 1: plain NMS")
+    vote_iou: Probability = Field(0.6, description="boxes kept are averaged with those above this IoU; 1: plain NMS")
     max_detections: Count = Field(100, description="boxes kept an image (COCO counts 100)")
 
 
-class Predict(Section):
+class PredictConfig(ConfigSection):
     score: Probability = Field(0.25, description="lowest score that is shown")
     nms_iou: Probability = Field(0.45, description="IoU above which the weaker box of a class is dropped")
-    merge_iou: Probability = Field(0.6, description="boxes kept are averaged with those above this IoU; 1: plain NMS")
+    vote_iou: Probability = Field(0.6, description="boxes kept are averaged with those above this IoU; 1: plain NMS")
     max_detections: Count = Field(300, description="boxes kept an image")
 
 
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 
 
-class Config(Section):
+class Config(ConfigSection):
     """One experiment."""
 
     name: str = Field("run", description="the run's folder below `output`; taken from the file's name")
     phi: int | str | dict[str, Any] | None = Field(
         "none", description="attention: none, a name, a number 0 to 4, {name: cbam, reduction: 8} or {feat1: eca, ...}"
     )
-    attention: Attention = Field(default_factory=Attention)
+    attention: AttentionConfig = Field(default_factory=AttentionConfig)
     input_size: Size = Field((416, 416), description="integer or [height, width], pixels, multiples of 32")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
@@ -193,10 +208,10 @@ class Config(Section):
     seed: int = Field(0, description="seeds the weights, the data order and the augmentation")
     weights: str | None = Field(None, description="pretrained weights: ours (.pt), Darknet .weights, a reference .pth")
     output: str = Field("runs", description="folder of the runs")
-    model: Model = Field(default_factory=Model)
-    data: Data = Field(default_factory=Data)
-    augment: Augment = Field(default_factory=Augment)
-    loss: Loss = Field(default_factory=Loss)
-    train: Train = Field(default_factory=Train)
-    eval: Eval = Field(default_factory=Eval)
-    predict: Predict = Field(default_factory=Predict)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    predict: PredictConfig = Field(default_factory=PredictConfig)

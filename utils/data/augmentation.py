@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from utils.core.devices import constant, send
 from utils.core.images import PAD_VALUE
-from utils.core.schema import Augment
+from utils.core.schema import AugmentConfig
 from utils.data.warp import Geometry, warp_boxes, warp_images
 
 GRAY = PAD_VALUE / 255
@@ -73,7 +73,7 @@ class Augmenter:
         config: strengths and probabilities. closing: without mosaic and mixup, for the last epochs.
     """
 
-    def __init__(self, config: Augment, closing: bool = False) -> None:
+    def __init__(self, config: AugmentConfig, closing: bool = False) -> None:
         self.config = config
         self.mosaic = 0.0 if closing else config.mosaic
         self.mixup = 0.0 if closing else config.mixup
@@ -127,7 +127,7 @@ def to_float(canvases: Tensor) -> Tensor:
     return canvases.permute(0, 3, 1, 2).float().div_(255)
 
 
-def _draw(config: Augment, count: int, generator: torch.Generator) -> _Draws:
+def _draw(config: AugmentConfig, count: int, generator: torch.Generator) -> _Draws:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
 
@@ -137,16 +137,16 @@ def _draw(config: Augment, count: int, generator: torch.Generator) -> _Draws:
     rotate = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     skew = torch.eye(2).repeat(count, 1, 1)
     skew[:, 0, 1], skew[:, 1, 0] = shear[:, 0], shear[:, 1]
-    flips = uniform(0, 1, 2) < torch.tensor([config.flip_h, config.flip_v])
+    flips = uniform(0, 1, 2) < torch.tensor([config.fliplr, config.flipud])
     return _Draws(
         linear=zoom[:, None, None] * rotate @ skew,
-        shift=uniform(-config.shift, config.shift, 2),
+        shift=uniform(-config.translate, config.translate, 2),
         meeting=uniform(*MEETING, 2),
         mirror=1 - 2 * flips.float(),
         color=_color_matrix(
-            uniform(-config.hue, config.hue),
-            uniform(1 - config.saturation, 1 + config.saturation),
-            uniform(1 - config.value, 1 + config.value),
+            uniform(-config.hsv_h, config.hsv_h),
+            uniform(1 - config.hsv_s, 1 + config.hsv_s),
+            uniform(1 - config.hsv_v, 1 + config.hsv_v),
         ),
     )
 

@@ -35,6 +35,7 @@ class DetectionDataset:
         workers: decoding threads; 0 and 1 mean 2 while the cache is filled and 1 afterwards.
         cache_dir: folder of the disk caches, default `.cache/pictures` in the working directory.
         report: where to count undecodable and truncated files; a new one if not given.
+        class_names: what the labels index.
 
     Attributes:
         boxes: per image float32 `(n, 4)`, xyxy in input pixels.
@@ -52,6 +53,7 @@ class DetectionDataset:
         workers: int = 0,
         cache_dir: str | Path | None = None,
         report: Report | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
         self.samples = list(samples)
         self.size = size
@@ -60,6 +62,7 @@ class DetectionDataset:
         self.workers = workers
         self.cache_dir = Path(cache_dir or CACHE_DIR)
         self.report = Report() if report is None else report
+        self.class_names = tuple(class_names)
         self.notices: list[str] = []
         self.letterboxes = [Letterbox((sample.height, sample.width), size) for sample in self.samples]
         pairs = list(zip(self.letterboxes, self.samples, strict=True))

@@ -48,49 +48,6 @@ class FileFinder:
         return self._folders[folder]
 
 
-def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 text file, stripped.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def given_names(classes: list[str] | str | None) -> tuple[str, ...] | None:
-    """The class list of `data.classes`: a list, or a text file as given or below `model_data`; `None` if not given.
-
-    Raises:
-        UserError: the file is missing, the list is empty or names a class twice.
-    """
-    if classes is None:
-        return None
-    where = "data.classes"
-    if isinstance(classes, str):
-        path = next((path for path in (Path(classes), Path("model_data") / classes) if path.is_file()), None)
-        if path is None:
-            known = sorted(file.name for file in Path("model_data").glob("*.txt"))
-            raise UserError(f"data.classes: no file {classes}, here or in model_data{nearest(classes, known)}")
-        where, classes = f"data.classes: {path}", read_lines(path)
-    return checked_names(classes, where)
-
-
-def checked_names(names: list[str], where: str) -> tuple[str, ...]:
-    """`names` as a tuple.
-
-    Raises:
-        UserError: it is empty or names a class twice.
-    """
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None or not names:
-        raise UserError(f"{where}: " + ("class list is empty" if twice is None else f"class '{twice}' is there twice"))
-    return tuple(names)
-
-
 def label_of(name: str, names: tuple[str, ...], where: str | Path) -> int:
     """Index of class `name`.
 

@@ -11,7 +11,7 @@ from utils.core import distributed
 from utils.core.bounded_queue import prefetch
 from utils.core.devices import send
 from utils.core.errors import UserError
-from utils.core.schema import Augment
+from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Augmenter, Batch, Pool
 from utils.data.dataset import DetectionDataset, pad_targets
 
@@ -44,7 +44,7 @@ class BatchMaker:
     def __init__(
         self,
         pictures: DetectionDataset,
-        config: Augment,
+        config: AugmentConfig,
         batch_size: int,
         seed: int,
         device: torch.device,

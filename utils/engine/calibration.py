@@ -1,5 +1,6 @@
 """A detector that finds images to calibrate int8 on by itself: some of those it was trained on."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ import numpy as np
 
 from nets.inference.detector import Detector
 from nets.loading import load_model
+from utils.core.process import configure_process
 from utils.core.schema import Config
-from utils.data.dataset import DetectionDataset
 from utils.data.loading import load_dataset
 
 PICTURES = 300
 
 
-def open_detector(path: str | Path, *overrides: str, **values: Any) -> Detector:
+def open_detector(path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any) -> Detector:
     """`nets.load_model`, for command lines: int8 is calibrated on the training split of the detector's dataset."""
-    detector = load_model(path, *overrides, **values)
+    detector = load_model(path, changes, **values)
+    configure_process(detector.config.threads)
     detector.source.calibration = partial(training_canvases, detector.config, detector.names)
     return detector
 
@@ -31,8 +33,6 @@ def training_canvases(config: Config, names: tuple[str, ...], count: int = PICTU
     Raises:
         UserError: the dataset is not there.
     """
-    data = config.data.model_copy(update={"classes": list(names)})
-    samples = load_dataset(data, "train", config.input_size, progress=False).samples
-    count = min(count, len(samples))
-    chosen = [samples[index * len(samples) // count] for index in range(count)]
-    return DetectionDataset(chosen, config.input_size, cache="none").canvases(range(count))
+    dataset = load_dataset(config.data, "train", config.input_size, names, progress=False)
+    count = min(count, len(dataset))
+    return dataset.canvases([index * len(dataset) // count for index in range(count)])

@@ -1,6 +1,5 @@
-"""From a configuration to a finished run: data, anchors, network, training, report."""
+"""From a configuration to a finished run: samples, network, training, report."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,17 @@ import torch
 from nets.analysis.flops import measure_cost
 from nets.inference.detector import Detector
 from nets.io import checkpoints
-from nets.io.weights import load_weights, read_state
+from nets.io.weights import WeightsFile, load_weights, read_weights
 from nets.loading import load_model
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
-from utils.core.config import make_config
+from utils.core.config import restore_config
 from utils.core.errors import UserError
+from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import DetectionDataset
-from utils.data.duplicates import leaks
-from utils.data.loading import Split, load_dataset
+from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.dry_run import dry_run
 from utils.engine.evaluation import Evaluation, evaluate_detector
 from utils.engine.report import evaluation_json, write_batch, write_json, write_pictures
@@ -28,7 +27,6 @@ from utils.engine.runs import BEST, LAST, create_run, describe, find_run
 from utils.engine.trainer import Trainer
 
 METRICS = "metrics.json"  # a run that has it is finished
-Loaded = tuple[tuple[Split, DetectionDataset], tuple[Split, DetectionDataset]]  # training and validation split
 FEW_STEPS = 10  # an epoch of fewer steps says little; the user is told
 
 
@@ -40,40 +38,50 @@ class Result:
     evaluation: Evaluation
 
 
-def train(config: Config, run: Path | None = None, data: Loaded | None = None) -> Result:
+def train(config: Config, run: Path | None = None, datasets: Datasets | None = None) -> Result:
     """Train a new run to the end.
 
     Args:
-        run: its folder; none: a new one, `<output>/<name>`.
-        data: what `load_data(config)` returns, where several runs share it.
+        config: the experiment.
+        run: its folder; None: a new one, `<output>/<name>`.
+        datasets: what `open_datasets(config)` returns, where several runs share it.
 
     Raises:
         UserError: anything wrong with the configuration or the data, or a loss that is not finite.
     """
-    refuse_early(config)
-    train_set, val_set = data or load_data(config)
-    detector = new_detector(config, *train_set)
-    if len(train_set[1]) < config.train.batch_size:
-        dry_run(detector.network, config.input_size, len(train_set[1]))
+    configure_process(config.threads)
+    pretrained = check_config(config)
+    datasets = datasets or open_datasets(config)
+    detector = new_detector(config, datasets.train, pretrained)
+    if len(datasets.train) < config.train.batch_size:
+        dry_run(detector.network, config.input_size, len(datasets.train))
     run = distributed.broadcast_from_main(lambda: create_run(config, run))
-    trainer = Trainer(run, config, detector, train_set[1], val_set[1])
+    configure_training(detector.device)
+    trainer = Trainer(run, config, detector, datasets.train, datasets.val)
     _announce(trainer)
     return _finish(trainer)
 
 
-def refuse_early(config: Config) -> None:
-    """Find the mistakes that need no data before minutes go into reading it."""
+def check_config(config: Config) -> WeightsFile | None:
+    """Find the mistakes that need no data, before minutes go into reading it: a network of one class runs dry.
+
+    Returns:
+        The pretrained weights that the configuration names, if any.
+
+    Raises:
+        UserError: what is wrong.
+    """
     detector = Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
     dry_run(detector.network, config.input_size, config.train.batch_size)
-    if config.weights:
-        read_state(Path(config.weights))
+    return read_weights(config.weights) if config.weights else None
 
 
-def resume(run: str | Path, data: Loaded | None = None) -> Result:
+def resume(run: str | Path, datasets: Datasets | None = None) -> Result:
     """Go on with an interrupted run, from the step after its last saved one.
 
     Args:
-        data: as for `train`.
+        run: its folder, or its name below the folder of the runs.
+        datasets: as for `train`.
 
     Raises:
         UserError: no such run, or it is finished.
@@ -84,78 +92,51 @@ def resume(run: str | Path, data: Loaded | None = None) -> Result:
         raise UserError(
             f"--resume {run}: {folder / LAST} holds weights only; start a new run with weights={folder / LAST}"
         )
-    config = make_config(saved["config"], str(folder / LAST))
+    config = restore_config(saved["config"], str(folder / LAST))
     if saved["training"]["progress"]["done"] and (folder / METRICS).is_file():
         raise UserError(f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run")
-    train_set, val_set = data or load_data(config, saved["names"])
+    configure_process(config.threads)
+    datasets = datasets or open_datasets(config, saved["names"])
     network = build_model(config, len(saved["names"]), saved["anchors"])
     detector = Detector(network, config, saved["names"], backend="torch")
-    trainer = Trainer(folder, config, detector, train_set[1], val_set[1])
+    configure_training(detector.device)
+    trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
     trainer.restore(saved)
     print(f"resuming {folder} in epoch {trainer.progress.epoch + 1}, after step {trainer.progress.step}")
     return _finish(trainer)
 
 
-def load_data(config: Config, classes: Sequence[str] | None = None) -> Loaded:
-    """Training and validation split, each as `load_pictures` returns it; images in both are told to the user."""
-    train_set, val_set = load_pictures(config, "train", classes), load_pictures(config, "val", classes)
-    shared = leaks(train_set[0].samples, val_set[0].samples)
-    if shared:
-        first, second = shared[0]
-        print(f"note: {len(shared)} validation images are also training images, e.g. {second} is {first}")
-    return train_set, val_set
-
-
-def load_pictures(config: Config, name: str, classes: Sequence[str] | None = None) -> tuple[Split, DetectionDataset]:
-    """A split, checked and decoded into the cache that the configuration asks for; prints the report.
-
-    `classes` is the class list of a trained network, which the data's own must not override.
-    """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    data = config.data.model_copy(update={"classes": list(classes)}) if classes else config.data
-    split = load_dataset(data, name, config.input_size)
-    pictures = DetectionDataset(
-        split.samples, config.input_size, data.cache, data.cache_gb, config.train.workers, report=split.report
-    )
-    with distributed.main_process_first():
-        pictures.prepare()
-    title, *details = split.report.lines()
-    print("\n".join([f"{name}: {title}", *details, *pictures.notices]))
-    return split, pictures
-
-
-def new_detector(config: Config, split: Split, pictures: DetectionDataset) -> Detector:
+def new_detector(config: Config, dataset: DetectionDataset, pretrained: WeightsFile | None = None) -> Detector:
     """A network at its start: anchors fitted, heads at the data's rates, or pretrained weights."""
     anchors = None
     if config.model.anchors == "auto":
-        fitted, fit = fit_anchors(split.samples, config.input_size)
+        fitted, fit = fit_anchors(dataset.samples, config.input_size)
         anchors = fitted.tolist()
         shown = " ".join(f"{width:.0f}x{height:.0f}" for width, height in anchors)
         print(f"anchors: {shown} (mean IoU {fit.mean_iou:.2f}, {100 * fit.recall:.0f}% within a factor 4)")
     torch.manual_seed(config.seed)
-    network = build_model(config, len(split.names), anchors)
-    _set_prior(network, pictures, config.input_size)
-    if config.weights:
-        print("\n".join(load_weights(network, config.weights).lines()))
-    return Detector(network, config, split.names, backend="torch")
+    network = build_model(config, len(dataset.class_names), anchors)
+    _set_prior(network, dataset)
+    if pretrained is not None:
+        print("\n".join(load_weights(network, pretrained).lines()))
+    return Detector(network, config, dataset.class_names, backend="torch")
 
 
-def _set_prior(network: YOLOv4Tiny, pictures: DetectionDataset, size: tuple[int, int]) -> None:
-    labels = np.concatenate(pictures.labels)
+def _set_prior(network: YOLOv4Tiny, dataset: DetectionDataset) -> None:
+    labels = np.concatenate(dataset.labels)
     if len(labels):
         rates = np.bincount(labels, minlength=network.num_classes) / len(labels)
-        network.set_prior(len(labels) / len(pictures), rates.tolist(), size)
+        network.set_prior(len(labels) / len(dataset), rates.tolist(), dataset.size)
 
 
 def _announce(trainer: Trainer) -> None:
-    """What is about to happen, and an image of the first batch."""
+    """What is about to happen, and a grid of the first batch."""
     detector, batches = trainer.detector, trainer.batches
     cost = measure_cost(detector.network, detector.input_size)
     print(f"{describe(detector)}; {cost.params:,} parameters, {cost.gflops:.2f} GFLOP")
-    print(f"run: {trainer.run}; {len(batches.pictures)} images, {batches.steps} steps an epoch")
+    print(f"run: {trainer.run}; {len(batches.pictures)} images, {batches.steps} steps per epoch")
     if batches.steps < FEW_STEPS:
-        print(f"note: only {batches.steps} steps an epoch; a smaller train.batch_size or more epochs may learn better")
+        print(f"note: only {batches.steps} steps per epoch; a smaller train.batch_size or more epochs may learn better")
     write_batch(trainer.run / "batch.png", next(batches.epoch(0, closing=False)), detector.names)
 
 
@@ -171,8 +152,8 @@ def _finish(trainer: Trainer) -> Result:
 
 
 def close_run(run: Path, val: DetectionDataset) -> Result:
-    """Evaluate the best weights of a training that is done, and write the run's numbers and pictures."""
-    distributed.barrier()  # for the first process to write them
+    """Evaluate the best weights of a training that is done, and write the run's numbers and plots."""
+    distributed.barrier()  # for the main process to write them
     detector = load_model(run / BEST)
     evaluation = evaluate_detector(detector, val)
     write_json(run / METRICS, evaluation_json(evaluation, detector))

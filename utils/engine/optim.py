@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
-from utils.core.schema import Train
+from utils.core.schema import TrainConfig
 
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
 WARMUP_SHARE = 1 / 3  # a short run spends no more than this share of its steps on warm-up
 
 
-def make_optimizer(network: nn.Module, config: Train) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; weight decay on convolution and linear weights only.
 
     Biases, batch-norm scales and attention's scalar gates are not decayed: pulling them to zero is no regularization.
@@ -27,13 +27,13 @@ def make_optimizer(network: nn.Module, config: Train) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, rate, betas=(config.momentum, 0.999), foreach=True)
 
 
-def learning_rate(config: Train, step: int, steps_per_epoch: int) -> float:
-    """The rate of global step `step`: linear warm-up, then cosine from the peak to `final_lr` of it."""
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The rate of global step `step`: linear warm-up, then cosine from the peak to `final_lr_ratio` of it."""
     peak = config.lr or DEFAULT_LR[config.optimizer]
     total = config.epochs * steps_per_epoch
     warmup = min(config.warmup_epochs * steps_per_epoch, total * WARMUP_SHARE)
     cosine = (1 + math.cos(math.pi * step / total)) / 2
-    rate = peak * (config.final_lr + (1 - config.final_lr) * cosine)
+    rate = peak * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
     return rate * min(1.0, (step + 1) / (warmup + 1))
 
 

@@ -20,7 +20,7 @@ from nets.inference.detections import Detections
 from nets.inference.streaming import stream
 from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, read_image
-from utils.core.schema import Config, Predict
+from utils.core.schema import Config
 from utils.engine.outputs import PictureTarget, json_list, video_target
 from utils.visualization.boxes import draw, write_image
 from utils.visualization.video import VideoSink, Window, open_source, process
@@ -71,8 +71,8 @@ class Summary:
         return "\n".join(lines)
 
 
-def set_limits(model: Model, score: float | None, nms_iou: float | None) -> None:
-    """Replace the lowest score and the NMS threshold, 0..1, that the model was configured with; none keeps it.
+def limit_changes(score: float | None, nms_iou: float | None) -> dict[str, float]:
+    """Changes of the configuration to another lowest score and NMS threshold, 0..1; None keeps the configured one.
 
     Raises:
         UserError: a value outside 0..1.
@@ -81,7 +81,7 @@ def set_limits(model: Model, score: float | None, nms_iou: float | None) -> None
     for key, value in given.items():
         if not 0 <= value <= 1:
             raise UserError(f"--{key.replace('_', '-')}: expected a number from 0 to 1, got {value}")
-    model.config.predict = Predict(**{**model.config.predict.model_dump(), **given})
+    return {f"predict.{key}": value for key, value in given.items()}
 
 
 def one_source(sources: Sequence[str], mode: str) -> str:

@@ -83,8 +83,8 @@ def _newest_weights() -> Path:
 
 def validation_pictures(config: Config, limit: int) -> list[tuple[str, Callable[[], np.ndarray]]]:
     """The first `limit` validation images of a dataset as (name, function that reads it)."""
-    split = load_dataset(config.data, "val", config.input_size, progress=False)
-    return [(str(sample.path), partial(read_sample, sample)) for sample in split.samples[:limit]]
+    dataset = load_dataset(config.data, "val", config.input_size, progress=False)
+    return [(str(sample.path), partial(read_sample, sample)) for sample in dataset.samples[:limit]]
 
 
 def read_sample(sample: Sample) -> np.ndarray:

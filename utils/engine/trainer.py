@@ -17,7 +17,7 @@ from nets.io import checkpoints
 from nets.losses.yolo_loss import YoloLoss
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core import distributed
-from utils.core.devices import autocast, keep_freed_memory
+from utils.core.devices import autocast
 from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.data.augmentation import Batch
@@ -69,14 +69,11 @@ class Trainer:
     ) -> None:
         self.run, self.config, self.detector, self.val = run, config, detector, val
         self.device = detector.device
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        torch.backends.cudnn.benchmark = True  # every step has the same shapes: the search for fast kernels pays
         self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
         self.batches = BatchMaker(train, config.augment, config.train.batch_size, config.seed, self.device, pool)
         self.optimizer = make_optimizer(self.network, config.train)
-        self.average = ModelEMA(self.network, config.train.ema)
+        self.average = ModelEMA(self.network, config.train.ema_decay)
         if distributed.world_size() > 1:
             distributed.synchronize_batch_norms(self.network)
         self.criterion = YoloLoss(
@@ -165,8 +162,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        if self.config.train.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
+        if self.config.train.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network)

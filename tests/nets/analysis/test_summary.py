@@ -8,10 +8,10 @@ import torch
 from nets import attention
 from nets.__main__ import main
 from nets.analysis.flops import count_parameters, measure_cost
-from nets.analysis.summary import count_classes, describe_network, summarize
+from nets.analysis.summary import describe_network, summarize
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
 from utils.core.config import make_config
-from utils.core.errors import UserError, run_command
+from utils.core.errors import run_command
 
 SIZE = (64, 96)
 PLACED = {"csp1": "self_attention", "feat1": "eca", "upsample": {"name": "cbam", "reduction": 16}, "head32": "sk"}
@@ -100,31 +100,3 @@ def test_the_printed_table(monkeypatch, capsys):
 def test_without_attention_there_is_no_line_for_it():
     text = describe_network(make_config({"input_size": 64}), 2)
     assert "of it attention" not in text and "attention.init" not in text
-
-
-@pytest.mark.parametrize(
-    ("classes", "expected"), [(None, None), (["a", "b"], 2), ("voc_classes.txt", 20), ("coco_classes.txt", 80)]
-)
-def test_the_number_of_classes_comes_from_the_configuration(classes, expected):
-    assert count_classes(make_config({"data": {"classes": classes}})) == expected
-
-
-def test_a_missing_class_list_names_the_nearest():
-    with pytest.raises(UserError, match=r"no file voc_clases.txt.*did you mean 'voc_classes.txt'"):
-        count_classes(make_config({"data": {"classes": "voc_clases.txt"}}))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["phi=cbm"], "unknown attention block 'cbm'; did you mean 'cbam'?"),
-        (["phi=se", "attention.at=[feta1]"], "attention site 'feta1' does not exist; did you mean 'feat1'?"),
-        (["phi={name: se, reductoin: 4}"], "did you mean 'reduction'?"),
-        (["--config", "vco.yaml"], "did you mean 'voc.yaml'?"),
-        (["--classes", "0"], "--classes 0: expected a number of at least 1"),
-    ],
-)
-def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):
-    assert call(monkeypatch, *arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1

@@ -124,7 +124,7 @@ def test_a_users_block_with_a_mistake(own, spec, message):
         ("Good", []),
         ("Hidden", ["registers its parts"]),
         ("InPlace", ["leaves the input"]),
-        ("OverBatch", ["keeps images apart"]),
+        ("OverBatch", ["keeps pictures apart"]),
         ("Dead", ["learns everywhere", "leaves the identity"]),
         ("Fixed", ["keeps the shape"]),
     ],

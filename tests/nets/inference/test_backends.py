@@ -18,9 +18,10 @@ from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
 from utils.engine.calibration import open_detector
+from utils.engine.datasets import open_dataset
 from utils.engine.eval_command import evaluate_weights
 from utils.engine.evaluation import run_detector
-from utils.engine.experiment import Result, load_pictures
+from utils.engine.experiment import Result
 from utils.metrics import evaluate
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def skip_without(*packages: str) -> None:
 
 def detector_for(trained: Result, backend: str, precision: str = "fp32") -> Detector:
     skip_without(*NEEDS[backend])
-    return load_model(trained.run, "eval.batch_size=3", "eval.score=0.0", backend=backend, precision=precision)
+    return load_model(trained.run, {"eval.batch_size": 3, "eval.score": 0.0}, backend=backend, precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def reference(trained: Result) -> Detector:
 
 @pytest.fixture(scope="module")
 def pictures(reference: Detector) -> DetectionDataset:
-    return load_pictures(reference.config, "val")[1]
+    return open_dataset(reference.config, "val")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_an_onnx_file_is_a_whole_detector(trained: Result, reference: Detector, 
     skip_without(*NEEDS["onnxruntime"])
     file = detector_for(trained, "onnxruntime").source.onnx_file()
     assert file.parent == trained.run / ".cache" / "models", "exported once, beside the weights"
-    loaded = load_model(file, "predict.score=0.0")
+    loaded = load_model(file, {"predict.score": 0.0})
     assert loaded.names == reference.names and loaded.input_size == (64, 64)
     assert loaded.network.coder.masks == reference.network.coder.masks
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
@@ -253,6 +254,6 @@ def test_command_lines_bring_training_pictures(trained: Result) -> None:
     detector = open_detector(trained.run)
     assert detector.source.calibration is not None
     canvases = detector.source.calibration()
-    training = load_pictures(detector.config, "train")[1]
+    training = open_dataset(detector.config, "train")
     assert canvases.shape == (16, 64, 64, 3) and canvases.dtype == np.uint8
     assert (canvases == training.canvases(range(16))).all()

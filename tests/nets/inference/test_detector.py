@@ -12,12 +12,12 @@ from nets import Detector, load_model
 from nets.inference.detections import Detections
 from nets.yolo.box_coder import BoxCoder
 from utils.core.errors import UserError
-from utils.core.schema import Config, Predict
+from utils.core.schema import Config, PredictConfig
 from utils.engine.experiment import Result
 from utils.visualization.boxes import write_image
 
 ANCHORS = [[4, 4], [8, 4], [6, 6], [16, 16], [32, 16], [20, 20]]
-EVERYTHING = Predict(score=0.0, nms_iou=0.5, max_detections=20)
+EVERYTHING = PredictConfig(score=0.0, nms_iou=0.5, max_detections=20)
 
 
 class OneBox(nn.Module):
@@ -112,7 +112,7 @@ def test_limits(detector: Detector):
     scores = detector(image, EVERYTHING).scores
     assert (np.diff(scores) <= 0).all() and len(scores) == 20
     cut = float(scores[4])
-    assert len(detector(image, Predict(score=cut, nms_iou=0.5))) <= 4
+    assert len(detector(image, PredictConfig(score=cut, nms_iou=0.5))) <= 4
     default = detector.config.predict
     assert_same(detector(image), detector(image, default))
     assert len(detector(image, default.model_copy(update={"max_detections": 1, "score": 0.0}))) == 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nets import Detector, load_model
-from nets.io.weights import darknet_layers, load_weights, read_darknet, write_darknet
+from nets.io.weights import darknet_layers, load_weights, read_darknet, read_weights, write_darknet
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
 
@@ -114,7 +114,7 @@ def test_a_file_cut_off_after_a_layer_is_read_that_far(darknet_file: Callable[[i
     path = cut(darknet_file(80), tmp_path / "yolov4-tiny.conv.29", values_before("predict32"))
     network = YOLOv4Tiny(3)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    report = load_weights(network, path)
+    report = load_weights(network, read_weights(path))
     whole = read_darknet(darknet_file(80))
     after = network.state_dict()
     assert len(report.matched) == report.total == 17 * 5

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nets import load_model
 from nets.io import checkpoints
-from nets.io.weights import MatchReport, load_weights
+from nets.io.weights import MatchReport, load_weights, read_weights
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError
@@ -99,7 +99,7 @@ def test_reference_weights_match_wholly_and_tell_phi(number: int, phi: str, tmp_
     assert len(detector.names) == 20
 
     network = build_model(make_config({"phi": number}), 20)
-    report = load_weights(network, path)
+    report = load_weights(network, read_weights(path))
     assert (len(report.matched), report.total) == (len(tensors), len(tensors))
     assert not report.misshapen and not report.unknown and not report.fresh
     assert "(100%)" in report.lines()[0] and len(report.lines()) == 1
@@ -127,7 +127,7 @@ def test_tensors_land_where_they_belong(theirs: str, ours: str, tmp_path: Path) 
     shape = reference_shapes("se", 2)[theirs]
     torch.save({f"module.{theirs}": torch.full(shape, 7.0)}, tmp_path / "one.pth")  # `module.`: saved by DataParallel
     network = YOLOv4Tiny(2, sites={"feat2": "se"})
-    assert load_weights(network, tmp_path / "one.pth").matched == [ours]
+    assert load_weights(network, read_weights(tmp_path / "one.pth")).matched == [ours]
     assert (network.state_dict()[ours] == 7).all()
 
 
@@ -135,7 +135,7 @@ def test_backbone_only_weights_fill_the_backbone(tmp_path: Path) -> None:
     path = tmp_path / "CSPdarknet53_tiny_backbone_weights.pth"
     torch.save({"state_dict": fill(conv_shapes(BACKBONE))}, path)
     network = YOLOv4Tiny(3, sites={"feat1": "eca"}, init="identity")
-    report = load_weights(network, path)
+    report = load_weights(network, read_weights(path))
     own = [n for n in network.backbone.state_dict() if not n.endswith("num_batches_tracked")]
     assert sorted(report.matched) == sorted(f"backbone.{name}" for name in own)
     assert report.total == len(own)
@@ -150,7 +150,7 @@ def test_trained_blocks_go_behind_the_gates_of_an_identity_start(phi: str, tmp_p
     state = fill(reference_shapes(phi, 20))
     torch.save(state, tmp_path / "trained.pth")
     network = YOLOv4Tiny(20, sites=dict.fromkeys(SITES, phi), init="identity")
-    report = load_weights(network, tmp_path / "trained.pth")
+    report = load_weights(network, read_weights(tmp_path / "trained.pth"))
     gates = [f"attention.{site}" for site in SITES]
     assert len(report.matched) == report.total and not report.misshapen and not report.unknown
     assert (report.gated, report.fresh) == (gates, [f"{gate}.alpha" for gate in gates])
@@ -158,7 +158,7 @@ def test_trained_blocks_go_behind_the_gates_of_an_identity_start(phi: str, tmp_p
     assert all(gate in line for gate in gates) and "attention.init=paper" in line
 
     open_network = YOLOv4Tiny(20, sites=dict.fromkeys(SITES, phi)).eval()
-    load_weights(open_network, tmp_path / "trained.pth")
+    load_weights(open_network, read_weights(tmp_path / "trained.pth"))
     features = torch.rand(2, 256, 5, 3)
     gate = network.eval().attention["feat1"]
     assert torch.equal(gate(features), features)
@@ -169,26 +169,30 @@ def test_trained_blocks_go_behind_the_gates_of_an_identity_start(phi: str, tmp_p
 
 def test_other_blocks_and_blocks_with_gates_are_left_as_they_are(tmp_path: Path) -> None:
     torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
-    report = load_weights(YOLOv4Tiny(20, sites={"feat1": "cbam"}, init="identity"), tmp_path / "se.pth")
+    report = load_weights(YOLOv4Tiny(20, sites={"feat1": "cbam"}, init="identity"), read_weights(tmp_path / "se.pth"))
     assert not report.gated and "attention.feat1.fc.0.weight" in report.unknown
     network = YOLOv4Tiny(20, sites={"feat1": "se"}, init="identity")
     torch.save(network.state_dict(), tmp_path / "gated.pth")
-    report = load_weights(network, tmp_path / "gated.pth")
+    report = load_weights(network, read_weights(tmp_path / "gated.pth"))
     assert not report.gated and not report.fresh and not report.unknown
 
 
-@pytest.mark.parametrize("change", ["attention.init=identity", "phi=cbam", "attention.at=[stem]"])
-def test_reference_weights_are_not_used_with_attention_that_they_do_not_hold(change: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"), [("attention.init", "identity"), ("phi", "cbam"), ("attention.at", ["stem"])]
+)
+def test_reference_weights_are_not_used_with_attention_that_they_do_not_hold(
+    key: str, value: object, tmp_path: Path
+) -> None:
     torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
-    with pytest.raises(UserError, match=rf"se\.pth: .*another network than {re.escape(change)}"):
-        load_model(tmp_path / "se.pth", change, device="cpu")
+    with pytest.raises(UserError, match=rf"se\.pth: .*another network than {re.escape(key)}"):
+        load_model(tmp_path / "se.pth", {key: value}, device="cpu")
 
 
 def test_other_classes_leave_the_heads_at_their_start_and_say_so(tmp_path: Path) -> None:
     torch.save(fill(reference_shapes("none", 20)), tmp_path / "voc.pth")
     network = YOLOv4Tiny(3)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    report = load_weights(network, tmp_path / "voc.pth")
+    report = load_weights(network, read_weights(tmp_path / "voc.pth"))
     heads = [f"predict{stride}.{part}" for stride in (32, 16) for part in ("weight", "bias")]
     assert sorted(line.split(":")[0] for line in report.misshapen) == sorted(heads)
     assert "predict32.bias: (75,), here (24,)" in report.misshapen
@@ -219,12 +223,12 @@ def test_report_lines_name_a_few_and_count_the_rest() -> None:
 def test_files_that_hold_no_weights_of_ours_end_in_one_line(name: str, content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / name)
     with pytest.raises(UserError) as caught:
-        load_weights(YOLOv4Tiny(1), tmp_path / name)
+        load_weights(YOLOv4Tiny(1), read_weights(tmp_path / name))
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for load in (load_model, lambda path: load_weights(YOLOv4Tiny(1), path)):
+    for load in (load_model, lambda path: load_weights(YOLOv4Tiny(1), read_weights(path))):
         with pytest.raises(UserError, match=r"nowhere\.weights"):
             load(tmp_path / "nowhere.weights")
 
@@ -255,10 +259,10 @@ def test_own_checkpoint_comes_back_as_it_was(run: Path) -> None:
 
 
 def test_own_checkpoint_with_changes(run: Path) -> None:
-    detector = load_model(run, "predict.score=0.5", device="cpu", precision=None, input_size=(32, 64))
+    detector = load_model(run, {"predict.score": 0.5}, device="cpu", precision=None, input_size=(32, 64))
     assert detector.config.predict.score == 0.5 and detector.input_size == (32, 64)
     with pytest.raises(UserError, match=r"unknown key 'predict\.scor'; did you mean 'predict\.score'"):
-        load_model(run, "predict.scor=0.5")
+        load_model(run, {"predict.scor": 0.5})
 
 
 def test_a_change_that_the_weights_do_not_fit_ends_in_one_line(run: Path) -> None:
@@ -269,5 +273,5 @@ def test_a_change_that_the_weights_do_not_fit_ends_in_one_line(run: Path) -> Non
 
 def test_own_checkpoint_as_pretrained_weights(run: Path) -> None:
     network = build_model(make_config({"phi": "cbam"}), 2)
-    report = load_weights(network, run / "best.pt")
+    report = load_weights(network, read_weights(run / "best.pt"))
     assert not report.misshapen and not report.unknown and not report.fresh

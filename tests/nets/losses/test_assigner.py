@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nets.losses.assigner import Candidates, candidates, keep_aligned
 from nets.yolo.box_coder import BoxCoder
-from utils.core.schema import Loss
+from utils.core.schema import LossConfig
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
 MASKS = ((3, 4, 5), (0, 1, 2))
@@ -42,7 +42,7 @@ def coder(**options: float) -> BoxCoder:
     return BoxCoder(ANCHORS, MASKS, **options)
 
 
-def loop_candidates(box: list[float], rule: Loss, neighbors: bool, masks=MASKS) -> Counter[int]:
+def loop_candidates(box: list[float], rule: LossConfig, neighbors: bool, masks=MASKS) -> Counter[int]:
     """Flat indices of the predictions that may learn one object."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     w, h = max(box[2] - box[0], 1e-3), max(box[3] - box[1], 1e-3)
@@ -81,7 +81,7 @@ def loop_candidates(box: list[float], rule: Loss, neighbors: bool, masks=MASKS) 
 @pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
 @pytest.mark.parametrize("new_coords", [True, False])
 def test_candidates_equal_loops(assign: str, new_coords: bool) -> None:
-    rule = Loss(assign=assign)
+    rule = LossConfig(assign=assign)
     found = candidates(BOXES, PRESENT, SHAPES, coder(new_coords=new_coords), rule)
     neighbors = assign in ("ratio", "aligned") and new_coords
     for picture in range(2):
@@ -94,7 +94,7 @@ def test_candidates_equal_loops(assign: str, new_coords: bool) -> None:
 
 @pytest.mark.parametrize("option", [{"anchor_ratio": 1.5}, {"assign": "iou", "anchor_iou": 0.6}])
 def test_thresholds_are_the_configurations(option: dict) -> None:
-    rule = Loss(**option)
+    rule = LossConfig(**option)
     found = candidates(BOXES, PRESENT, SHAPES, coder(), rule)
     expected = loop_candidates(BOXES[0, 0].tolist(), rule, rule.assign == "ratio")
     assert Counter(found.index[0, 0][found.valid[0, 0]].tolist()) == expected
@@ -106,13 +106,13 @@ def test_no_object_is_lost_to_anchors_that_do_not_fit(assign: str) -> None:
     boxes = torch.tensor([[[3.0, 3, 4, 4], [0, 0, 128, 1], [0, 0, 1, 96], [20, 20, 21, 22], [0, 0, 128, 96]]])
     present = torch.ones(1, 5, dtype=torch.bool)
     for masks in (MASKS, ((3, 4, 5), (1, 2, 3))):
-        found = candidates(boxes, present, SHAPES, BoxCoder(ANCHORS, masks), Loss(assign=assign))
+        found = candidates(boxes, present, SHAPES, BoxCoder(ANCHORS, masks), LossConfig(assign=assign))
         assert found.valid.any(2).all()
 
 
 def test_every_index_is_a_prediction_even_for_boxes_outside_the_picture() -> None:
     boxes = torch.tensor([[[-50.0, -50, -40, -40], [300, 300, 400, 400], [128, 96, 128, 96]]])
-    found = candidates(boxes, torch.ones(1, 3, dtype=torch.bool), SHAPES, coder(), Loss())
+    found = candidates(boxes, torch.ones(1, 3, dtype=torch.bool), SHAPES, coder(), LossConfig())
     assert found.index.min() >= 0 and found.index.max() < 3 * (12 + 48)
 
 
@@ -142,7 +142,7 @@ def test_keep_aligned_keeps_something_when_nothing_overlaps() -> None:
 def test_neighbors_are_within_reach_of_the_decoding() -> None:
     """Every candidate of `ratio` can place its center on the object's: that is why these cells were chosen."""
     box = coder()
-    found = candidates(BOXES, PRESENT, SHAPES, box, Loss())
+    found = candidates(BOXES, PRESENT, SHAPES, box, LossConfig())
     cells = box.cells(SHAPES)
     for picture, obj, k in found.valid.nonzero().tolist():
         center = (BOXES[picture, obj, :2] + BOXES[picture, obj, 2:]) / 2

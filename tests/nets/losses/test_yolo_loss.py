@@ -11,7 +11,7 @@ import nets.losses.yolo_loss
 from nets.losses.assigner import candidates
 from nets.losses.yolo_loss import YoloLoss, paired_iou
 from nets.yolo.box_coder import BoxCoder, flatten_maps
-from utils.core.schema import Loss
+from utils.core.schema import LossConfig
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
 MASKS = ((3, 4, 5), (0, 1, 2))
@@ -31,7 +31,7 @@ def random_maps(batch: int = 2, spread: float = 1.0) -> list[Tensor]:
 
 
 def criterion(new_coords: bool = True, anchors=ANCHORS, **options: object) -> YoloLoss:
-    return YoloLoss(BoxCoder(anchors, MASKS, new_coords), Loss(**options))
+    return YoloLoss(BoxCoder(anchors, MASKS, new_coords), LossConfig(**options))
 
 
 # overlap

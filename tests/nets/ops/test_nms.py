@@ -15,8 +15,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test runs both ways: as on a CPU, and as on a GPU."""
     if request.param == "together":
 
-        def together(boxes: Tensor, scores: Tensor, *limits: float, merge_iou: float = 1.0) -> list[Found]:
-            return select_together(boxes, scores, Limits(*limits, merge_iou))
+        def together(boxes: Tensor, scores: Tensor, *limits: float, vote_iou: float = 1.0) -> list[Found]:
+            return select_together(boxes, scores, Limits(*limits, vote_iou))
 
         monkeypatch.setitem(globals(), "select", together)
     return request.param
@@ -117,7 +117,7 @@ def test_voting_averages_the_boxes_of_its_class_that_overlap_enough(
     monkeypatch.setattr(single, "ROWS", rows)
     torch.manual_seed(3)
     boxes, scores = random_boxes(80), torch.rand(80, classes)
-    ((got, values, labels),) = select(boxes[None], scores[None], 0.2, 0.5, 100, merge_iou=0.3)
+    ((got, values, labels),) = select(boxes[None], scores[None], 0.2, 0.5, 100, vote_iou=0.3)
     rows = boxes.tolist()
     expected = []
     for value, index, label in greedy(boxes, scores, 0.2, 0.5, 100):
@@ -136,7 +136,7 @@ def test_voting_averages_the_boxes_of_its_class_that_overlap_enough(
 
 def test_voting_leaves_an_empty_box_and_a_lone_one_where_they_are() -> None:
     boxes = torch.tensor([[10.0, 10.0, 10.0, 30.0], [100.0, 100.0, 150.0, 140.0]])
-    ((got, _, _),) = select(boxes[None], torch.tensor([[[0.9], [0.8]]]), 0.1, 0.5, 10, merge_iou=0.6)
+    ((got, _, _),) = select(boxes[None], torch.tensor([[[0.9], [0.8]]]), 0.1, 0.5, 10, vote_iou=0.6)
     torch.testing.assert_close(got, boxes)
 
 
@@ -145,7 +145,7 @@ def test_the_best_alone_have_a_vote_and_the_others_stay(monkeypatch: pytest.Monk
         monkeypatch.setattr(module, "VOTERS", 3)
     offsets, values = [0.0, 1.0, 2.0, -3.0, 100.0], [0.9, 0.8, 0.7, 0.6, 0.5]
     boxes = torch.tensor([[x, 0.0, x + 10, 10.0] for x in offsets])
-    ((got, scores, _),) = select(boxes[None], torch.tensor(values)[None, :, None], 0.1, 0.3, 10, merge_iou=0.3)
+    ((got, scores, _),) = select(boxes[None], torch.tensor(values)[None, :, None], 0.1, 0.3, 10, vote_iou=0.3)
     weights = [v * iou(boxes[0].tolist(), boxes[i].tolist()) ** 2 for i, v in enumerate(values[:3])]
     moved = sum(w * x for w, x in zip(weights, offsets, strict=False)) / sum(weights)
     torch.testing.assert_close(got, torch.tensor([[moved, 0.0, moved + 10, 10.0], [100.0, 0.0, 110.0, 10.0]]))
@@ -158,7 +158,7 @@ def test_a_batch_is_what_its_pictures_are(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(module, "VOTERS", 60)
     boxes = torch.stack([random_boxes(200), random_boxes(200, high=30), random_boxes(200), random_boxes(200)])
     scores = torch.rand(4, 200, 2) * torch.tensor([1.0, 1.0, 0.2, 0.01])[:, None, None]
-    together = select(boxes, scores, 0.1, 0.4, 25, merge_iou=0.5)
+    together = select(boxes, scores, 0.1, 0.4, 25, vote_iou=0.5)
     for index, found in enumerate(together):
         alone = select_one(boxes[index].numpy(), scores[index].numpy(), Limits(0.1, 0.4, 25, 0.5))
         for mine, expected in zip(found, alone, strict=True):

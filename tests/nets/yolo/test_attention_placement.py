@@ -10,10 +10,10 @@ from nets import attention
 from nets.attention.conformance import neutral_gates_opened
 from nets.attention.layers import IdentityStart
 from nets.io import checkpoints
-from nets.io.weights import load_weights
+from nets.io.weights import load_weights, read_weights
 from nets.losses.yolo_loss import YoloLoss
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
-from utils.core.schema import Attention, Loss
+from utils.core.schema import AttentionConfig, LossConfig
 
 SIZE = (64, 96)
 CLASSES = 2
@@ -56,7 +56,7 @@ def run(network: nn.Module, precision: str = "fp32", layout: torch.memory_format
 @pytest.mark.parametrize("name", attention.names())
 def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, plain, weights):
     carrying = YOLOv4Tiny(CLASSES, sites=dict.fromkeys(SITES, name), init="identity").eval()
-    report = load_weights(carrying, weights)
+    report = load_weights(carrying, read_weights(weights))
     assert len(report.matched) == report.total and not report.misshapen and not report.unknown
     assert all(left.startswith("attention.") for left in report.fresh)
     for precision in ("fp32", "bf16"):
@@ -103,7 +103,7 @@ def train(blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8) -> tu
     network.attention = nn.ModuleDict(blocks).train()
     network.double()  # float32 would swallow the first small steps behind a gate that has just begun to open
     before = {name: parameter.detach().clone() for name, parameter in network.attention.named_parameters()}
-    criterion, (images, boxes, labels) = YoloLoss(plain.coder, Loss()), batch()
+    criterion, (images, boxes, labels) = YoloLoss(plain.coder, LossConfig()), batch()
     optimizer = torch.optim.SGD(network.attention.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for _ in range(steps):
@@ -120,7 +120,7 @@ def train(blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8) -> tu
 
 @pytest.mark.parametrize("name", attention.names())
 def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(name, plain):
-    blocks = {site: attention.build(name, SITES[site], "identity") for site in Attention().at}
+    blocks = {site: attention.build(name, SITES[site], "identity") for site in AttentionConfig().at}
     losses, stuck = train(blocks, plain)
     assert not stuck
     assert losses[-1] < losses[0]
@@ -129,7 +129,7 @@ def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(na
 @pytest.mark.parametrize("name", SELF_STARTING)
 def test_a_naive_wrapper_would_never_train(name, plain):
     """What `build` avoids: around a block that is the identity already, the gate and the block hold each other shut."""
-    blocks = {site: IdentityStart(attention.build(name, SITES[site])) for site in Attention().at}
+    blocks = {site: IdentityStart(attention.build(name, SITES[site])) for site in AttentionConfig().at}
     _, stuck = train(blocks, plain, steps=4)
     assert {f"{site}.alpha" for site in blocks} <= set(stuck)
     parameters = {f"{site}.{name}" for site, block in blocks.items() for name, _ in block.named_parameters()}

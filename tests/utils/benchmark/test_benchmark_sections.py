@@ -49,7 +49,7 @@ def rows_of(section: Section) -> dict[str, Row]:
 def test_training_is_compared_with_the_naive_step(quiet: Bench, monkeypatch: pytest.MonkeyPatch):
     side = quiet.peak("fp32").side
     script = Scripted({"naive": [80.0], "step fp32": [20.0], "epoch fp32": [80.0], "peak fp32": [0.5]})
-    monkeypatch.setattr(train, "in_turns", script)
+    monkeypatch.setattr(train, "interleave", script)
     rows = rows_of(train.section(quiet))
     assert script.asked == ["naive", "step fp32", "peak fp32", "epoch fp32", "parts"]
     assert rows["train.naive"].value.median == pytest.approx(4 / 0.080), "a batch of 4 in 80 ms"
@@ -74,7 +74,7 @@ def test_every_backend_is_compared_with_the_naive_network(quiet: Bench, monkeypa
         "end to end": [11.0, 24.0],
         "its network": [10.0, 20.0],
     }
-    monkeypatch.setattr(inference, "in_turns", Scripted(script))
+    monkeypatch.setattr(inference, "interleave", Scripted(script))
     monkeypatch.setattr(quiet, "gflops", 2.0, raising=False)
     section = inference.section(quiet)
     rows = rows_of(section)
@@ -89,7 +89,7 @@ def test_every_backend_is_compared_with_the_naive_network(quiet: Bench, monkeypa
 
 
 def test_the_data_is_compared_with_what_a_step_takes(quiet: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "in_turns", Scripted({"step": [100.0], "decode": [20.0], "batch_mosaic": [4.0]}))
+    monkeypatch.setattr(data, "interleave", Scripted({"step": [100.0], "decode": [20.0], "batch_mosaic": [4.0]}))
     rows = rows_of(data.section(quiet))
     assert rows["data.step"].value.median == pytest.approx(40) and rows["data.step"].ratio is None
     assert rows["data.decode"].ratio.median == pytest.approx(5)
@@ -98,7 +98,7 @@ def test_the_data_is_compared_with_what_a_step_takes(quiet: Bench, monkeypatch: 
 
 def test_post_processing_is_a_picture_s(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(post, "CANDIDATES", 100)
-    monkeypatch.setattr(post, "in_turns", Scripted({"loop": [12.0], "select": [4.0], "select_plain": [6.0]}))
+    monkeypatch.setattr(post, "interleave", Scripted({"loop": [12.0], "select": [4.0], "select_plain": [6.0]}))
     rows = rows_of(post.section(bench))
     assert rows["post.select"].ratio.median == pytest.approx(3) and rows["post.select"].met is True
     assert rows["post.select_plain"].met is False and rows["post.select_batch"].target is None
@@ -108,7 +108,7 @@ def test_post_processing_is_a_picture_s(bench: Bench, monkeypatch: pytest.Monkey
 
 def test_the_metrics_are_compared_with_pycocotools(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     script = {"cocoeval": [3000.0], "metrics": [500.0], "network": [80.0], "detector": [100.0]}
-    monkeypatch.setattr(evaluation, "in_turns", Scripted(script))
+    monkeypatch.setattr(evaluation, "interleave", Scripted(script))
     rows = rows_of(evaluation.section(bench))
     assert rows["evaluation.metrics"].ratio.median == pytest.approx(6)
     assert rows["evaluation.detector"].value.median == pytest.approx(8 / 0.1), "all 8 validation images"

@@ -41,13 +41,13 @@ def test_finished_cells_are_reused(copied: Plan, tables: Tables, monkeypatch: py
 def test_a_cell_holds_what_the_evaluator_measured(finished: tuple[Plan, Comparison]):
     cell = finished[0].cells[1]
     split = load_dataset(cell.config.data, "val", cell.config.input_size)
-    found = read_detections(cell, split.samples, split.names)
-    metrics = evaluate(split.samples, found, split.names)
+    found = read_detections(cell, split.samples, split.class_names)
+    metrics = evaluate(split.samples, found, split.class_names)
     outcome = read_outcome(cell)
     assert sum(map(len, found)) > 0
     assert (outcome.ap, outcome.ap50) == pytest.approx((100 * metrics.map50_95, 100 * metrics.map50), abs=1e-4)
     with pytest.raises(UserError, match="detections of other images"):
-        read_detections(cell, split.samples[1:], split.names)
+        read_detections(cell, split.samples[1:], split.class_names)
 
 
 def test_data_is_loaded_once(finished: tuple[Plan, Comparison], monkeypatch: pytest.MonkeyPatch):

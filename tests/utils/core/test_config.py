@@ -14,7 +14,8 @@ from utils.core.config import (
     find_config,
     load_config,
     make_config,
-    with_overrides,
+    parse_overrides,
+    update_config,
 )
 from utils.core.errors import UserError
 from utils.core.schema import Config
@@ -171,7 +172,7 @@ def test_the_file_that_holds_a_mistake_is_named(
         ("augment.scale=[2, 1]", "augment.scale"),
         ("augment.scale=[0, 1]", "augment.scale"),
         ("augment.scale=[1]", "augment.scale"),
-        ("augment.hue=.nan", "augment.hue"),
+        ("augment.hsv_h=.nan", "augment.hsv_h"),
         ("train.lr=.inf", "train.lr"),
         ("loss.assign=bst", "loss.assign"),
         ("device=gpu", "device"),
@@ -239,13 +240,13 @@ def test_an_unknown_override_names_the_nearest() -> None:
     assert "train.bach_size" in message and "did you mean 'train.batch_size'?" in message
 
 
-def test_with_overrides_leaves_the_original() -> None:
+def test_update_config_leaves_the_original() -> None:
     config = load_config("shapes")
-    changed = with_overrides(config, ["eval.nms_iou=0.3", "phi=eca"])
+    changed = update_config(config, {"eval.nms_iou": 0.3, "phi": "eca"})
     assert (changed.eval.nms_iou, changed.phi) == (0.3, "eca")
     assert (config.eval, config.phi) == (Config().eval, "none")
-    assert with_overrides(config, []) is config
-    assert "eval.nsm_iou" in refused(lambda: with_overrides(config, ["eval.nsm_iou=0.3"]))
+    assert update_config(config, {}) is config
+    assert "eval.nsm_iou" in refused(lambda: update_config(config, {"eval.nsm_iou": 0.3}))
 
 
 # writing and explaining
@@ -279,4 +280,4 @@ def test_every_field_is_explained_with_its_default() -> None:
     assert [key for key, _, _ in rows] == list(leaves(Config().model_dump()))
     for key, default, meaning in rows:
         assert meaning and len(meaning.splitlines()) == 1, key
-        assert make_config({}) == with_overrides(make_config({}), [f"{key}={default}"]), key
+        assert make_config({}) == update_config(make_config({}), parse_overrides([f"{key}={default}"])), key

@@ -1,8 +1,5 @@
 """Where and in which precision: the choice of `auto`, and devices that are not there."""
 
-import platform
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -88,42 +85,3 @@ def test_autocast_computes_in_the_precision_it_names() -> None:
     assert isinstance(autocast("fp32", CPU), nullcontext)
     with autocast("fp32", CPU):
         assert layer(x).dtype == torch.float32
-
-
-FAULTS = """
-import resource
-import sys
-
-import torch
-
-from utils.core.devices import keep_freed_memory
-
-def faults(count):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(count):
-        torch.ones(16 * 2**20)  # 64 MiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-faults(20)
-print(faults(8))
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator only")
-def test_freed_memory_is_kept() -> None:
-    """In a process of its own, as there is no way back; without it, the same is returned to the kernel each time."""
-    counts = [
-        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("keep", "as it is")
-    ]
-    assert counts[0] < 100 < counts[1]
-
-
-def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: no such file")
-
-    monkeypatch.setattr(devices.ctypes, "CDLL", missing)
-    devices.keep_freed_memory()

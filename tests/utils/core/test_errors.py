@@ -8,7 +8,7 @@ import pytest
 
 from utils.core.errors import UserError, nearest, run_command
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_nearest_suggests_or_lists() -> None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from utils.core.images import PAD_VALUE
-from utils.core.schema import Augment
+from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Augmenter, Batch, Pool, _color_matrix, to_float
 
 SIZE = (72, 96)  # height, width
 NOTHING = {
-    "mosaic": 0.0, "mixup": 0.0, "flip_h": 0.0, "flip_v": 0.0, "scale": (1.0, 1.0), "shift": 0.0,
-    "degrees": 0.0, "shear": 0.0, "hue": 0.0, "saturation": 0.0, "value": 0.0,
+    "mosaic": 0.0, "mixup": 0.0, "fliplr": 0.0, "flipud": 0.0, "scale": (1.0, 1.0), "translate": 0.0,
+    "degrees": 0.0, "shear": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0,
 }  # fmt: skip
 # one pure color for each of four images; every one differs from black and gray in exactly its own way
 COLORS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], dtype=torch.uint8)
@@ -37,7 +37,7 @@ def drawn(rectangles: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def augment(sources: tuple[Tensor, Tensor, Tensor], tiles: Tensor, seed: int = 0, **settings: object) -> Batch:
-    return Augmenter(Augment(**{**NOTHING, **settings}))(pool(sources), tiles, seeded(seed))
+    return Augmenter(AugmentConfig(**{**NOTHING, **settings}))(pool(sources), tiles, seeded(seed))
 
 
 def pool(sources: tuple[Tensor, Tensor, Tensor]) -> Pool:
@@ -104,10 +104,10 @@ def check_extents(batch: Batch, tolerance: float, exact: bool) -> int:
 
 
 MOVES = {
-    "flips": {"flip_h": 0.5, "flip_v": 0.5},
+    "flips": {"fliplr": 0.5, "flipud": 0.5},
     "scale": {"scale": (0.5, 2.0)},
-    "shift": {"shift": 0.4},
-    "all upright": {"flip_h": 0.5, "flip_v": 0.5, "scale": (0.6, 1.5), "shift": 0.3},
+    "shift": {"translate": 0.4},
+    "all upright": {"fliplr": 0.5, "flipud": 0.5, "scale": (0.6, 1.5), "translate": 0.3},
 }
 
 
@@ -125,7 +125,7 @@ def test_boxes_move_with_their_pixels(move: str, mosaic: bool) -> None:
 def test_boxes_hold_their_turned_pixels(turn: dict, mosaic: bool) -> None:
     sources = drawn(RECTANGLES)
     tiles = torch.stack([torch.arange(4).roll(k) for k in range(4)]) if mosaic else singles(4)
-    settings = {**turn, "flip_h": 0.5, "flip_v": 0.5, "scale": (0.7, 1.2), "shift": 0.1}
+    settings = {**turn, "fliplr": 0.5, "flipud": 0.5, "scale": (0.7, 1.2), "translate": 0.1}
     compared = sum(check_extents(augment(sources, tiles, seed, **settings), 1.5, False) for seed in range(15))
     assert compared >= 40
 
@@ -142,7 +142,7 @@ def test_few_objects_are_dropped_that_still_show() -> None:
     sources = drawn(RECTANGLES)
     dropped = 0
     for seed in range(20):
-        batch = augment(sources, singles(4), seed, shift=0.6)
+        batch = augment(sources, singles(4), seed, translate=0.6)
         for index in range(4):
             if batch.labels[index, 0] < 0:
                 dropped += 1
@@ -154,7 +154,7 @@ def test_few_objects_are_dropped_that_still_show() -> None:
     assert dropped > 5
 
 
-@pytest.mark.parametrize("settings", [{}, {"degrees": 30.0, "scale": (0.3, 1.5), "flip_h": 0.5, "flip_v": 0.5}])
+@pytest.mark.parametrize("settings", [{}, {"degrees": 30.0, "scale": (0.3, 1.5), "fliplr": 0.5, "flipud": 0.5}])
 def test_tiles_do_not_bleed_into_one_another(settings: dict) -> None:
     """Four images of one color each: every pixel of the mosaic is one of them or the padding gray."""
     sources = drawn([[0, 0, SIZE[1], SIZE[0]]] * 4)
@@ -169,7 +169,7 @@ def test_tiles_do_not_bleed_into_one_another(settings: dict) -> None:
 
 def test_what_a_picture_does_not_cover_is_padding_gray_whatever_hue_and_saturation_do() -> None:
     canvases, boxes, labels = noise()
-    batch = augment((canvases, boxes, labels), singles(3), scale=(0.3, 0.3), hue=0.5, saturation=1.0)
+    batch = augment((canvases, boxes, labels), singles(3), scale=(0.3, 0.3), hsv_h=0.5, hsv_s=1.0)
     assert (batch.images[:, :, 0, 0] * 255 - PAD_VALUE).abs().max() < 0.01
 
 
@@ -212,14 +212,14 @@ def test_hue_turns_by_the_share_of_the_circle_asked_for(turn: float) -> None:
 
 
 def test_pictures_are_clipped_to_their_range() -> None:
-    batch = augment(noise(), singles(3), value=1.0, saturation=1.0, hue=0.5)
+    batch = augment(noise(), singles(3), hsv_v=1.0, hsv_s=1.0, hsv_h=0.5)
     assert batch.images.min() >= 0 and batch.images.max() <= 1
 
 
 # chance
 
 
-SETTINGS = Augment(mosaic=0.5, mixup=0.5, degrees=10, shear=3, flip_v=0.5)
+SETTINGS = AugmentConfig(mosaic=0.5, mixup=0.5, degrees=10, shear=3, flipud=0.5)
 
 
 def make(seed: int, closing: bool = False) -> Batch:
@@ -247,7 +247,7 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1.0, 2000, 2000), (0.3, 520, 680)])
 def test_partners_are_drawn_for_the_asked_share(share: float, low: int, high: int) -> None:
-    partners = Augmenter(Augment(mosaic=share)).partners(2000, 7, seeded(0))
+    partners = Augmenter(AugmentConfig(mosaic=share)).partners(2000, 7, seeded(0))
     chosen = partners[:, 0] >= 0
     assert partners.shape == (2000, 3) and partners.dtype == torch.int64
     assert low <= chosen.sum() <= high
@@ -258,9 +258,9 @@ def test_partners_are_drawn_for_the_asked_share(share: float, low: int, high: in
 
 def test_flips_come_as_often_as_asked() -> None:
     sources = drawn([[10, 10, 30, 30]])
-    batch = augment(sources, torch.tensor([[0, -1, -1, -1]]).repeat(400, 1), flip_h=0.25)
+    batch = augment(sources, torch.tensor([[0, -1, -1, -1]]).repeat(400, 1), fliplr=0.25)
     assert 70 <= (batch.boxes[:, 0, 0] > 50).sum() <= 130
-    assert (batch.boxes[:, 0, 1] - 10).abs().max() < 1e-3, "flip_v was not asked for"
+    assert (batch.boxes[:, 0, 1] - 10).abs().max() < 1e-3, "flipud was not asked for"
 
 
 def test_the_closing_epochs_have_neither_mosaic_nor_mixup() -> None:
@@ -271,7 +271,7 @@ def test_the_closing_epochs_have_neither_mosaic_nor_mixup() -> None:
 
 def test_mixup_blends_with_the_neighbor_and_keeps_both_objects() -> None:
     sources, tiles = noise(), singles(3)
-    plain, mixed = augment(sources, tiles, 4, flip_h=0.5), augment(sources, tiles, 4, flip_h=0.5, mixup=1.0)
+    plain, mixed = augment(sources, tiles, 4, fliplr=0.5), augment(sources, tiles, 4, fliplr=0.5, mixup=1.0)
     torch.testing.assert_close(mixed.images, (plain.images + plain.images.roll(1, 0)) / 2)
     assert torch.equal(mixed.boxes, torch.cat([plain.boxes, plain.boxes.roll(1, 0)], 1))
     assert torch.equal(mixed.labels, torch.cat([plain.labels, plain.labels.roll(1, 0)], 1))

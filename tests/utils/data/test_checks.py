@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from utils.core.images import read_image
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data.checks import RULES, Report, read_header
 from utils.data.dataset import DetectionDataset
 from utils.data.duplicates import leaks
@@ -17,7 +17,7 @@ from utils.data.loading import load_dataset
 
 
 def load(format: str, root, **keys):
-    return load_dataset(Data(format=format, root=str(root), **keys), "train", progress=False)
+    return load_dataset(DataConfig(format=format, root=str(root), **keys), "train", (64, 64), progress=False)
 
 
 def box_data(write, root, *boxes):
@@ -42,7 +42,7 @@ def test_empty_box_is_dropped_with_its_label(write, tmp_path):
     item = write.Item("a.jpg", (60, 40), [("cat", 69, 4, 90, 15), ("owl", 4, 4, 9, 9), ("dog", 7, 45, 9, 50)])
     split = load("voc", write.voc(tmp_path, [item]))
     assert split.samples[0].boxes.tolist() == [[4, 4, 9, 9]]
-    assert [split.names[label] for label in split.samples[0].labels] == ["owl"]
+    assert [split.class_names[label] for label in split.samples[0].labels] == ["owl"]
     assert split.report.counts["box empty"] == 2
 
 

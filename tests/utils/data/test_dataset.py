@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from utils.core.images import PAD_VALUE, Letterbox, read_image
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data import dataset, disk_cache
 from utils.data.checks import Report
 from utils.data.dataset import DetectionDataset, pad_targets
@@ -25,7 +25,7 @@ def samples(write, tmp_path):
     boxes = [("cat", 5, 5, 20, 30), ("dog", 1, 2, 9, 9)]
     items = [write.Item(f"{index}.jpg", (50 + 30 * (index % 3), 40 + 25 * (index % 4)), boxes) for index in range(9)]
     root = write.voc(tmp_path / "data", items)
-    return load_dataset(Data(format="voc", root=str(root)), "train", progress=False).samples
+    return load_dataset(DataConfig(format="voc", root=str(root)), "train", SIZE, progress=False).samples
 
 
 def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
@@ -38,7 +38,7 @@ def forbid_decoding(monkeypatch) -> None:
     def forbidden(path):
         raise AssertionError(f"decoded {path}")
 
-    monkeypatch.setattr(dataset, "decode_picture", forbidden)
+    monkeypatch.setattr(dataset, "decode_image", forbidden)
 
 
 def test_canvas_and_boxes_are_letterboxed(samples):
@@ -89,7 +89,7 @@ def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     assert "\n" not in notice
     decoded = []
     original = dataset.decode_image
-    monkeypatch.setattr(dataset, "decode_picture", lambda path: decoded.append(path) or original(path))
+    monkeypatch.setattr(dataset, "decode_image", lambda path: decoded.append(path) or original(path))
     pictures.canvases(range(9))
     assert decoded == [sample.path for sample in samples[4:]]
     if cache == "disk":
@@ -121,13 +121,13 @@ def test_disk_cache_key_depends_on_order_and_size(samples):
 def test_two_processes_share_the_disk_cache(samples, tmp_path):
     script = (
         "import sys, hashlib\n"
-        "from utils.data.loading import load_split\n"
-        "from utils.data.dataset import PictureSet\n"
-        "from utils.core.schema import Data\n"
-        "records = load_split(Data(format='voc', root=sys.argv[1]), 'train', progress=False).records\n"
-        "images = PictureSet(records, (64, 96), 'disk', cache_dir=sys.argv[2])\n"
-        "pictures.prepare(progress=False)\n"
-        "print(hashlib.sha256(pictures.canvases(range(len(records))).tobytes()).hexdigest(), pictures.notices)\n"
+        "from utils.data.loading import load_dataset\n"
+        "from utils.data.dataset import DetectionDataset\n"
+        "from utils.core.schema import DataConfig\n"
+        "samples = load_dataset(DataConfig(format='voc', root=sys.argv[1]), 'train', (64, 64), progress=False).samples\n"
+        "images = DetectionDataset(samples, (64, 96), 'disk', cache_dir=sys.argv[2])\n"
+        "images.prepare(progress=False)\n"
+        "print(hashlib.sha256(images.canvases(range(len(samples))).tobytes()).hexdigest(), images.notices)\n"
     )
     command = [sys.executable, "-c", script, str(samples[0].path.parents[1]), str(tmp_path / "cache")]
     root = Path(__file__).resolve().parents[3]
@@ -142,7 +142,7 @@ def test_interrupted_writing_leaves_nothing(samples, tmp_path, monkeypatch):
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dataset, "decode_picture", stop)
+    monkeypatch.setattr(dataset, "decode_image", stop)
     with pytest.raises(KeyboardInterrupt):
         filled(samples, tmp_path / "cache", "disk")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -190,7 +190,7 @@ def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path)
 
 
 def test_drawn_pictures_are_cached_too(tmp_path):
-    samples = load_dataset(Data(shapes_train=3), "train", SIZE).samples
+    samples = load_dataset(DataConfig(shapes_train=3), "train", SIZE).samples
     expected = np.stack([sample.draw() for sample in samples])
     for cache in ("ram", "disk", "none"):
         np.testing.assert_array_equal(filled(samples, tmp_path, cache).canvases([0, 1, 2]), expected)

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from utils.core.errors import UserError
-from utils.core.schema import Augment
+from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.engine.batches import BatchMaker, generator_for, make_pool, resident_pool
 
 SIZE = (32, 32)
-PLAIN = Augment(mosaic=0, flip_h=0, scale=(1, 1), shift=0, hue=0, saturation=0, value=0)
-FULL = Augment(mosaic=0.5, mixup=0.3, degrees=5)
+PLAIN = AugmentConfig(mosaic=0, fliplr=0, scale=(1, 1), translate=0, hsv_h=0, hsv_s=0, hsv_v=0)
+FULL = AugmentConfig(mosaic=0.5, mixup=0.3, degrees=5)
 
 
 def flat(index: int) -> np.ndarray:
@@ -38,7 +38,9 @@ def samples(count: int) -> list[Sample]:
     ]  # fmt: skip
 
 
-def maker(count: int = 10, batch_size: int = 4, seed: int = 0, config: Augment = FULL, workers: int = 0) -> BatchMaker:
+def maker(
+    count: int = 10, batch_size: int = 4, seed: int = 0, config: AugmentConfig = FULL, workers: int = 0
+) -> BatchMaker:
     pictures = DetectionDataset(samples(count), SIZE, cache="none", workers=workers)
     return BatchMaker(pictures, config, batch_size, seed, torch.device("cpu"))
 

@@ -12,9 +12,10 @@ from nets.loading import load_model
 from utils.core.errors import UserError
 from utils.core.images import read_image
 from utils.core.schema import Config
+from utils.engine.datasets import open_dataset
 from utils.engine.eval_command import evaluate_weights
 from utils.engine.evaluation import evaluate_detector, run_detector
-from utils.engine.experiment import Result, load_pictures
+from utils.engine.experiment import Result
 from utils.visualization.boxes import write_image
 
 
@@ -30,23 +31,23 @@ def test_eval_repeats_the_numbers_of_the_training(trained: Result, tmp_path: Pat
 
 
 def test_the_batch_size_changes_nothing(trained: Result):
-    first = evaluate_weights(str(trained.run), overrides=["eval.batch_size=8"])
-    second = evaluate_weights(str(trained.run), overrides=["eval.batch_size=3"])
+    first = evaluate_weights(str(trained.run), changes={"eval.batch_size": 8})
+    second = evaluate_weights(str(trained.run), changes={"eval.batch_size": 3})
     for one, other in zip(first.detections, second.detections, strict=True):
         assert len(one) == len(other) > 0
         np.testing.assert_allclose(np.sort(one.scores), np.sort(other.scores), atol=1e-5)
 
 
 def test_limits_and_split_are_as_asked(trained: Result):
-    cut = evaluate_weights(str(trained.run), overrides=["eval.max_detections=3"])
+    cut = evaluate_weights(str(trained.run), changes={"eval.max_detections": 3})
     assert max(map(len, cut.detections)) == 3
     assert evaluate_weights(str(trained.run), split="train").metrics.images == 16
 
 
 def test_evaluation_takes_the_path_of_prediction(trained: Result, tmp_path: Path):
     """The boxes that are measured are those that an image file gives."""
-    detector = load_model(trained.run, "eval.batch_size=1")
-    pictures = load_pictures(detector.config, "val")[1]
+    detector = load_model(trained.run, {"eval.batch_size": 1})
+    pictures = open_dataset(detector.config, "val")
     measured = run_detector(detector, pictures, progress=False)
     for index in (0, 5):
         draw = pictures.samples[index].draw
@@ -60,7 +61,7 @@ def test_evaluation_takes_the_path_of_prediction(trained: Result, tmp_path: Path
 
 def test_a_perfect_detector_has_ap_1(trained: Result, monkeypatch: pytest.MonkeyPatch):
     detector = load_model(trained.run)
-    pictures = load_pictures(detector.config, "val")[1]
+    pictures = open_dataset(detector.config, "val")
     found = [
         replace(one, boxes=sample.boxes, labels=sample.labels, scores=np.ones(len(sample.labels), np.float32))
         for one, sample in zip(run_detector(detector, pictures), pictures.samples, strict=True)

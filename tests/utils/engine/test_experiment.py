@@ -22,7 +22,7 @@ from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.data.checks import Report
-from utils.data.loading import Split
+from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.engine.experiment import Result, resume, train
 from utils.engine.runs import BEST, LAST
@@ -230,12 +230,12 @@ def test_unusual_data_gives_no_nan(
 ):
     made = samples(objects)
 
-    def load_dataset(*args: object, **options: object) -> Split:
+    def load_dataset(*args: object, **options: object) -> DetectionDataset:
         report = Report()
         report.summarize(made, names)
-        return Split(made, names, report)
+        return DetectionDataset(made, (64, 64), report=report, class_names=names)
 
-    monkeypatch.setattr("utils.engine.experiment.load_split", load_dataset)
+    monkeypatch.setattr("utils.engine.datasets.load_dataset", load_dataset)
     result = train(tiny(*keys))
     rows = list(csv.DictReader((result.run / "results.csv").open()))
     assert all(math.isfinite(float(row[key])) for row in rows for key in ("loss", "box", "objectness", "cls"))
@@ -266,14 +266,14 @@ def test_mistakes_are_told_before_the_data_is_read(
     def read(*args: object) -> None:
         pytest.fail("the data was read first")
 
-    monkeypatch.setattr("utils.engine.experiment.load_pictures", read)
+    monkeypatch.setattr("utils.engine.experiment.open_datasets", read)
     with pytest.raises(UserError, match=words):
         train(tiny(*(("phi=se",) if "attention" in key else ()), key))
     assert not Path("runs").exists()
 
 
 def test_pretrained_weights_are_the_start(trained: Result, tiny: Callable[..., Config], capsys):
-    result = train(tiny(f"weights={trained.run / BEST}", "train.epochs=1", "train.lr=1e-12", "train.ema=0"))
+    result = train(tiny(f"weights={trained.run / BEST}", "train.epochs=1", "train.lr=1e-12", "train.ema_decay=0"))
     assert "(100%)" in capsys.readouterr().out
     first, second = weights(trained.run / BEST), weights(result.run / LAST)
     same = [name for name in first if name.endswith("conv.weight")]

@@ -9,19 +9,19 @@ from torch import nn
 
 from nets import attention
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
-from utils.core.schema import Train
+from utils.core.schema import TrainConfig
 from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
 
 STEPS = 20
 
 
 def curve(**options: object) -> list[float]:
-    config = Train(**options)
+    config = TrainConfig(**options)
     return [learning_rate(config, step, STEPS) for step in range(config.epochs * STEPS)]
 
 
 def test_warm_up_rises_to_the_peak_and_the_cosine_falls_to_its_share() -> None:
-    rates = curve(epochs=100, warmup_epochs=3, lr=0.02, final_lr=0.01)
+    rates = curve(epochs=100, warmup_epochs=3, lr=0.02, final_lr_ratio=0.01)
     warm = 3 * STEPS
     assert 0 < rates[0] < 0.02 / 50
     assert all(a < b for a, b in pairwise(rates[: warm + 1]))
@@ -46,12 +46,12 @@ def test_a_short_run_does_not_warm_up_for_ever() -> None:
 def test_no_warm_up_starts_at_the_peak_and_defaults_follow_the_optimizer() -> None:
     assert curve(epochs=2, warmup_epochs=0)[0] == pytest.approx(0.01)
     assert curve(epochs=2, warmup_epochs=0, optimizer="adamw")[0] == pytest.approx(0.001)
-    assert len(set(curve(epochs=2, warmup_epochs=0, final_lr=1.0))) == 1
+    assert len(set(curve(epochs=2, warmup_epochs=0, final_lr_ratio=1.0))) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_optimizers_are_set_as_configured(optimizer: str) -> None:
-    made = make_optimizer(nn.Linear(2, 2), Train(optimizer=optimizer, lr=0.3, momentum=0.8, weight_decay=0.07))
+    made = make_optimizer(nn.Linear(2, 2), TrainConfig(optimizer=optimizer, lr=0.3, momentum=0.8, weight_decay=0.07))
     assert [group["weight_decay"] for group in made.param_groups] == [0.07, 0.0]
     assert {group["lr"] for group in made.param_groups} == {0.3}
     if optimizer == "sgd":
@@ -59,13 +59,13 @@ def test_optimizers_are_set_as_configured(optimizer: str) -> None:
         assert all(group["nesterov"] and group["momentum"] == 0.8 for group in made.param_groups)
     else:
         assert isinstance(made, torch.optim.AdamW) and made.param_groups[0]["betas"] == (0.8, 0.999)
-    make_optimizer(nn.Linear(2, 2), Train(momentum=0)).step()  # Nesterov without momentum does not exist
+    make_optimizer(nn.Linear(2, 2), TrainConfig(momentum=0)).step()  # Nesterov without momentum does not exist
 
 
 def decayed_names(network: nn.Module) -> tuple[set[str], set[str]]:
     """Names of the parameters that are decayed, and of all."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups = make_optimizer(network, Train()).param_groups
+    groups = make_optimizer(network, TrainConfig()).param_groups
     parameters = [p for group in groups for p in group["params"]]
     assert sorted(map(id, parameters)) == sorted(names), "every parameter is trained once"
     return {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}, set(names.values())

@@ -14,17 +14,17 @@ from torch import Tensor
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.core.images import read_image
-from utils.core.schema import Predict
+from utils.core.schema import PredictConfig
 from utils.engine import prediction
 from utils.engine.outputs import fresh_folder, json_list
 from utils.engine.prediction import (
     file_pictures,
     folder_pictures,
+    limit_changes,
     one_source,
     predict_folder,
     predict_images,
     predict_video,
-    set_limits,
 )
 from utils.engine.speed import measure_fps
 from utils.visualization.boxes import write_image
@@ -37,7 +37,7 @@ class Stub:
     input_size = (64, 96)
 
     def __init__(self) -> None:
-        self.config = SimpleNamespace(predict=Predict())
+        self.config = SimpleNamespace(predict=PredictConfig())
         self.calls = 0
 
     def __call__(self, image: np.ndarray, /) -> Detections:
@@ -141,7 +141,7 @@ def test_a_folder_without_a_readable_picture_is_an_error():
     with pytest.raises(UserError, match="no images"):
         predict_folder(Stub(), "in")
     Path("in/bad.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of 1 pictures.*bad\.jpg"):
+    with pytest.raises(UserError, match=r"none of 1 images.*bad\.jpg"):
         predict_folder(Stub(), "in")
     assert not Path("runs").exists()
 
@@ -154,8 +154,8 @@ def test_a_folder_without_a_readable_picture_is_an_error():
         (lambda: file_pictures(["foto.png"]), "did you mean 'photo.png'"),
         (lambda: file_pictures(["."]), "--mode dir"),
         (lambda: one_source(["a", "b"], "dir"), "--mode dir takes one"),
-        (lambda: set_limits(Stub(), 1.5, None), "--score"),
-        (lambda: set_limits(Stub(), None, -1), "--nms-iou"),
+        (lambda: limit_changes(1.5, None), "--score"),
+        (lambda: limit_changes(None, -1), "--nms-iou"),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_do(call, words):
@@ -166,9 +166,8 @@ def test_mistakes_are_one_line_that_says_what_to_do(call, words):
 
 
 def test_limits_replace_only_what_was_given():
-    model = Stub()
-    set_limits(model, 0.7, None)
-    assert (model.config.predict.score, model.config.predict.nms_iou) == (0.7, Predict().nms_iou)
+    assert limit_changes(0.7, None) == {"predict.score": 0.7}
+    assert limit_changes(None, 0.5) == {"predict.nms_iou": 0.5} and limit_changes(None, None) == {}
 
 
 def clip(path: str = "clip.mp4", frames: int = 8) -> str:

@@ -11,7 +11,8 @@ from nets.loading import load_model
 from utils.core.errors import UserError
 from utils.core.images import read_image
 from utils.data.augmentation import Batch
-from utils.engine.experiment import Result, load_pictures
+from utils.engine.datasets import open_dataset
+from utils.engine.experiment import Result
 from utils.engine.report import evaluation_json, predictions_picture, write_batch, write_json
 
 
@@ -31,7 +32,7 @@ def test_json_that_cannot_be_written(tmp_path: Path):
 
 
 def test_predictions_show_truth_beside_detections(trained: Result):
-    pictures = load_pictures(load_model(trained.run).config, "val")[1]
+    pictures = open_dataset(load_model(trained.run).config, "val")
     picture = predictions_picture(trained.evaluation, pictures)
     bare = predictions_picture(trained.evaluation, pictures, score=2.0)
     everything = predictions_picture(trained.evaluation, pictures, score=0.0)

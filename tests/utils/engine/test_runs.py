@@ -89,5 +89,5 @@ def test_a_record_is_read_from_its_file_or_drawn(tmp_path: Path):
 
 
 def test_a_detector_in_one_line(trained: Result):
-    line = describe(load_model(trained.run, "input_size=[64, 96]"))
+    line = describe(load_model(trained.run, input_size=(64, 96)))
     assert line == "6 classes, phi none, 96x64, cpu, fp32"

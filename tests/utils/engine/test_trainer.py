@@ -13,7 +13,8 @@ from torch import Tensor
 from nets.io import checkpoints
 from utils.core.errors import UserError
 from utils.core.schema import Config
-from utils.engine.experiment import load_pictures, new_detector
+from utils.engine.datasets import open_dataset
+from utils.engine.experiment import new_detector
 from utils.engine.runs import BEST, LAST
 from utils.engine.trainer import Trainer
 
@@ -29,8 +30,8 @@ def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_trainer(config: Config, run: str = "run") -> Trainer:
     folder = Path(run)
     folder.mkdir()
-    split, pictures = load_pictures(config, "train")
-    return Trainer(folder, config, new_detector(config, split, pictures), pictures, load_pictures(config, "val")[1])
+    pictures = open_dataset(config, "train")
+    return Trainer(folder, config, new_detector(config, pictures), pictures, open_dataset(config, "val"))
 
 
 def copy_state(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -166,9 +167,11 @@ def gradient_norm(trainer: Trainer) -> float:
 
 
 def test_gradients_are_clipped(tiny: Callable[..., Config]):
-    free = gradient_norm(make_trainer(tiny("train.clip=0"), "free"))
+    free = gradient_norm(make_trainer(tiny("train.max_grad_norm=0"), "free"))
     limit = free / 10
-    assert gradient_norm(make_trainer(tiny(f"train.clip={limit}"), "clipped")) == pytest.approx(limit, rel=0.02)
+    assert gradient_norm(make_trainer(tiny(f"train.max_grad_norm={limit}"), "clipped")) == pytest.approx(
+        limit, rel=0.02
+    )
 
 
 def test_adamw_trains(tiny: Callable[..., Config]):
@@ -181,7 +184,7 @@ def test_adamw_trains(tiny: Callable[..., Config]):
 
 
 def test_the_average_follows_the_network(tiny: Callable[..., Config]):
-    trainer = make_trainer(tiny("train.ema=0.5", "train.epochs=1"))
+    trainer = make_trainer(tiny("train.ema_decay=0.5", "train.epochs=1"))
     start = copy_state(trainer.network)
     trainer.start_epoch()
     trainer.step(next(trainer.batches.epoch(0, closing=False)))
@@ -196,7 +199,13 @@ def test_the_average_follows_the_network(tiny: Callable[..., Config]):
 def test_it_learns_a_few_pictures_by_heart(tiny: Callable[..., Config]):
     keys = (
         *("input_size=96", "data.shapes_train=8", "data.val=train", "train.epochs=40", "train.warmup_epochs=2"),
-        *("augment.mosaic=0", "augment.scale=[1, 1]", "augment.shift=0", "train.ema=0.9", "train.eval_every=40"),
+        *(
+            "augment.mosaic=0",
+            "augment.scale=[1, 1]",
+            "augment.translate=0",
+            "train.ema_decay=0.9",
+            "train.eval_every=40",
+        ),
     )
     trainer = make_trainer(tiny(*keys))
     before = trainer._evaluate().map50

@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from utils.core import devices
 from utils.core.schema import Config
 from utils.engine.batches import make_pool
-from utils.engine.experiment import load_pictures, new_detector
+from utils.engine.datasets import open_dataset
+from utils.engine.experiment import new_detector
 from utils.engine.trainer import Trainer
 
 META = torch.device("meta")
@@ -53,8 +54,8 @@ def trainer(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Cal
 
     def make(*keys: str) -> Trainer:
         config = tiny("precision=fp32", *keys)
-        split, pictures = load_pictures(config, "train")
-        detector = new_detector(config, split, pictures)
+        pictures = open_dataset(config, "train")
+        detector = new_detector(config, pictures)
         detector.network.to(META)
         detector.device = META
         made = Trainer(Path("run"), config, detector, pictures, pictures)

@@ -9,14 +9,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from utils.core.class_names import checked_names, read_class_names
 from utils.core.errors import UserError, nearest
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data.checks import Labeled, Report, build_samples
-from utils.data.files import FileFinder, checked_names, given_names, label_of
+from utils.data.files import FileFinder, label_of
 from utils.data.sample import Sample
 
 
-def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Read the split `split`: a name (`val2017`), or the path of a JSON file, as given or below `data.root`.
 
     An image without annotations is kept as one without objects. An image with an annotation that has no usable
@@ -32,7 +33,7 @@ def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], t
     report = Report()
     path = json_file(data, split)
     content = _load(path)
-    names = given_names(data.classes) or _names_of_train(data, path, content)
+    names = read_class_names(data.classes) or _names_of_train(data, path, content)
     categories = {category["id"]: str(category["name"]) for category in content["categories"]}
     finder, folders = FileFinder(), _picture_folders(Path(data.root), path, split)
     items: dict[Any, Labeled | None] = {}
@@ -76,7 +77,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def json_file(data: Data, split: str) -> Path:
+def json_file(data: DataConfig, split: str) -> Path:
     """The annotation file of a split.
 
     Raises:
@@ -108,7 +109,7 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _names_of_train(data: Data, path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+def _names_of_train(data: DataConfig, path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     try:
         train = json_file(data, data.train)
     except UserError:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from utils.core.errors import UserError, nearest
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data.checks import Report
 from utils.data.sample import Sample
 
@@ -52,7 +52,7 @@ class Scene:
     masks: tuple[np.ndarray, ...]
 
 
-def read(data: Data, split: str, size: tuple[int, int] = SIZE) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(data: DataConfig, split: str, size: tuple[int, int] = SIZE) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Records of a split at `size` (height, width): `shapes_train` images in `data.train`, `shapes_val` in others.
 
     Returns:

@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from utils.core.class_names import checked_names, read_class_names, read_lines
 from utils.core.errors import UserError, nearest
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data.checks import Labeled, Report, build_samples, parallel
-from utils.data.files import FileFinder, checked_names, given_names, label_of, read_lines
+from utils.data.files import FileFinder, label_of
 from utils.data.sample import Sample
 
 YEARS = {"2007": ("trainval", "train", "val", "test"), "2012": ("trainval", "train", "val")}  # what torchvision fetches
 
 
-def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Read the split `split`, one list or several joined by `+`: `trainval`, `2007/trainval+2012/trainval`.
 
     An image without XML is left out: nothing says that it is empty. An image whose XML cannot be read is left out.
@@ -36,7 +37,7 @@ def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], t
     report = Report()
     entries = list(_entries(data, split, report))
     trees = parallel(_parse, [xml for _, xml in entries], 2, "reading annotations", progress)
-    names = given_names(data.classes) or _names_of_train(data)
+    names = read_class_names(data.classes) or _names_of_train(data)
     items = []
     for (picture, xml), tree in zip(entries, trees, strict=True):
         try:
@@ -46,7 +47,7 @@ def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], t
     return build_samples(items, report, progress=progress), names, report
 
 
-def _entries(data: Data, split: str, report: Report) -> Iterator[tuple[Path, Path]]:
+def _entries(data: DataConfig, split: str, report: Report) -> Iterator[tuple[Path, Path]]:
     """(image, XML) of every listed image that has both."""
     pictures, annotations = FileFinder(), FileFinder(frozenset({".xml"}))
     for part in split.split("+"):
@@ -65,7 +66,7 @@ def _entries(data: Data, split: str, report: Report) -> Iterator[tuple[Path, Pat
             yield picture, xml
 
 
-def _list_file(data: Data, part: str) -> tuple[Path, Path]:
+def _list_file(data: DataConfig, part: str) -> tuple[Path, Path]:
     """`2007/trainval` -> (root/VOC2007, its list); a missing dataset is fetched where `data.download` says so."""
     year, _, name = part.rpartition("/")
     found = _search(Path(data.root), year, name)
@@ -99,7 +100,7 @@ def _search(root: Path, year: str, name: str) -> tuple[Path, Path] | None:
     return next((pair for pair in lists if pair[1].is_file()), None)
 
 
-def _download(data: Data, year: str, name: str) -> None:
+def _download(data: DataConfig, year: str, name: str) -> None:
     """Fetch one year through torchvision into `root/VOCdevkit/VOC<year>`."""
     year = year.removeprefix("VOC")
     if year not in YEARS or name not in YEARS[year]:
@@ -120,7 +121,7 @@ def _parse(xml: Path) -> ElementTree.Element | None:
         return None
 
 
-def _names_of_train(data: Data) -> tuple[str, ...]:
+def _names_of_train(data: DataConfig) -> tuple[str, ...]:
     entries = list(_entries(data, data.train, Report()))
     trees = [tree for tree in map(_parse, (xml for _, xml in entries)) if tree is not None]
     names = {(node.text or "").strip() for tree in trees for node in tree.iterfind("object/name")}

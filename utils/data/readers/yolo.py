@@ -11,17 +11,18 @@ from pathlib import Path
 
 import yaml
 
+from utils.core.class_names import checked_names, read_class_names, read_lines
 from utils.core.errors import UserError, nearest
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data.checks import Labeled, Report, build_samples
-from utils.data.files import FileFinder, checked_names, given_names, read_lines
+from utils.data.files import FileFinder
 from utils.data.sample import Sample
 
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
 FAR = 2.0  # shares beyond this are no rounding: the file holds pixels or something else
 
 
-def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Read the split `split`.
 
     An image without a label file is one without objects, as everywhere in the YOLO family, and counted. An image
@@ -35,7 +36,7 @@ def read(data: Data, split: str, progress: bool = True) -> tuple[list[Sample], t
         UserError: folder or class list missing, or a class number beyond the class list.
     """
     report = Report()
-    names = given_names(data.classes) or _names(Path(data.root))
+    names = read_class_names(data.classes) or _names(Path(data.root))
     finder = FileFinder(frozenset({".txt"}))
     items = []
     for picture in _pictures(Path(data.root), split, report):

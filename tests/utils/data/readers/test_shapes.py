@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.core.schema import Data
+from utils.core.schema import DataConfig
 from utils.data.loading import load_dataset
 from utils.data.readers import shapes
 
 
 def load(split="train", size=(128, 160), **keys):
-    return load_dataset(Data(**keys), split, size)
+    return load_dataset(DataConfig(**keys), split, size)
 
 
 def digest(samples) -> str:
@@ -28,7 +28,7 @@ def test_counts_sizes_and_names():
     split = load(shapes_train=7, shapes_val=4)
     assert len(split.samples) == 7
     assert len(load("val", shapes_train=7, shapes_val=4).samples) == 4
-    assert split.names == shapes.NAMES
+    assert split.class_names == shapes.NAMES
     assert len({sample.path for sample in split.samples}) == 7
     for sample in split.samples:
         picture = sample.draw()
@@ -38,11 +38,11 @@ def test_counts_sizes_and_names():
 
 def test_same_in_another_process():
     script = (
-        "import sys; sys.path.insert(0, 'tests/utils/data')\n"
+        "import sys; sys.path.insert(0, 'tests/utils/data/readers')\n"
         "from test_shapes import digest, load\n"
-        "print(digest(load(shapes_train=4).records))"
+        "print(digest(load(shapes_train=4).samples))"
     )
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == digest(load(shapes_train=4).samples)
 
