@@ -26,13 +26,26 @@ from utils.core.errors import run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="NAME|PATH", required=True, help="the experiment that all settings share")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--phi", nargs="+", default=[], metavar="PHI", help="attention settings; default: none se cbam eca"
+        "--config",
+        metavar="NAME|PATH",
+        required=True,
+        help="the experiment that all settings share",
+    )
+    parser.add_argument(
+        "--phi",
+        nargs="+",
+        default=[],
+        metavar="PHI",
+        help="attention settings; default: none se cbam eca",
     )
     parser.add_argument("--variants", metavar="FILE", help="YAML file: name -> overrides")
-    parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="N", help="default: 0 1 2")
+    parser.add_argument(
+        "--seeds", nargs="+", default=["0", "1", "2"], metavar="N", help="default: 0 1 2"
+    )
     parser.add_argument("--out", metavar="DIR", help="default: runs/compare-<config>")
     parser.add_argument("--baseline", metavar="NAME", help="default: none, else the first setting")
     parser.add_argument(
@@ -47,13 +60,17 @@ def parse() -> argparse.Namespace:
         metavar="ADDRESS",
         help="trainings side by side: on this machine, or on a cluster (auto, host:6379, ray://host:10001)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all settings, e.g. train.epochs=10")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="for all settings, e.g. train.epochs=10"
+    )
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse()
-    from utils.compare.controls import with_controls  # here, where `run_command` tells of a missing library
+    from utils.compare.controls import (
+        with_controls,
+    )  # here, where `run_command` tells of a missing library
     from utils.compare.plan import make_plan, ray_address, split_overrides, whole_numbers
     from utils.compare.running import compare, summary
 
@@ -61,7 +78,9 @@ def main() -> None:
     seeds, second = split_overrides(args.seeds)
     ray, third = (None, []) if args.ray is None else ray_address(args.ray)
     overrides = [*first, *second, *third, *args.overrides]
-    plan = make_plan(args.config, phi, args.variants, whole_numbers(seeds), args.out, args.baseline, overrides)
+    plan = make_plan(
+        args.config, phi, args.variants, whole_numbers(seeds), args.out, args.baseline, overrides
+    )
     plan = with_controls(plan, args.control) if args.control else plan
     comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], ray)
     print(f"\n{summary(comparison, plan.out)}")

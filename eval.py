@@ -15,15 +15,29 @@ from utils.core.errors import run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_weights(parser)
-    parser.add_argument("--split", default="val", help="train, val or a split as the dataset names it; default: val")
-    parser.add_argument("--config", metavar="NAME|PATH", help="take the data of this experiment instead of the run's")
+    parser.add_argument(
+        "--split", default="val", help="train, val or a split as the dataset names it; default: val"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="NAME|PATH",
+        help="take the data of this experiment instead of the run's",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
-    parser.add_argument("--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there")
+    parser.add_argument(
+        "--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there"
+    )
     add_backend(parser)
-    parser.add_argument("--reference", action="store_true", help="also measure in float32; says how much AP is lost")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. eval.nms_iou=0.5 device=cpu")
+    parser.add_argument(
+        "--reference", action="store_true", help="also measure in float32; says how much AP is lost"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. eval.nms_iou=0.5 device=cpu"
+    )
     return parser.parse_intermixed_args()
 
 

@@ -14,11 +14,17 @@ from utils.core.errors import run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_weights(parser)
     parser.add_argument("--format", required=True, choices=("onnx", "darknet"))
-    parser.add_argument("--out", metavar="FILE", help="default: beside the weights, with the format's suffix")
-    parser.add_argument("--opset", type=int, help="onnx: version of the operators; default: the exporter's own")
+    parser.add_argument(
+        "--out", metavar="FILE", help="default: beside the weights, with the format's suffix"
+    )
+    parser.add_argument(
+        "--opset", type=int, help="onnx: version of the operators; default: the exporter's own"
+    )
     return parser.parse_args()
 
 

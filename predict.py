@@ -22,7 +22,9 @@ EXPLAINED_PICTURES = 4
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mode", choices=MODES, default="image", help="default: image")
     parser.add_argument(
         "--source",
@@ -31,18 +33,43 @@ def parse() -> argparse.Namespace:
         "fps: a picture. Default: validation images of the run's dataset",
     )
     add_weights(parser)
-    parser.add_argument("--out", help="folder, or the file for one image or a video; default: runs/predict, -2, ...")
+    parser.add_argument(
+        "--out", help="folder, or the file for one image or a video; default: runs/predict, -2, ..."
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
-    parser.add_argument("--score", type=float, help="lowest score shown, 0 to 1; default: the run's predict.score")
-    parser.add_argument("--nms-iou", type=float, help="IoU above which the weaker box is dropped; default: the run's")
-    parser.add_argument("--device", default=None, help="auto, cpu, cuda, cuda:1 or mps; default: the run's")
+    parser.add_argument(
+        "--score", type=float, help="lowest score shown, 0 to 1; default: the run's predict.score"
+    )
+    parser.add_argument(
+        "--nms-iou",
+        type=float,
+        help="IoU above which the weaker box is dropped; default: the run's",
+    )
+    parser.add_argument(
+        "--device", default=None, help="auto, cpu, cuda, cuda:1 or mps; default: the run's"
+    )
     add_backend(parser)
-    parser.add_argument("--precision", help="auto, fp32, bf16, fp16 or int8 (openvino); default: the run's")
-    parser.add_argument("--show", action="store_true", help="show in a window: any key for the next, q or Esc ends")
+    parser.add_argument(
+        "--precision", help="auto, fp32, bf16, fp16 or int8 (openvino); default: the run's"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="show in a window: any key for the next, q or Esc ends"
+    )
     heat = parser.add_argument_group("heatmap")
-    heat.add_argument("--site", help="only this site; default: those with attention, feat1 and feat2")
-    heat.add_argument("--point", metavar="X,Y", help="whose attention, in pixels; default: the middle of the detection")
-    heat.add_argument("--class", dest="name", metavar="NAME", help="class to explain; default: the best detection's")
+    heat.add_argument(
+        "--site", help="only this site; default: those with attention, feat1 and feat2"
+    )
+    heat.add_argument(
+        "--point",
+        metavar="X,Y",
+        help="whose attention, in pixels; default: the middle of the detection",
+    )
+    heat.add_argument(
+        "--class",
+        dest="name",
+        metavar="NAME",
+        help="class to explain; default: the best detection's",
+    )
     return parser.parse_args()
 
 
@@ -68,7 +95,9 @@ def main() -> None:
     else:
         single = [source] if isinstance(source, str) else source
         count = EXPLAINED_PICTURES if args.mode == "heatmap" else VALIDATION_PICTURES
-        pictures = prediction.file_pictures(single) if single else validation_pictures(model.config, count)
+        pictures = (
+            prediction.file_pictures(single) if single else validation_pictures(model.config, count)
+        )
         if args.mode == "fps":
             print(measure_fps(model, pictures[0][1]()))
         elif args.mode == "heatmap":

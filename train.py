@@ -16,18 +16,27 @@ from utils.core.errors import UserError, run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="NAME|PATH", help="an experiment (YAML), as given or in configs/")
+    what.add_argument(
+        "--config", metavar="NAME|PATH", help="an experiment (YAML), as given or in configs/"
+    )
     what.add_argument("--resume", metavar="RUN", help="folder of an interrupted run")
     what.add_argument("--explain", action="store_true", help="list the configuration keys and end")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.epochs=10 phi=eca")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.epochs=10 phi=eca"
+    )
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse()
-    from utils.core.config import explain_fields, load_config  # here, where `run_command` tells of a missing library
+    from utils.core.config import (
+        explain_fields,
+        load_config,
+    )  # here, where `run_command` tells of a missing library
 
     if args.explain:
         for key, default, meaning in explain_fields():
@@ -44,7 +53,9 @@ def main() -> None:
     print(result.evaluation.metrics.table())
     print(f"\n{result.run}: best.pt, metrics.json, results.csv and pictures. Go on with:")
     print(f"  python eval.py --weights {result.run}")
-    print(f"  python predict.py --weights {result.run} --source PICTURE  (without --source: its validation images)")
+    print(
+        f"  python predict.py --weights {result.run} --source PICTURE  (without --source: its validation images)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each attention block costs: parameters, operations and milliseconds beside the network without attention.
 
-examples:
+Examples:
   python -m nets.cost_table --out docs/attention_cost.md      every registered block: the table of the documentation
   python -m nets.cost_table se cbam eca --rounds 30
   python -m nets.cost_table my_package.blocks:MyBlock --at feat1 --device cuda
@@ -118,7 +118,9 @@ class Bench:
         for module in (self.network, *self.blocks.values()):
             module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.picture, self.pictures = (
-            torch.rand(count, 3, *settings.size, device=self.device).to(memory_format=torch.channels_last)
+            torch.rand(count, 3, *settings.size, device=self.device).to(
+                memory_format=torch.channels_last
+            )
             for count in (1, settings.batch)
         )
 
@@ -126,7 +128,9 @@ class Bench:
         unknown = next((site for site in self.settings.at if site not in SITES), None)
         if unknown is not None:
             raise UserError(f"--at {unknown}: no such site{nearest(unknown, SITES)}")
-        return nn.ModuleDict({site: attention.build(name, SITES[site]) for site in self.settings.at})
+        return nn.ModuleDict(
+            {site: attention.build(name, SITES[site]) for site in self.settings.at}
+        )
 
     def _line(self, name: str) -> Line:
         self.network.attention = self.blocks[name]
@@ -143,7 +147,10 @@ class Bench:
     def time_beside_plain(self, line: Line, plain_first: bool) -> None:
         """Add one pair of times to a row, forward and forward with backward."""
         for run, times in ((self._forward, line.forward), (self._training, line.training)):
-            pair: list[tuple[str | None, list[float]]] = [(None, times.plain), (line.name, times.block)]
+            pair: list[tuple[str | None, list[float]]] = [
+                (None, times.plain),
+                (line.name, times.block),
+            ]
             for name, kept in pair if plain_first else pair[::-1]:
                 kept.append(run(name))
 
@@ -152,7 +159,10 @@ class Bench:
         self.network.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
             self.network(self.picture)  # untimed: what ran before has emptied the caches
-            times = [milliseconds(lambda: self.network(self.picture), device=self.device) for _ in range(FORWARDS)]
+            times = [
+                milliseconds(lambda: self.network(self.picture), device=self.device)
+                for _ in range(FORWARDS)
+            ]
         return float(np.median(times))
 
     def _training(self, name: str | None) -> float:
@@ -210,23 +220,45 @@ def _row(line: Line) -> str:
 
 def _parse() -> tuple[list[str], Settings, str | None]:
     parser = argparse.ArgumentParser(
-        prog="python -m nets.cost_table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m nets.cost_table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole = Settings()
-    parser.add_argument("blocks", nargs="*", help="registered names or package.module:Class; default: all registered")
-    parser.add_argument("--at", nargs="+", metavar="SITE", default=list(whole.at), help="default: %(default)s")
     parser.add_argument(
-        "--size", type=int, default=whole.size[0], help="side of the input, pixels; default: %(default)s"
+        "blocks",
+        nargs="*",
+        help="registered names or package.module:Class; default: all registered",
+    )
+    parser.add_argument(
+        "--at", nargs="+", metavar="SITE", default=list(whole.at), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=whole.size[0],
+        help="side of the input, pixels; default: %(default)s",
     )
     parser.add_argument("--rounds", type=int, default=whole.rounds, help="default: %(default)s")
     parser.add_argument(
-        "--batch", type=int, default=whole.batch, help="images of a training step; default: %(default)s"
+        "--batch",
+        type=int,
+        default=whole.batch,
+        help="images of a training step; default: %(default)s",
     )
-    parser.add_argument("--device", default=whole.device, help="auto, cpu, cuda, cuda:1, mps; default: %(default)s")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=whole.precision)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: PyTorch's choice")
+    parser.add_argument(
+        "--device", default=whole.device, help="auto, cpu, cuda, cuda:1, mps; default: %(default)s"
+    )
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default=whole.precision
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads; default: PyTorch's choice"
+    )
     parser.add_argument("--quick", action="store_true", help="two rounds of one small image")
-    parser.add_argument("--out", metavar="FILE", help="write the Markdown page there; default: print it")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the Markdown page there; default: print it"
+    )
     given = parser.parse_intermixed_args()
     if given.quick:
         given.rounds, given.size, given.batch = 2, 64, 2
@@ -234,13 +266,19 @@ def _parse() -> tuple[list[str], Settings, str | None]:
         if getattr(given, name) < 1:
             raise UserError(f"--{name} {getattr(given, name)}: expected at least 1")
     if given.size < 32 or given.size % 32:
-        raise UserError(f"--size {given.size}: expected a multiple of 32, the stride of the last map")
+        raise UserError(
+            f"--size {given.size}: expected a multiple of 32, the stride of the last map"
+        )
     if given.size == 32 and given.batch == 1:
-        raise UserError("--batch 1: a map of one cell has no statistics to normalize by; expected 2, or --size 64")
+        raise UserError(
+            "--batch 1: a map of one cell has no statistics to normalize by; expected 2, or --size 64"
+        )
     if given.threads > 0:
         torch.set_num_threads(given.threads)
     size = (given.size, given.size)
-    settings = Settings(tuple(given.at), size, given.rounds, given.batch, given.device, given.precision)
+    settings = Settings(
+        tuple(given.at), size, given.rounds, given.batch, given.device, given.precision
+    )
     return given.blocks or attention.names(), settings, given.out
 
 
@@ -248,7 +286,9 @@ def main() -> None:
     """The command line."""
     names, settings, out = _parse()
     plain, lines = measure(names, settings)
-    page = markdown(plain, lines, settings, f"python -m nets.cost_table {shlex.join(sys.argv[1:])}".strip())
+    page = markdown(
+        plain, lines, settings, f"python -m nets.cost_table {shlex.join(sys.argv[1:])}".strip()
+    )
     if out is None:
         print(page)
         return

@@ -26,7 +26,9 @@ REFERENCE_PHI = (
 )
 
 
-def load_model(path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any) -> Detector:
+def load_model(
+    path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any
+) -> Detector:
     """Load a detector.
 
     Args:
@@ -43,12 +45,17 @@ def load_model(path: str | Path, changes: Mapping[str, Any] | None = None, **val
         UserError: nothing there, or not readable as weights.
     """
     path = Path(path)
-    changes = {**(changes or {}), **{key: value for key, value in values.items() if value is not None}}
+    changes = {
+        **(changes or {}),
+        **{key: value for key, value in values.items() if value is not None},
+    }
     if path.is_dir():
         path = path / BEST
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
-    if path.suffix == ".pt" or (path.suffix == ".pth" and checkpoints.is_ours(checkpoints.read_torch_file(path))):
+    if path.suffix == ".pt" or (
+        path.suffix == ".pth" and checkpoints.is_ours(checkpoints.read_torch_file(path))
+    ):
         return _load_ours(path, changes)
     if path.suffix == ".onnx":
         return _load_onnx(path, changes)
@@ -78,7 +85,9 @@ def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
     config = update_config(saved.config, {**here, **changes})
     for key in ("input_size", "phi", "attention", "model"):
         if getattr(config, key) != getattr(saved.config, key):
-            raise UserError(f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); export another")
+            raise UserError(
+                f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); export another"
+            )
     with torch.device("meta"):
         network = build_model(config, len(saved.names), saved.anchors)
     return Detector(network, config, saved.names, onnx=path)
@@ -86,11 +95,14 @@ def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
 
 def _load_foreign(path: Path, changes: Mapping[str, Any]) -> Detector:
     """Weights without a configuration: everything is read off the tensors and the files beside them (Darknet's `.cfg`
-    and `.names`), or is what their programs assume."""
+    and `.names`), or is what their programs assume.
+    """
     weights = read_weights(path)
     state = weights.tensors
     if "predict32.bias" not in state:
-        raise UserError(f"{path}: holds no detection heads (backbone only); use it for training: weights={path}")
+        raise UserError(
+            f"{path}: holds no detection heads (backbone only); use it for training: weights={path}"
+        )
     classes = len(state["predict32.bias"]) // 3 - 5
     darknet = path.suffix == ".weights"
     stretch = 1.05 if darknet else 1.0  # the reference does not stretch the center
@@ -119,7 +131,9 @@ def _described(cfg: Path, classes: int) -> dict[str, Any]:
         return {}
     settings = read_cfg(cfg)
     if settings["classes"] != classes:
-        raise UserError(f"{cfg}: describes {settings['classes']} classes, the weights beside it have {classes}")
+        raise UserError(
+            f"{cfg}: describes {settings['classes']} classes, the weights beside it have {classes}"
+        )
     return {key: settings[key] for key in ("input_size", "model")}
 
 

@@ -11,7 +11,14 @@ from utils.core.schema import Config
 from utils.engine.experiment import Result, train
 
 TINY = (
-    *("device=cpu", "precision=fp32", "threads=1", "input_size=64", "data.shapes_train=16", "data.shapes_val=8"),
+    *(
+        "device=cpu",
+        "precision=fp32",
+        "threads=1",
+        "input_size=64",
+        "data.shapes_train=16",
+        "data.shapes_val=8",
+    ),
     *("train.epochs=2", "train.batch_size=4"),
 )
 SHARED = Path(__file__).resolve().parents[1] / "../shared"
@@ -46,4 +53,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Confi
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A finished tiny training, for tests that only read it."""
-    return train(load_config("shapes.yaml", [*TINY, f"output={tmp_path_factory.mktemp('runs')}", "name=tiny"]))
+    return train(
+        load_config(
+            "shapes.yaml", [*TINY, f"output={tmp_path_factory.mktemp('runs')}", "name=tiny"]
+        )
+    )

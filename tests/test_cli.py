@@ -44,14 +44,29 @@ def test_train_evaluate_predict_in_an_empty_folder():
     def run(*command: object) -> str:
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr  # no bars in a pipe
+        assert (
+            "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr
+        )  # no bars in a pipe
         return done.stdout
 
-    sizes = ("input_size=64", "data.shapes_train=16", "data.shapes_val=8", "train.batch_size=4", "train.epochs=2")
+    sizes = (
+        "input_size=64",
+        "data.shapes_train=16",
+        "data.shapes_val=8",
+        "train.batch_size=4",
+        "train.epochs=2",
+    )
     output = run(ROOT / "train.py", "--config", "shapes.yaml", *sizes, "device=cpu", "threads=1")
-    assert "epoch 1/2" in output and "eval.py" in output and "predict.py" in output and "mean" in output
+    assert (
+        "epoch 1/2" in output
+        and "eval.py" in output
+        and "predict.py" in output
+        and "mean" in output
+    )
     output = run(ROOT / "eval.py", "--json", "numbers.json")
-    mine, theirs = (json.loads(Path(name).read_text()) for name in ("numbers.json", "runs/shapes/metrics.json"))
+    mine, theirs = (
+        json.loads(Path(name).read_text()) for name in ("numbers.json", "runs/shapes/metrics.json")
+    )
     assert mine.keys() >= KEYS and mine["map50"] == theirs["map50"] and "circle" in output
     run(ROOT / "predict.py", "--json", "found.json", "--score", 0)
     found = json.loads(Path("found.json").read_text())
@@ -60,7 +75,9 @@ def test_train_evaluate_predict_in_an_empty_folder():
     assert len(list(Path("runs/predict").iterdir())) == 8
 
 
-def test_predict_pictures_folder_and_video(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_predict_pictures_folder_and_video(
+    trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
+):
     weights = ("--weights", trained.run, "--score", 0, "--device", "cpu")
     rng = np.random.default_rng(0)
     for name in ("in/a.png", "in/sub/b.JPG"):
@@ -70,19 +87,51 @@ def test_predict_pictures_folder_and_video(trained: Result, monkeypatch: pytest.
         for _ in range(5):
             sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
 
-    assert call(predict_cli, monkeypatch, *weights, "--source", "in/a.png", "--out", "a.png", "--json", "a.json") == 0
+    assert (
+        call(
+            predict_cli,
+            monkeypatch,
+            *weights,
+            "--source",
+            "in/a.png",
+            "--out",
+            "a.png",
+            "--json",
+            "a.json",
+        )
+        == 0
+    )
     (entry,) = json.loads(Path("a.json").read_text())
-    assert (entry["image"], entry["width"], entry["height"]) == ("in/a.png", 60, 40) and Path("a.png").is_file()
+    assert (entry["image"], entry["width"], entry["height"]) == ("in/a.png", 60, 40) and Path(
+        "a.png"
+    ).is_file()
 
-    assert call(predict_cli, monkeypatch, *weights, "--mode", "dir", "--source", "in", "--out", "out") == 0
-    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {"a.png", "sub/b.JPG"}
+    assert (
+        call(predict_cli, monkeypatch, *weights, "--mode", "dir", "--source", "in", "--out", "out")
+        == 0
+    )
+    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
+        "a.png",
+        "sub/b.JPG",
+    }
     assert "broken.png" in capsys.readouterr().err
 
-    arguments = ("--mode", "video", "--source", "in/clip.mp4", "--out", "out.mp4", "--json", "video.json")
+    arguments = (
+        "--mode",
+        "video",
+        "--source",
+        "in/clip.mp4",
+        "--out",
+        "out.mp4",
+        "--json",
+        "video.json",
+    )
     assert call(predict_cli, monkeypatch, *weights, *arguments) == 0
     with open_source("out.mp4") as video:
         assert video.fps == pytest.approx(12.5) and len(list(video)) == 5
-    assert [entry["frame"] for entry in json.loads(Path("video.json").read_text())] == list(range(5))
+    assert [entry["frame"] for entry in json.loads(Path("video.json").read_text())] == list(
+        range(5)
+    )
     assert "5 frames" in capsys.readouterr().out
 
 
@@ -127,7 +176,8 @@ def voc(name: str) -> str:
     """A VOC dataset with a cat, read as one of dogs only."""
     write_image("voc/JPEGImages/a.png", np.zeros((20, 20, 3), np.uint8))
     corners = "".join(
-        f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (2, 2, 9, 9), strict=True)
+        f"<{key}>{value}</{key}>"
+        for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (2, 2, 9, 9), strict=True)
     )
     for path, text in (
         (
@@ -143,11 +193,27 @@ def voc(name: str) -> str:
 
 
 MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] = [
-    (train_cli, lambda run: ["--config", "shaps.yaml"], ["shaps.yaml", "did you mean 'shapes.yaml'"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "train.epoch=3"], ["epoch", "did you mean 'train.epochs'"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "trian.epochs=3"], ["trian", "did you mean 'train'"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shaps.yaml"],
+        ["shaps.yaml", "did you mean 'shapes.yaml'"],
+    ),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "train.epoch=3"],
+        ["epoch", "did you mean 'train.epochs'"],
+    ),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "trian.epochs=3"],
+        ["trian", "did you mean 'train'"],
+    ),
     (train_cli, lambda run: ["--config", "shapes.yaml", "epochs"], ["'epochs'", "KEY=VALUE"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "train.epochs=many"], ["train.epochs", "integer", "many"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "train.epochs=many"],
+        ["train.epochs", "integer", "many"],
+    ),
     (
         train_cli,
         lambda run: ["--config", "shapes.yaml", "train.epochs=0"],
@@ -155,7 +221,11 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     ),
     (train_cli, lambda run: ["--config", "shapes.yaml", "train=3"], ["train", "3"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "train.epochs.x=3"], ["train.epochs"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "input_size=100"], ["input_size", "multiples of 32", "100"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "input_size=100"],
+        ["input_size", "multiples of 32", "100"],
+    ),
     (
         train_cli,
         lambda run: ["--config", "shapes.yaml", "input_size=32", "train.batch_size=1"],
@@ -166,12 +236,32 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
         lambda run: ["--config", "shapes.yaml", "input_size=32", "data.shapes_train=1"],
         ["steps of 1 image with input_size=[32, 32]", "single value"],
     ),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "device=cuda:7"], ["device=cuda:7", "device=auto"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "device=cuda:7"],
+        ["device=cuda:7", "device=auto"],
+    ),
     (train_cli, lambda run: ["--config", "shapes.yaml", "device=tpu"], ["device", "tpu"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "device=cpu", "precision=fp16"], ["precision=fp16"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "phi=cbma"], ["cbma", "did you mean 'cbam'"]),
-    (train_cli, lambda run: ["--config", "shapes.yaml", "weights=no.pt"], ["no.pt", "no such file"]),
-    (train_cli, lambda run: ["--config", "voc_cbam.yaml"], ["datasets/VOCdevkit", "data.root=", "data.download=true"]),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "device=cpu", "precision=fp16"],
+        ["precision=fp16"],
+    ),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "phi=cbma"],
+        ["cbma", "did you mean 'cbam'"],
+    ),
+    (
+        train_cli,
+        lambda run: ["--config", "shapes.yaml", "weights=no.pt"],
+        ["no.pt", "no such file"],
+    ),
+    (
+        train_cli,
+        lambda run: ["--config", "voc_cbam.yaml"],
+        ["datasets/VOCdevkit", "data.root=", "data.download=true"],
+    ),
     (train_cli, lambda run: ["--config", "neu_det.yaml"], ["datasets/NEU-DET", "data.root="]),
     (train_cli, lambda run: ["--config", "coco.yaml"], ["datasets/coco", "data.root="]),
     (train_cli, lambda run: ["--config", voc("cat")], ["a.xml", "cat", "dog"]),
@@ -181,14 +271,42 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (eval_cli, lambda run: [], ["train first", "--weights"]),
     (eval_cli, lambda run: ["--weights", "none.pt"], ["--weights none.pt", "no such file"]),
     (eval_cli, lambda run: ["--weights", bad_weights("b.pt")], ["b.pt", "not readable"]),
-    (eval_cli, lambda run: ["--weights", run.run, "eval.nms=1"], ["eval.nms", "did you mean 'eval.nms_iou'"]),
-    (eval_cli, lambda run: ["--weights", run.run, "phi=se"], ["best.pt", "phi=se", "another network"]),
-    (eval_cli, lambda run: ["--weights", run.run, "--config", "neu_det.yaml"], ["datasets/NEU-DET"]),
+    (
+        eval_cli,
+        lambda run: ["--weights", run.run, "eval.nms=1"],
+        ["eval.nms", "did you mean 'eval.nms_iou'"],
+    ),
+    (
+        eval_cli,
+        lambda run: ["--weights", run.run, "phi=se"],
+        ["best.pt", "phi=se", "another network"],
+    ),
+    (
+        eval_cli,
+        lambda run: ["--weights", run.run, "--config", "neu_det.yaml"],
+        ["datasets/NEU-DET"],
+    ),
     (predict_cli, lambda run: ["--source", "a.png"], ["train first", "--weights"]),
-    (predict_cli, lambda run: ["--source", "a.png", "--weights", run.run], ["--source a.png", "no such file"]),
-    (predict_cli, lambda run: ["--source", bad_weights("b.png"), "--weights", run.run], ["b.png", "decode"]),
-    (predict_cli, lambda run: ["--source", "a", "b", "--mode", "dir", "--weights", run.run], ["takes one"]),
-    (predict_cli, lambda run: ["--mode", "video", "--source", "a.mp4", "--weights", run.run], ["a.mp4"]),
+    (
+        predict_cli,
+        lambda run: ["--source", "a.png", "--weights", run.run],
+        ["--source a.png", "no such file"],
+    ),
+    (
+        predict_cli,
+        lambda run: ["--source", bad_weights("b.png"), "--weights", run.run],
+        ["b.png", "decode"],
+    ),
+    (
+        predict_cli,
+        lambda run: ["--source", "a", "b", "--mode", "dir", "--weights", run.run],
+        ["takes one"],
+    ),
+    (
+        predict_cli,
+        lambda run: ["--mode", "video", "--source", "a.mp4", "--weights", run.run],
+        ["a.mp4"],
+    ),
     (predict_cli, lambda run: ["--weights", run.run, "--score", 2], ["--score", "0 to 1"]),
     (predict_cli, lambda run: ["--weights", run.run, "--device", "cuda:7"], ["device=cuda:7"]),
 ]
@@ -230,12 +348,16 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "predict"])
-def test_a_machine_without_libgl_is_told_what_to_install(command: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_machine_without_libgl_is_told_what_to_install(
+    command: str, monkeypatch: pytest.MonkeyPatch
+):
     Path("fake").mkdir()
     Path("fake/cv2.py").write_text(f"raise ImportError({LIBGL!r})\n")
     monkeypatch.setenv("PYTHONPATH", str(Path("fake").resolve()))
     arguments = ["--config", "shapes.yaml"] if command == "train" else ["--weights", "a.pt"]
-    done = subprocess.run([sys.executable, ROOT / f"{command}.py", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / f"{command}.py", *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert "libGL.so.1" in done.stderr and "pip install opencv-python-headless" in done.stderr
 
@@ -243,8 +365,14 @@ def test_a_machine_without_libgl_is_told_what_to_install(command: str, monkeypat
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools"), "pip install -r requirements.txt"),
-        (ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"), "opencv-python-headless"),
+        (
+            ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools"),
+            "pip install -r requirements.txt",
+        ),
+        (
+            ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"),
+            "opencv-python-headless",
+        ),
     ],
 )
 def test_a_library_that_is_missing(error: ImportError, words: str, capsys):
@@ -284,5 +412,7 @@ def test_help_answers_at_once_without_the_libraries(monkeypatch: pytest.MonkeyPa
 def test_any_class_name_can_be_printed(tmp_path: Path):
     code = "from utils.core.errors import run_command; run_command(lambda: print('\\u72d7 done'))"
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0 and done.stdout == "\\u72d7 done\n"

@@ -69,7 +69,9 @@ def every_site(network: YOLOv4Tiny) -> Iterator[nn.ModuleDict]:
 
 
 @torch.no_grad()
-def attended(network: YOLOv4Tiny, images: Tensor, point: tuple[float, float] | None = None) -> dict[str, Attended]:
+def attended(
+    network: YOLOv4Tiny, images: Tensor, point: tuple[float, float] | None = None
+) -> dict[str, Attended]:
     """What every block attends to.
 
     Args:
@@ -112,7 +114,9 @@ def _maps(block: nn.Module, x: Tensor, y: Tensor, place: tuple[int, int]) -> Map
     return {kind: values[0].float().cpu() for kind, values in maps.items()}
 
 
-def activation(network: YOLOv4Tiny, images: Tensor, sites: Sequence[str], label: int | None = None) -> Activation:
+def activation(
+    network: YOLOv4Tiny, images: Tensor, sites: Sequence[str], label: int | None = None
+) -> Activation:
     """Class activation at `sites` for the best prediction of class `label`, or of all classes where it is None.
 
     Args:
@@ -121,7 +125,9 @@ def activation(network: YOLOv4Tiny, images: Tensor, sites: Sequence[str], label:
     maps: dict[str, Tensor] = {}
     with every_site(network) as blocks, torch.enable_grad():
         handles = [
-            blocks[site].register_forward_hook(lambda _, args, output, site=site: maps.update({site: output}))
+            blocks[site].register_forward_hook(
+                lambda _, args, output, site=site: maps.update({site: output})
+            )
             for site in sites
         ]
         try:
@@ -131,7 +137,9 @@ def activation(network: YOLOv4Tiny, images: Tensor, sites: Sequence[str], label:
                 handle.remove()
         logs, box, label = _best(network, raw, label)
         gradients = torch.autograd.grad(logs, [maps[site] for site in sites], allow_unused=True)
-    heat = {site: _heat(maps[site], gradient) for site, gradient in zip(sites, gradients, strict=True)}
+    heat = {
+        site: _heat(maps[site], gradient) for site, gradient in zip(sites, gradients, strict=True)
+    }
     return Activation(heat, box.detach().cpu(), logs.exp().item(), label)
 
 

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 @dataclass(frozen=True)
 class Cost:
     """`params`: trainable parameters. `gflops`: 10^9 operations for one image, two for a multiply-add, of
-    convolutions, matrix products and attention; element-wise work is not counted."""
+    convolutions, matrix products and attention; element-wise work is not counted.
+    """
 
     params: int
     gflops: float
@@ -40,6 +41,13 @@ def count_gflops(network: nn.Module, size: tuple[int, int]) -> Mapping[str, floa
         network.eval()(torch.zeros(1, 3, *size, device=device))
     network.train(training)
     own = type(network).__name__
-    counts = {name: sum(operations.values()) / 1e9 for name, operations in counter.get_flop_counts().items()}
-    named = {name.removeprefix(f"{own}."): gflops for name, gflops in counts.items() if name.startswith(f"{own}.")}
+    counts = {
+        name: sum(operations.values()) / 1e9
+        for name, operations in counter.get_flop_counts().items()
+    }
+    named = {
+        name.removeprefix(f"{own}."): gflops
+        for name, gflops in counts.items()
+        if name.startswith(f"{own}.")
+    }
     return {**named, "": counter.get_total_flops() / 1e9}

@@ -38,7 +38,9 @@ class Row:
     gflops: float
 
 
-def summarize(network: YOLOv4Tiny, size: tuple[int, int], blocks: Mapping[str, str] | None = None) -> list[Row]:
+def summarize(
+    network: YOLOv4Tiny, size: tuple[int, int], blocks: Mapping[str, str] | None = None
+) -> list[Row]:
     """The rows, in the order in which an image of (height, width) pixels passes them. Leaves the network as it was.
 
     Args:
@@ -63,7 +65,9 @@ def summarize(network: YOLOv4Tiny, size: tuple[int, int], blocks: Mapping[str, s
 
 
 @torch.no_grad()
-def _shapes(network: nn.Module, size: tuple[int, int], places: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+def _shapes(
+    network: nn.Module, size: tuple[int, int], places: Iterable[str]
+) -> dict[str, tuple[int, int, int]]:
     """Name -> output (C, H, W) of every layer and of the modules `places`, in the order of the forward pass."""
     shapes: dict[str, tuple[int, int, int]] = {}
 
@@ -146,9 +150,13 @@ def describe_network(config: Config, classes: int | None = None) -> str:
         classes = len(read_class_names(config.data.classes) or ()) or UNKNOWN_CLASSES
     specs = attention.parse_phi(config.phi, config.attention.at)
     network = build_model(config, classes)
-    rows = summarize(network, config.input_size, {site: attention.describe(spec) for site, spec in specs.items()})
+    rows = summarize(
+        network, config.input_size, {site: attention.describe(spec) for site, spec in specs.items()}
+    )
     height, width = config.input_size
     start = f", attention.init: {config.attention.init}" if specs else ""
     title = f"YOLOv4-tiny, {classes} classes, input 3 x {height} x {width} (channels x height x width){start}"
     known = ", ".join(f"{site} {channels}" for site, channels in SITES.items())
-    return "\n".join([title, "", *table(rows), "", f"sites of attention and their channels: {known}"])
+    return "\n".join(
+        [title, "", *table(rows), "", f"sites of attention and their channels: {known}"]
+    )

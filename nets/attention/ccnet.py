@@ -16,7 +16,9 @@ from nets.attention.options import Count
 from nets.attention.registry import register
 
 
-@register("ccnet", family="self_attention", paper="Huang et al.: CCNet, ICCV 2019, arXiv 1811.11721")
+@register(
+    "ccnet", family="self_attention", paper="Huang et al.: CCNet, ICCV 2019, arXiv 1811.11721"
+)
 class CrissCross(AttentionBlock):
     """Criss-cross attention. `recurrence` R: 1 sees only the cross."""
 
@@ -38,7 +40,9 @@ class CrissCross(AttentionBlock):
         with no_autocast(x):
             column = torch.einsum("bchw,bcgw->bhwg", query, key)
             row = torch.einsum("bchw,bchv->bhwv", query, key)
-        itself = torch.eye(x.shape[2], dtype=torch.bool, device=x.device)[:, None]  # (H, 1, H): counted in the row
+        itself = torch.eye(x.shape[2], dtype=torch.bool, device=x.device)[
+            :, None
+        ]  # (H, 1, H): counted in the row
         weights = torch.cat([column.masked_fill(itself, float("-inf")), row], 3).softmax(3)
         return weights[..., : x.shape[2]], weights[..., x.shape[2] :]
 
@@ -65,5 +69,7 @@ class CrissCross(AttentionBlock):
         reach.flatten(1)[:, position(point, x.shape[2:])] = 1
         with no_autocast(x):
             for column, row in reversed(steps):
-                reach = torch.einsum("bhw,bhwg->bgw", reach, column) + torch.einsum("bhw,bhwv->bhv", reach, row)
+                reach = torch.einsum("bhw,bhwg->bgw", reach, column) + torch.einsum(
+                    "bhw,bhwv->bhv", reach, row
+                )
         return {"query": reach}

@@ -44,7 +44,10 @@ class SE(ChannelGate):
         super().__init__()
         hidden = narrow(channels, reduction)
         self.fc = nn.Sequential(
-            nn.Linear(channels, hidden, bias), nn.ReLU(), nn.Linear(hidden, channels, bias), nn.Sigmoid()
+            nn.Linear(channels, hidden, bias),
+            nn.ReLU(),
+            nn.Linear(hidden, channels, bias),
+            nn.Sigmoid(),
         )
 
     def gate(self, x: Tensor) -> Tensor:

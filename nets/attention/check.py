@@ -51,9 +51,13 @@ def _verdict(check: Callable[[Make, int], None], spec: Spec, channels: int) -> s
 
 
 def _parse(arguments: list[str] | None = None) -> tuple[Spec, int]:
-    parser = argparse.ArgumentParser(prog="python -m nets.attention.check", description="Conformance of one block")
+    parser = argparse.ArgumentParser(
+        prog="python -m nets.attention.check", description="Conformance of one block"
+    )
     parser.add_argument("block", help="package.module:Class or a registered name")
-    parser.add_argument("--channels", type=int, default=64, help="channels of the maps (default 64)")
+    parser.add_argument(
+        "--channels", type=int, default=64, help="channels of the maps (default 64)"
+    )
     parser.add_argument("options", nargs="*", metavar="option=value", help="options of the block")
     given = parser.parse_args(arguments)
     options = {}

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from nets.attention.layers import IdentityStart
 
 Make = Callable[[], nn.Module]
-SIZES = ((2, 5, 9), (2, 13, 7), (3, 8, 8), (1, 1, 1), (1, 1, 7), (1, 6, 6))  # batch, H, W: odd, not square, tiny
+SIZES = (
+    (2, 5, 9),
+    (2, 13, 7),
+    (3, 8, 8),
+    (1, 1, 1),
+    (1, 1, 7),
+    (1, 6, 6),
+)  # batch, H, W: odd, not square, tiny
 GRADIENT = 1e-9  # float64: what a later step cancels leaves rounding noise below 1e-12
 
 
@@ -33,9 +40,14 @@ def neutral_gates_opened(block: nn.Module) -> nn.Module:
     return block
 
 
-def picture(channels: int, batch: int = 2, height: int = 5, width: int = 9, seed: int = 0) -> Tensor:
+def picture(
+    channels: int, batch: int = 2, height: int = 5, width: int = 9, seed: int = 0
+) -> Tensor:
     """Random features `(batch, channels, height, width)`, float32, not of mean 0."""
-    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed)) + 0.1
+    return (
+        torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
+        + 0.1
+    )
 
 
 def difference(left: Tensor, right: Tensor) -> float:
@@ -51,18 +63,22 @@ def keeps_the_shape(make: Make, channels: int) -> None:
             x = picture(channels, batch, height, width)
             y = block(x)
             where = f"{tuple(x.shape)} in {'training' if training else 'evaluation'}"
-            assert isinstance(y, Tensor), f"{where}: returns {type(y).__name__}, expected one tensor"
+            assert isinstance(y, Tensor), (
+                f"{where}: returns {type(y).__name__}, expected one tensor"
+            )
             assert y.shape == x.shape, f"{where}: returns the shape {tuple(y.shape)}"
             assert y.isfinite().all(), f"{where}: returns values that are not finite"
 
 
 def leaves_the_input(make: Make, channels: int) -> None:
-    """x is the same, bit for bit, after forward and backward."""
+    """X is the same, bit for bit, after forward and backward."""
     block, x = neutral_gates_opened(make()), picture(channels)
     before = x.clone()
     block(x)
     assert torch.equal(x, before), "the block writes into its input"
-    features = x.requires_grad_() * 1  # as inside a network: not a leaf, needed again by the backward pass
+    features = (
+        x.requires_grad_() * 1
+    )  # as inside a network: not a leaf, needed again by the backward pass
     kept = features.detach().clone()
     (block(features) * picture(channels, seed=1)).sum().backward()
     assert torch.equal(features.detach(), kept), "the block writes into its input in training"
@@ -73,9 +89,13 @@ def registers_its_parts(make: Make, channels: int) -> None:
     for name, module in make().named_modules():
         for attribute, value in vars(module).items():
             if not attribute.startswith("_") and isinstance(value, (list, tuple, dict)):
-                hidden = [item for item in _items(value) if isinstance(item, (nn.Module, nn.Parameter))]
+                hidden = [
+                    item for item in _items(value) if isinstance(item, (nn.Module, nn.Parameter))
+                ]
                 where = f"{name}.{attribute}".lstrip(".")
-                assert not hidden, f"'{where}' keeps layers in a plain {type(value).__name__}: use nn.ModuleList"
+                assert not hidden, (
+                    f"'{where}' keeps layers in a plain {type(value).__name__}: use nn.ModuleList"
+                )
 
 
 def _items(value: list | tuple | dict) -> Iterator:
@@ -93,16 +113,26 @@ def learns_everywhere(make: Make, channels: int) -> None:
     (block(x) * picture(channels, batch=4, seed=1)).sum().backward()
     assert x.grad is not None and x.grad.abs().max() > GRADIENT, "no gradient reaches the input"
     exempt = getattr(block, "zero_gradient", ())
-    dead = [name for name, parameter in block.named_parameters() if name not in exempt and not _learns(parameter)]
+    dead = [
+        name
+        for name, parameter in block.named_parameters()
+        if name not in exempt and not _learns(parameter)
+    ]
     assert not dead, f"no gradient reaches {', '.join(dead)}"
     known = dict(block.named_parameters())
     wrong = [name for name in exempt if name not in known or _learns(known[name])]
-    assert not wrong, f"listed in zero_gradient, but there is a gradient or no such parameter: {', '.join(wrong)}"
+    assert not wrong, (
+        f"listed in zero_gradient, but there is a gradient or no such parameter: {', '.join(wrong)}"
+    )
 
 
 def _learns(parameter: Tensor) -> bool:
     gradient = parameter.grad
-    return gradient is not None and bool(gradient.isfinite().all()) and gradient.abs().max().item() > GRADIENT
+    return (
+        gradient is not None
+        and bool(gradient.isfinite().all())
+        and gradient.abs().max().item() > GRADIENT
+    )
 
 
 def saves_and_loads(make: Make, channels: int) -> None:
@@ -111,7 +141,9 @@ def saves_and_loads(make: Make, channels: int) -> None:
     block(picture(channels))  # moves running statistics
     other.load_state_dict(block.state_dict())
     x = picture(channels, seed=1)
-    assert torch.equal(block.eval()(x), other.eval()(x)), "a block loaded from a state_dict gives another output"
+    assert torch.equal(block.eval()(x), other.eval()(x)), (
+        "a block loaded from a state_dict gives another output"
+    )
 
 
 def evaluates_the_same_twice(make: Make, channels: int) -> None:
@@ -119,7 +151,9 @@ def evaluates_the_same_twice(make: Make, channels: int) -> None:
     block, x = neutral_gates_opened(make()).eval(), picture(channels)
     before = copy.deepcopy(block.state_dict())
     assert torch.equal(block(x), block(x)), "two calls in eval mode differ"
-    changed = [name for name, value in block.state_dict().items() if not torch.equal(value, before[name])]
+    changed = [
+        name for name, value in block.state_dict().items() if not torch.equal(value, before[name])
+    ]
     assert not changed, f"a call in eval mode changes {', '.join(changed)}"
 
 
@@ -128,7 +162,9 @@ def keeps_pictures_apart(make: Make, channels: int) -> None:
     block, x = neutral_gates_opened(make()).eval(), picture(channels, batch=3)
     together = block(x)
     alone = torch.cat([block(x[index : index + 1]) for index in range(3)])
-    assert difference(together, alone) < 1e-5, "an image's output depends on the other images of the batch"
+    assert difference(together, alone) < 1e-5, (
+        "an image's output depends on the other images of the batch"
+    )
 
 
 def takes_channels_last(make: Make, channels: int) -> None:
@@ -151,7 +187,9 @@ def trains_in_bfloat16(make: Make, channels: int) -> None:
         assert difference(output.float(), expected) < 0.1, "bf16 autocast: far from the fp32 output"
     got.float().square().mean().backward()
     gradients = [parameter.grad for parameter in block.parameters() if parameter.grad is not None]
-    assert all(gradient.isfinite().all() for gradient in gradients), "bf16 autocast: gradients are not finite"
+    assert all(gradient.isfinite().all() for gradient in gradients), (
+        "bf16 autocast: gradients are not finite"
+    )
 
 
 def starts_as_identity(make: Make, channels: int) -> None:
@@ -160,7 +198,9 @@ def starts_as_identity(make: Make, channels: int) -> None:
     for training in (True, False):
         for batch, height, width in SIZES:
             x = picture(channels, batch, height, width)
-            assert torch.equal(block.train(training)(x.clone()), x), f"not the identity at start on {tuple(x.shape)}"
+            assert torch.equal(block.train(training)(x.clone()), x), (
+                f"not the identity at start on {tuple(x.shape)}"
+            )
     with torch.autocast("cpu", torch.bfloat16):
         x = picture(channels)
         assert torch.equal(block(x.clone()), x), "not the identity at start under bf16 autocast"
@@ -182,8 +222,13 @@ def leaves_the_identity(make: Make, channels: int, steps: int = 12) -> None:
         (block(x) - target).square().mean().backward()
         optimizer.step()
     exempt = getattr(block, "zero_gradient", ())
-    moved = {name: (parameter - before[name]).abs().max().item() for name, parameter in block.named_parameters()}
-    stuck = [name for name, distance in moved.items() if name not in exempt and not distance > GRADIENT]
+    moved = {
+        name: (parameter - before[name]).abs().max().item()
+        for name, parameter in block.named_parameters()
+    }
+    stuck = [
+        name for name, distance in moved.items() if name not in exempt and not distance > GRADIENT
+    ]
     assert not stuck, f"never moves from the identity: {', '.join(stuck)}"
 
 
@@ -204,13 +249,22 @@ def exports_to_onnx(make: Make, channels: int) -> None:
         path = Path(folder) / "block.onnx"
         free = ({0: torch.export.Dim("batch", min=1, max=64)},)
         torch.onnx.export(
-            block, (x,), path, dynamo=True, verbose=False, input_names=["x"], dynamic_shapes=free, external_data=False
+            block,
+            (x,),
+            path,
+            dynamo=True,
+            verbose=False,
+            input_names=["x"],
+            dynamic_shapes=free,
+            external_data=False,
         )
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for batch in (2, 3):
             x = picture(channels, batch, 13)
             got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-            assert difference(got, block(x).detach()) < 1e-4, f"ONNX Runtime gives another output at batch {batch}"
+            assert difference(got, block(x).detach()) < 1e-4, (
+                f"ONNX Runtime gives another output at batch {batch}"
+            )
 
 
 CHECKS: dict[str, Callable[[Make, int], None]] = {

@@ -22,11 +22,18 @@ from nets.attention.registry import register
 
 def _mlp(channels: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(channels, hidden), nn.LayerNorm(hidden, eps=1e-5), nn.ReLU(), nn.Linear(hidden, channels)
+        nn.Linear(channels, hidden),
+        nn.LayerNorm(hidden, eps=1e-5),
+        nn.ReLU(),
+        nn.Linear(hidden, channels),
     )
 
 
-@register("gc", family="channel", paper="Cao, Xu, Lin, Wei, Hu: GCNet, ICCV Workshops 2019, arXiv 1904.11492")
+@register(
+    "gc",
+    family="channel",
+    paper="Cao, Xu, Lin, Wei, Hu: GCNet, ICCV Workshops 2019, arXiv 1904.11492",
+)
 class GlobalContext(AttentionBlock):
     """Global context block. `pool`: average instead of the learnt map. The last layer of the add branch starts at 0."""
 
@@ -47,7 +54,9 @@ class GlobalContext(AttentionBlock):
             for parameter in self.add[3].parameters():
                 nn.init.zeros_(parameter)
         self.identity_at_start = fusion == "add"
-        self.zero_gradient = () if self.mask is None else ("mask.bias",)  # the same for all keys of the softmax
+        self.zero_gradient = (
+            () if self.mask is None else ("mask.bias",)
+        )  # the same for all keys of the softmax
 
     def _where(self, x: Tensor) -> Tensor:
         """The map a, (B, N), each row sums to 1."""

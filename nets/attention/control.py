@@ -14,7 +14,9 @@ from nets.attention.layers import AttentionBlock, BatchNorm2d, Maps
 from nets.attention.options import Count
 from nets.attention.registry import register
 
-PAPER = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385"
+PAPER = (
+    "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385"
+)
 
 
 @register("conv_control", family="control", paper=PAPER)
@@ -26,7 +28,11 @@ class ConvControl(AttentionBlock):
         budget = params or max(channels * channels // 8, 1)
         hidden = hidden_width(channels, budget)
         self.width = channels if hidden else partial_width(channels, budget)
-        self.body = _bottleneck(channels, hidden) if hidden else nn.Conv2d(self.width, self.width, 3, 1, 1, bias=False)
+        self.body = (
+            _bottleneck(channels, hidden)
+            if hidden
+            else nn.Conv2d(self.width, self.width, 3, 1, 1, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.width == x.shape[1]:
@@ -45,7 +51,10 @@ def hidden_width(channels: int, params: int) -> int:
         return 0
     linear = 2 * channels + 4
     exact = (math.sqrt(linear**2 + 36 * (params - 2 * channels)) - linear) / 18
-    return min((math.floor(exact), math.ceil(exact)), key=lambda h: abs(9 * h * h + linear * h + 2 * channels - params))
+    return min(
+        (math.floor(exact), math.ceil(exact)),
+        key=lambda h: abs(9 * h * h + linear * h + 2 * channels - params),
+    )
 
 
 def partial_width(channels: int, params: int) -> int:

@@ -32,7 +32,7 @@ def channel_weights(x: Tensor) -> Tensor:
 
 
 def channel_attention(x: Tensor) -> Tensor:
-    """x -> A f, (B, C, H, W)."""
+    """X -> A f, (B, C, H, W)."""
     with no_autocast(x):
         return (channel_weights(x) @ full(x).flatten(2)).to(x.dtype).unflatten(2, x.shape[2:])
 
@@ -60,7 +60,9 @@ class DANet(AttentionBlock):
 
     zero_gradient = ("position.key.bias",)
 
-    def __init__(self, channels: int, *, reduction: Count = 8, residual: Literal["once", "both"] = "once") -> None:
+    def __init__(
+        self, channels: int, *, reduction: Count = 8, residual: Literal["once", "both"] = "once"
+    ) -> None:
         super().__init__()
         self.position = PositionAttention(channels, reduction)
         self.gamma_position = nn.Parameter(torch.zeros(()))
@@ -69,7 +71,9 @@ class DANet(AttentionBlock):
         self.identity_at_start = not self.twice
 
     def forward(self, x: Tensor) -> Tensor:
-        attended = self.gamma_position * self.position(x) + self.gamma_channel * channel_attention(x)
+        attended = self.gamma_position * self.position(x) + self.gamma_channel * channel_attention(
+            x
+        )
         return (2 * x if self.twice else x) + attended
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> Maps:

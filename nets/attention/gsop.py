@@ -26,7 +26,9 @@ GRID = 8  # side of the position branch's grid
 class SecondOrder(nn.Module):
     """Covariance gate. `positions`: of the 8 x 8 positions, else of the channels."""
 
-    def __init__(self, channels: int, dim: int, expand: int, pre_relu: bool, positions: bool) -> None:
+    def __init__(
+        self, channels: int, dim: int, expand: int, pre_relu: bool, positions: bool
+    ) -> None:
         super().__init__()
         rows, outputs = (GRID * GRID, GRID * GRID) if positions else (dim, channels)
         self.positions = positions
@@ -48,8 +50,10 @@ class SecondOrder(nn.Module):
             return z @ z.transpose(1, 2) / z.shape[2]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x -> gate (B, C, 1, 1), or (B, 1, H, W)."""
-        covariance = self.covariance(x).to(self.row_norm.weight.dtype)  # float32 under autocast: it may pass 65504
+        """X -> gate (B, C, 1, 1), or (B, 1, H, W)."""
+        covariance = self.covariance(x).to(
+            self.row_norm.weight.dtype
+        )  # float32 under autocast: it may pass 65504
         rows = self.row(self.row_norm(covariance[..., None]))
         gate = self.expand(F.relu(rows) if self.positions else rows).sigmoid()
         if self.positions:
@@ -71,10 +75,16 @@ class GSoP(AttentionBlock):
         mode: Literal["channel", "position", "both"] = "channel",
     ) -> None:
         super().__init__()
-        self.channel = SecondOrder(channels, dim, expand, pre_relu, False) if mode != "position" else None
-        self.position = SecondOrder(channels, dim, expand, pre_relu, True) if mode != "channel" else None
+        self.channel = (
+            SecondOrder(channels, dim, expand, pre_relu, False) if mode != "position" else None
+        )
+        self.position = (
+            SecondOrder(channels, dim, expand, pre_relu, True) if mode != "channel" else None
+        )
         branches = {"channel": self.channel, "position": self.position}
-        self.zero_gradient = tuple(f"{name}.reduce.bias" for name, branch in branches.items() if branch is not None)
+        self.zero_gradient = tuple(
+            f"{name}.reduce.bias" for name, branch in branches.items() if branch is not None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         gates = [branch(x) for branch in (self.channel, self.position) if branch is not None]

@@ -15,7 +15,9 @@ from utils.core.errors import UserError
 
 Maps = dict[str, Tensor]
 # asked once: inside a function, older PyTorch could not compile it
-AUTOCAST_DEVICES = [name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)]
+AUTOCAST_DEVICES = [
+    name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)
+]
 
 
 class AttentionBlock(nn.Module):
@@ -71,7 +73,9 @@ class _SingleValue:
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:  # type: ignore[attr-defined]
             norm: nn.BatchNorm2d = self  # type: ignore[assignment]
-            return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+            return F.batch_norm(
+                x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+            )
         return super().forward(x)  # type: ignore[misc]
 
 
@@ -99,18 +103,22 @@ def fit_groups(groups: int, *widths: int) -> int:
 
 def divisors(channels: int) -> str:
     """`; expected one of: 1, 2, 4` for an error about a number that does not divide the channels."""
-    return "; expected one of: " + ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
+    return "; expected one of: " + ", ".join(
+        str(n) for n in range(1, channels + 1) if channels % n == 0
+    )
 
 
 def check_heads(option: str, heads: int, channels: int) -> int:
     """Return `heads`, or raise a `UserError` that lists the divisors of `channels`."""
     if channels % heads:
-        raise UserError(f"{option}: {heads} does not divide {channels} channels{divisors(channels)}")
+        raise UserError(
+            f"{option}: {heads} does not divide {channels} channels{divisors(channels)}"
+        )
     return heads
 
 
 def full(x: Tensor) -> Tensor:
-    """x in float32 where it is bfloat16 or float16, else unchanged."""
+    """X in float32 where it is bfloat16 or float16, else unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -121,7 +129,9 @@ def no_autocast(x: Tensor) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if active else nullcontext()
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, dropout: float = 0.0) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, dropout: float = 0.0
+) -> Tensor:
     """`softmax(scale * query key^T) value` in float32, by PyTorch's fused kernel where there is one.
 
     query `(B, heads, N, d)`, key `(B, heads, M, d)`, value `(B, heads, M, e)` -> `(B, heads, N, e)`, dtype of query;
@@ -130,7 +140,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, dropou
     if query.ndim == 3:  # the fused kernels and the ONNX exporter know only four axes
         return attend(query[:, None], key[:, None], value[:, None], scale, dropout)[:, 0]
     with no_autocast(query):
-        mixed = F.scaled_dot_product_attention(full(query), full(key), full(value), dropout_p=dropout, scale=scale)
+        mixed = F.scaled_dot_product_attention(
+            full(query), full(key), full(value), dropout_p=dropout, scale=scale
+        )
     return mixed.to(query.dtype)
 
 
@@ -143,7 +155,9 @@ def attention_row(query: Tensor, key: Tensor, scale: float = 1.0) -> Tensor:
 def position(point: Sequence[int] | None, size: Sequence[int]) -> int:
     """Index in `range(N)` of the position `point` (row, column), of the middle where it is None."""
     index = 0
-    for place, side in zip([side // 2 for side in size] if point is None else point, size, strict=True):
+    for place, side in zip(
+        [side // 2 for side in size] if point is None else point, size, strict=True
+    ):
         if not 0 <= place < side:
             raise IndexError(f"point {tuple(point or ())} lies outside the map of {tuple(size)}")
         index = index * side + place
@@ -152,7 +166,11 @@ def position(point: Sequence[int] | None, size: Sequence[int]) -> int:
 
 def spread(weights: Tensor, size: Sequence[int]) -> Tensor:
     """Weights `(B, h, w)` of a coarser grid -> `(B, H, W)`: each position shows the weight of its cell."""
-    return weights if weights.shape[1:] == tuple(size) else F.interpolate(weights[:, None], tuple(size))[:, 0]
+    return (
+        weights
+        if weights.shape[1:] == tuple(size)
+        else F.interpolate(weights[:, None], tuple(size))[:, 0]
+    )
 
 
 def gate_maps(gate: Tensor) -> Maps:

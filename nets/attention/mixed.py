@@ -60,7 +60,12 @@ class CBAM(AttentionBlock):
     """Channel gate, then spatial gate. `norm`: batch normalization after the spatial convolution, as in timm."""
 
     def __init__(
-        self, channels: int, *, reduction: Count = 8, kernel_size: Literal[3, 7] = 7, norm: bool = False
+        self,
+        channels: int,
+        *,
+        reduction: Count = 8,
+        kernel_size: Literal[3, 7] = 7,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.channelattention = CBAMChannel(channels, reduction)
@@ -81,7 +86,9 @@ class CBAM(AttentionBlock):
         return {"channel": channel.flatten(1), "spatial": spatial[:, 0]}
 
 
-@register("ca", family="mixed", paper="Hou, Zhou, Feng: Coordinate Attention, CVPR 2021, arXiv 2103.02907")
+@register(
+    "ca", family="mixed", paper="Hou, Zhou, Feng: Coordinate Attention, CVPR 2021, arXiv 2103.02907"
+)
 class CoordinateAttention(AttentionBlock):
     """Coordinate attention. `min_channels`: smallest hidden width. `bias`: biases in all three convolutions."""
 
@@ -101,12 +108,16 @@ class CoordinateAttention(AttentionBlock):
         self.activation = nn.ReLU() if activation == "relu" else nn.Hardswish()
         self.F_h = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.F_w = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.zero_gradient = ("conv_1x1.bias",) if bias else ()  # the batch normalization subtracts it
+        self.zero_gradient = (
+            ("conv_1x1.bias",) if bias else ()
+        )  # the batch normalization subtracts it
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gates of the rows (B, C, H, 1) and of the columns (B, C, 1, W)."""
         height, width = x.shape[2:]
-        lines = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2)  # (B, C, H + W, 1)
+        lines = torch.cat(
+            [x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2
+        )  # (B, C, H + W, 1)
         hidden = self.activation(self.bn(self.conv_1x1(lines)))
         rows, columns = hidden.split([height, width], 2)
         return self.F_h(rows).sigmoid(), self.F_w(columns).sigmoid().transpose(2, 3)
@@ -135,12 +146,21 @@ class BAM(AttentionBlock):
     ) -> None:
         super().__init__()
         hidden = narrow(channels, reduction)
-        self.channel = nn.Sequential(*_conv_bn_relu(channels, hidden), nn.Conv2d(hidden, channels, 1))
-        dilated = [layer for _ in range(num_layers) for layer in _conv_bn_relu(hidden, hidden, 3, dilation)]
-        self.spatial = nn.Sequential(*_conv_bn_relu(channels, hidden), *dilated, nn.Conv2d(hidden, 1, 1))
+        self.channel = nn.Sequential(
+            *_conv_bn_relu(channels, hidden), nn.Conv2d(hidden, channels, 1)
+        )
+        dilated = [
+            layer for _ in range(num_layers) for layer in _conv_bn_relu(hidden, hidden, 3, dilation)
+        ]
+        self.spatial = nn.Sequential(
+            *_conv_bn_relu(channels, hidden), *dilated, nn.Conv2d(hidden, 1, 1)
+        )
         self.product = combine == "product"
         # biases in front of a batch normalization, which subtracts them
-        self.zero_gradient = ("channel.0.bias", *(f"spatial.{3 * layer}.bias" for layer in range(num_layers + 1)))
+        self.zero_gradient = (
+            "channel.0.bias",
+            *(f"spatial.{3 * layer}.bias" for layer in range(num_layers + 1)),
+        )
 
     def _gate(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in 1..2."""
@@ -160,7 +180,9 @@ def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1)
     return [conv, BatchNorm2d(outputs), nn.ReLU()]
 
 
-@register("triplet", family="mixed", paper="Misra et al.: Rotate to Attend, WACV 2021, arXiv 2010.03045")
+@register(
+    "triplet", family="mixed", paper="Misra et al.: Rotate to Attend, WACV 2021, arXiv 2010.03045"
+)
 class Triplet(AttentionBlock):
     """Triplet attention, pooling along each axis directly instead of permuting x. `spatial`: the H x W gate as well."""
 
@@ -169,7 +191,9 @@ class Triplet(AttentionBlock):
         self.pooled_axes = (2, 3, 1) if spatial else (2, 3)
         self.gates = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False), BatchNorm2d(1), nn.Sigmoid()
+                nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False),
+                BatchNorm2d(1),
+                nn.Sigmoid(),
             )
             for _ in self.pooled_axes
         )
@@ -178,7 +202,9 @@ class Triplet(AttentionBlock):
         """One gate an axis, of size 1 along it."""
         gates = []
         for axis, layers in zip(self.pooled_axes, self.gates, strict=True):
-            planes = torch.stack([x.amax(axis), x.mean(axis)], 1)  # over H: (B, 2, C, W); over W: (B, 2, C, H)
+            planes = torch.stack(
+                [x.amax(axis), x.mean(axis)], 1
+            )  # over H: (B, 2, C, W); over W: (B, 2, C, H)
             if axis == 3:  # the paper's kernel lies on the plane (H, C), not (C, H)
                 gate = layers(planes.transpose(2, 3)).transpose(2, 3)
             else:

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nets.attention.layers import AttentionBlock, BatchNorm2d, Maps, divisors, fit_groups, full, narrow
+from nets.attention.layers import (
+    AttentionBlock,
+    BatchNorm2d,
+    Maps,
+    divisors,
+    fit_groups,
+    full,
+    narrow,
+)
 from nets.attention.options import Count, Odd
 from nets.attention.registry import register
 from utils.core.errors import UserError
@@ -40,7 +48,9 @@ class Branches(AttentionBlock):
 
 
 @register(
-    "sk", family="multi_branch", paper="Li, Wang, Hu, Yang: Selective Kernel Networks, CVPR 2019, arXiv 1903.06586"
+    "sk",
+    family="multi_branch",
+    paper="Li, Wang, Hu, Yang: Selective Kernel Networks, CVPR 2019, arXiv 1903.06586",
 )
 class SelectiveKernel(Branches):
     """Selective kernels. `dilated`: a kernel k > 3 is a 3x3 of the same reach. `groups` shrink to fit C."""
@@ -61,7 +71,9 @@ class SelectiveKernel(Branches):
         hidden = max(channels // reduction, min_channels)
         groups = fit_groups(groups, channels)
         self.paths = nn.ModuleList(_path(channels, kernel, dilated, groups) for kernel in kernels)
-        self.fuse = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), BatchNorm2d(hidden), nn.ReLU())
+        self.fuse = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False), BatchNorm2d(hidden), nn.ReLU()
+        )
         self.select = nn.Conv2d(hidden, len(kernels) * channels, 1, bias=False)
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +86,9 @@ class SelectiveKernel(Branches):
 def _path(channels: int, kernel: int, dilated: bool, groups: int) -> nn.Sequential:
     size, dilation = (3, (kernel - 1) // 2) if dilated and kernel > 3 else (kernel, 1)
     padding = dilation * (size // 2)
-    conv = nn.Conv2d(channels, channels, size, padding=padding, dilation=dilation, groups=groups, bias=False)
+    conv = nn.Conv2d(
+        channels, channels, size, padding=padding, dilation=dilation, groups=groups, bias=False
+    )
     return nn.Sequential(conv, BatchNorm2d(channels), nn.ReLU())
 
 
@@ -92,18 +106,29 @@ class PyramidSplit(Branches):
     ) -> None:
         super().__init__()
         if len(kernels) != len(groups) or not kernels:
-            raise UserError(f"psa.groups: expected one number a kernel ({len(kernels)}), got {len(groups)}")
+            raise UserError(
+                f"psa.groups: expected one number a kernel ({len(kernels)}), got {len(groups)}"
+            )
         if channels % len(kernels):
             raise UserError(
                 f"psa.kernels: {len(kernels)} branches do not divide {channels} channels{divisors(channels)}"
             )
         width = channels // len(kernels)
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels, width, k, padding=k // 2, groups=fit_groups(g, channels, width), bias=False)
+            nn.Conv2d(
+                channels,
+                width,
+                k,
+                padding=k // 2,
+                groups=fit_groups(g, channels, width),
+                bias=False,
+            )
             for k, g in zip(kernels, groups, strict=True)
         )
         hidden = narrow(width, reduction)
-        self.se = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.Sigmoid())
+        self.se = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.Sigmoid()
+        )
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = torch.stack([conv(x) for conv in self.convs], 1)
@@ -113,21 +138,33 @@ class PyramidSplit(Branches):
         return self._weighted(x).flatten(1, 2)
 
 
-@register("split", family="multi_branch", paper="Zhang et al.: ResNeSt, CVPR Workshops 2022, arXiv 2004.08955")
+@register(
+    "split",
+    family="multi_branch",
+    paper="Zhang et al.: ResNeSt, CVPR Workshops 2022, arXiv 2004.08955",
+)
 class SplitAttention(Branches):
     """Split attention. `radix`: splits r; `groups`: cardinal groups G, which shrink to fit C."""
 
     zero_gradient = ("fc1.bias",)  # the batch normalization after it subtracts it
 
     def __init__(
-        self, channels: int, *, radix: Count = 2, groups: Count = 1, reduction: Count = 4, kernel_size: Odd = 3
+        self,
+        channels: int,
+        *,
+        radix: Count = 2,
+        groups: Count = 1,
+        reduction: Count = 4,
+        kernel_size: Odd = 3,
     ) -> None:
         super().__init__()
         hidden = max(radix * channels // reduction, 32)
         self.radix, self.groups = radix, fit_groups(groups, channels, hidden)
         wide, padding = radix * channels, kernel_size // 2
         conv_groups = fit_groups(radix * self.groups, channels)
-        self.conv = nn.Conv2d(channels, wide, kernel_size, padding=padding, groups=conv_groups, bias=False)
+        self.conv = nn.Conv2d(
+            channels, wide, kernel_size, padding=padding, groups=conv_groups, bias=False
+        )
         self.bn0 = BatchNorm2d(wide)
         self.fc1 = nn.Conv2d(channels, hidden, 1, groups=self.groups)
         self.bn1 = BatchNorm2d(hidden)
@@ -138,5 +175,7 @@ class SplitAttention(Branches):
         features = self.relu(self.bn0(self.conv(x))).unflatten(1, (self.radix, -1))
         pooled = features.sum(1).mean((2, 3), keepdim=True)
         scores = full(self.fc2(self.relu(self.bn1(self.fc1(pooled)))).flatten(1))
-        scores = scores.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2).flatten(2)  # (B, r, C)
+        scores = (
+            scores.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2).flatten(2)
+        )  # (B, r, C)
         return features, scores.softmax(1) if self.radix > 1 else scores.sigmoid()

@@ -40,7 +40,11 @@ NORMS = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
-@register("non_local", family="self_attention", paper="Wang et al.: Non-local Networks, CVPR 2018, arXiv 1711.07971")
+@register(
+    "non_local",
+    family="self_attention",
+    paper="Wang et al.: Non-local Networks, CVPR 2018, arXiv 1711.07971",
+)
 class NonLocal(AttentionBlock):
     """Non-local block. `inter`: the width i; `bn`: batch normalization after W."""
 
@@ -50,7 +54,9 @@ class NonLocal(AttentionBlock):
         self,
         channels: int,
         *,
-        mode: Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"] = "embedded_gaussian",
+        mode: Literal[
+            "embedded_gaussian", "gaussian", "dot_product", "concatenation"
+        ] = "embedded_gaussian",
         dimension: Literal[1, 2, 3] = 2,
         sub_sample: bool = True,
         bn: bool = True,
@@ -74,7 +80,11 @@ class NonLocal(AttentionBlock):
         """Biases without effect: of phi under the softmax; before the BN that of W and, as rows sum to 1, of g."""
         softmax = "gaussian" in self.mode
         norm = self.bn is not None
-        effects = {"phi.bias": self.mode == "embedded_gaussian", "W.bias": norm, "g.bias": norm and softmax}
+        effects = {
+            "phi.bias": self.mode == "embedded_gaussian",
+            "W.bias": norm,
+            "g.bias": norm and softmax,
+        }
         return tuple(name for name, cancelled in effects.items() if cancelled)
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -87,7 +97,7 @@ class NonLocal(AttentionBlock):
         return POOLS[self.dimension](x, window, window)
 
     def _weights(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """f / n of some queries `(B, n, i)` with all keys `(B, M, i)`: `(B, n, M)`, float32."""
+        """F / n of some queries `(B, n, i)` with all keys `(B, M, i)`: `(B, n, M)`, float32."""
         if "gaussian" in self.mode:
             return attention_row(theta, phi)
         theta, phi = full(theta), full(phi)
@@ -95,7 +105,9 @@ class NonLocal(AttentionBlock):
             if self.score is None:
                 return theta @ phi.transpose(1, 2) / phi.shape[1]
             of_theta, of_phi = full(self.score.weight).chunk(2, 1)
-            pairs = theta @ of_theta.t() + (phi @ of_phi.t()).transpose(1, 2)  # (B, n, 1) + (B, 1, M)
+            pairs = theta @ of_theta.t() + (phi @ of_phi.t()).transpose(
+                1, 2
+            )  # (B, n, 1) + (B, 1, M)
             return F.relu(pairs) / phi.shape[1]
 
     def _mix(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
@@ -104,7 +116,9 @@ class NonLocal(AttentionBlock):
             return attend(theta, phi, g)
         with no_autocast(theta):
             if self.mode == "dot_product":
-                return (full(theta) @ (full(phi).transpose(1, 2) @ full(g) / phi.shape[1])).to(g.dtype)
+                return (full(theta) @ (full(phi).transpose(1, 2) @ full(g) / phi.shape[1])).to(
+                    g.dtype
+                )
             return (self._weights(theta, phi) @ full(g)).to(g.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

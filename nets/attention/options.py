@@ -34,22 +34,36 @@ def check_options(block: str, make: Callable[..., Any], given: Mapping[str, Any]
     """
     declared = _parameters(block, make)
     open_ended = any(item.kind is item.VAR_KEYWORD for item in declared.values())
-    named = {name: item for name, item in declared.items() if item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)}
+    named = {
+        name: item
+        for name, item in declared.items()
+        if item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
+    }
     for name in given:
         if name not in named and not open_ended:
-            raise UserError(f"{block}: unknown option '{name}'{nearest(name, named) or '; it has no options'}")
+            raise UserError(
+                f"{block}: unknown option '{name}'{nearest(name, named) or '; it has no options'}"
+            )
     for name, item in named.items():
         if item.default is item.empty and name not in given:
             raise UserError(f"{block}.{name}: a value is required, it has no default")
     hints = _hints(make)
-    return {name: _checked(f"{block}.{name}", hints.get(name, Any), value) for name, value in given.items()}
+    return {
+        name: _checked(f"{block}.{name}", hints.get(name, Any), value)
+        for name, value in given.items()
+    }
 
 
 def _parameters(block: str, make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters after the first, which takes the channels."""
     found = list(inspect.signature(make).parameters.values())
-    if not found or found[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-        raise UserError(f"{block}: __init__ does not take the channels; expected __init__(self, channels, **options)")
+    if not found or found[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise UserError(
+            f"{block}: __init__ does not take the channels; expected __init__(self, channels, **options)"
+        )
     return {item.name: item for item in found[1:]}
 
 

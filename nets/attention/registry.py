@@ -21,7 +21,13 @@ from nets.attention.options import check_options
 from utils.core.errors import UserError, nearest
 
 Spec = int | str | Mapping[str, Any] | None
-PHI = {"0": "none", "1": "se", "2": "cbam", "3": "eca", "4": "ca"}  # the numbers of the reference implementation
+PHI = {
+    "0": "none",
+    "1": "se",
+    "2": "cbam",
+    "3": "eca",
+    "4": "ca",
+}  # the numbers of the reference implementation
 Block = TypeVar("Block", bound=type[nn.Module])
 
 
@@ -44,7 +50,9 @@ def register(name: str, *, family: str, paper: str) -> Callable[[Block], Block]:
     def add(cls: Block) -> Block:
         known = _ENTRIES.get(name)
         if known is not None and known.make.__qualname__ != cls.__qualname__:
-            raise ValueError(f"attention block '{name}' is registered twice: {known.make} and {cls}")
+            raise ValueError(
+                f"attention block '{name}' is registered twice: {known.make} and {cls}"
+            )
         _ENTRIES[name] = Entry(name, cls, family, paper)
         return cls
 
@@ -95,7 +103,9 @@ def build(spec: Spec, channels: int, init: Literal["paper", "identity"] = "paper
         return nn.Identity()
     found = entry(name)
     options = check_options(name, found.make, options)
-    block = _user_block(found, channels, options) if ":" in name else found.make(channels, **options)
+    block = (
+        _user_block(found, channels, options) if ":" in name else found.make(channels, **options)
+    )
     if init == "identity" and not getattr(block, "identity_at_start", False):
         return IdentityStart(block)
     return block
@@ -128,7 +138,9 @@ def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
     name = options.pop("name", None)
     name = "none" if name is None else name
     if isinstance(name, bool) or not isinstance(name, (int, str)):
-        raise UserError(f"phi: expected a number 0 to 4, a name or {{name: ..., option: value}}, got {spec!r}")
+        raise UserError(
+            f"phi: expected a number 0 to 4, a name or {{name: ..., option: value}}, got {spec!r}"
+        )
     name = PHI.get(str(name), str(name))
     if name == "none" and options:
         raise UserError(f"phi: none takes no options, got {', '.join(map(str, options))}")
@@ -152,11 +164,17 @@ def _import(path: str) -> Callable[..., nn.Module]:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module does wrong on import
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"phi: cannot import '{path}': {reason}; expected package.module:Class") from None
+        raise UserError(
+            f"phi: cannot import '{path}': {reason}; expected package.module:Class"
+        ) from None
     made = getattr(module, attribute, None)
     if not callable(made):
-        classes = [name for name, item in vars(module).items() if nn.Module in getattr(item, "__mro__", ())]
-        raise UserError(f"phi: module '{module_name}' has no class '{attribute}'{nearest(attribute, classes)}")
+        classes = [
+            name for name, item in vars(module).items() if nn.Module in getattr(item, "__mro__", ())
+        ]
+        raise UserError(
+            f"phi: module '{module_name}' has no class '{attribute}'{nearest(attribute, classes)}"
+        )
     return made
 
 
@@ -170,8 +188,12 @@ def _user_block(found: Entry, channels: int, options: dict[str, Any]) -> nn.Modu
             output = block.eval()(torch.zeros(shape))
         block.train(training)
     except Exception as error:
-        raise UserError(f"{found.name} fails for {channels} channels: {type(error).__name__}: {error}") from None
+        raise UserError(
+            f"{found.name} fails for {channels} channels: {type(error).__name__}: {error}"
+        ) from None
     if not isinstance(output, torch.Tensor) or output.shape != shape:
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise UserError(f"{found.name} maps {shape} to {got}; expected one tensor of the same shape")
+        raise UserError(
+            f"{found.name} maps {shape} to {got}; expected one tensor of the same shape"
+        )
     return block

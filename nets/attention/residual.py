@@ -22,7 +22,9 @@ PAPER = "He et al.: Deep Residual Learning, CVPR 2016, arXiv 1512.03385; Woo et 
 class BasicBlock(AttentionBlock):
     """Two 3x3 convolutions, CBAM, addition, ReLU. `reduction` and `kernel_size` are CBAM's."""
 
-    def __init__(self, channels: int, *, reduction: Count = 16, kernel_size: Literal[3, 7] = 7) -> None:
+    def __init__(
+        self, channels: int, *, reduction: Count = 16, kernel_size: Literal[3, 7] = 7
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn1 = BatchNorm2d(channels)

@@ -44,13 +44,23 @@ def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-@register("self_attention", family="self_attention", paper="Zhang et al.: SAGAN, ICML 2019, arXiv 1805.08318")
-@register("pam", family="self_attention", paper="Fu et al.: Dual Attention Network, CVPR 2019, arXiv 1809.02983")
+@register(
+    "self_attention",
+    family="self_attention",
+    paper="Zhang et al.: SAGAN, ICML 2019, arXiv 1805.08318",
+)
+@register(
+    "pam",
+    family="self_attention",
+    paper="Fu et al.: Dual Attention Network, CVPR 2019, arXiv 1809.02983",
+)
 class SelfAttention(AttentionBlock):
     """Self-attention with a learnt residual weight. `reduction`: C over the width of queries and keys."""
 
     identity_at_start = True
-    zero_gradient = ("attended.key.bias",)  # the same for all keys of a query: the softmax cancels it
+    zero_gradient = (
+        "attended.key.bias",
+    )  # the same for all keys of a query: the softmax cancels it
 
     def __init__(self, channels: int, *, reduction: Count = 8) -> None:
         super().__init__()

@@ -12,26 +12,44 @@ a2        Chen, Kalantidis, Li, Yan, Feng: A^2-Nets: Double Attention Networks, 
 import torch
 from torch import Tensor, nn
 
-from nets.attention.layers import AttentionBlock, BatchNorm2d, Maps, full, narrow, no_autocast, position
+from nets.attention.layers import (
+    AttentionBlock,
+    BatchNorm2d,
+    Maps,
+    full,
+    narrow,
+    no_autocast,
+    position,
+)
 from nets.attention.options import Count
 from nets.attention.registry import register
 
 
 @register(
-    "external", family="self_attention", paper="Guo, Liu, Mu, Hu: External Attention, TPAMI 2023, arXiv 2105.02358"
+    "external",
+    family="self_attention",
+    paper="Guo, Liu, Mu, Hu: External Attention, TPAMI 2023, arXiv 2105.02358",
 )
 class External(AttentionBlock):
     """External attention with `slots` S. `projections`: 1x1 before, 1x1 and BN after, as in the authors' block."""
 
-    def __init__(self, channels: int, *, slots: Count = 64, residual: bool = True, projections: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, slots: Count = 64, residual: bool = True, projections: bool = False
+    ) -> None:
         super().__init__()
         self.before = nn.Conv2d(channels, channels, 1) if projections else nn.Identity()
         self.memory_key = nn.Conv2d(channels, slots, 1, bias=False)
         self.memory_value = nn.Conv2d(slots, channels, 1, bias=False)
-        after = [nn.Conv2d(channels, channels, 1, bias=False), BatchNorm2d(channels)] if projections else []
+        after = (
+            [nn.Conv2d(channels, channels, 1, bias=False), BatchNorm2d(channels)]
+            if projections
+            else []
+        )
         self.after = nn.Sequential(*after)
         self.residual = residual
-        self.zero_gradient = ("before.bias",) if projections else ()  # the softmax over positions cancels it
+        self.zero_gradient = (
+            ("before.bias",) if projections else ()
+        )  # the softmax over positions cancels it
 
     def _weights(self, x: Tensor) -> Tensor:
         """(B, S, N), float32: the slots of a position sum to 1."""
@@ -50,14 +68,21 @@ class External(AttentionBlock):
         return {"query": torch.einsum("bs,bsn->bn", chosen, weights).unflatten(1, x.shape[2:])}
 
 
-@register("a2", family="self_attention", paper="Chen et al.: A^2-Nets, NeurIPS 2018, arXiv 1810.11579")
+@register(
+    "a2", family="self_attention", paper="Chen et al.: A^2-Nets, NeurIPS 2018, arXiv 1810.11579"
+)
 class DoubleAttention(AttentionBlock):
     """Double attention. `c_m`: width of the summaries, `c_n`: their number; null is C // 4."""
 
     zero_gradient = ("gather.bias",)  # the same for all positions of a softmax over them
 
     def __init__(
-        self, channels: int, *, c_m: Count | None = None, c_n: Count | None = None, residual: bool = True
+        self,
+        channels: int,
+        *,
+        c_m: Count | None = None,
+        c_n: Count | None = None,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         width, number = c_m or narrow(channels, 4), c_n or narrow(channels, 4)
@@ -69,7 +94,9 @@ class DoubleAttention(AttentionBlock):
 
     def _weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Bm: rows sum to 1 over N; V: columns sum to 1 over the n. Both (B, n, N), float32."""
-        return full(self.gather(x).flatten(2)).softmax(2), full(self.distribute(x).flatten(2)).softmax(1)
+        return full(self.gather(x).flatten(2)).softmax(2), full(
+            self.distribute(x).flatten(2)
+        ).softmax(1)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)

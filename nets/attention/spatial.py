@@ -27,7 +27,11 @@ from nets.attention.registry import register
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 
-@register("stn", family="spatial", paper="Jaderberg et al.: Spatial Transformer Networks, NIPS 2015, arXiv 1506.02025")
+@register(
+    "stn",
+    family="spatial",
+    paper="Jaderberg et al.: Spatial Transformer Networks, NIPS 2015, arXiv 1506.02025",
+)
 class STN(AttentionBlock):
     """Spatial transformer. `transform`: affine, or attention (one scale and a shift). `grid`: side of loc's pooling."""
 
@@ -53,7 +57,11 @@ class STN(AttentionBlock):
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(grid),
         )
-        start = [1.0, 0.0, 0.0] if transform == "attention" else [value for row in IDENTITY for value in row]
+        start = (
+            [1.0, 0.0, 0.0]
+            if transform == "attention"
+            else [value for row in IDENTITY for value in row]
+        )
         last = nn.Linear(hidden, len(start))
         nn.init.zeros_(last.weight)
         last.bias = nn.Parameter(torch.tensor(start))
@@ -74,7 +82,9 @@ class STN(AttentionBlock):
         """T_theta(x), float32."""
         with no_autocast(x):
             places = F.affine_grid(theta, list(x.shape), align_corners=False)
-            return F.grid_sample(full(x), places, padding_mode=self.padding_mode, align_corners=False)
+            return F.grid_sample(
+                full(x), places, padding_mode=self.padding_mode, align_corners=False
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         theta = self.theta(x)
@@ -85,7 +95,9 @@ class STN(AttentionBlock):
         theta = self.theta(x)
         with no_autocast(x):
             moved = F.affine_grid(theta - _identity(theta), list(x.shape), align_corners=False)
-        sides = torch.tensor(x.shape[:1:-1], device=x.device)  # (W, H): a coordinate runs from -1 to 1 over a side
+        sides = torch.tensor(
+            x.shape[:1:-1], device=x.device
+        )  # (W, H): a coordinate runs from -1 to 1 over a side
         return {"displacement": (moved * sides / 2).norm(dim=3)}
 
 

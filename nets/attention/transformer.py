@@ -46,13 +46,21 @@ def _join(heads: Tensor) -> Tensor:
 
 
 @register(
-    "mhsa", family="self_attention", paper="Vaswani et al.: Attention Is All You Need, NIPS 2017, arXiv 1706.03762"
+    "mhsa",
+    family="self_attention",
+    paper="Vaswani et al.: Attention Is All You Need, NIPS 2017, arXiv 1706.03762",
 )
 class MHSA(AttentionBlock):
     """Multi-head self-attention. `heads` divides C. `dropout`: of the weights, in training. Images: mean of heads."""
 
     def __init__(
-        self, channels: int, *, heads: Count = 8, bias: bool = True, dropout: Share = 0.0, residual: bool = True
+        self,
+        channels: int,
+        *,
+        heads: Count = 8,
+        bias: bool = True,
+        dropout: Share = 0.0,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         self.heads = check_heads("mhsa.heads", heads, channels)
@@ -66,7 +74,9 @@ class MHSA(AttentionBlock):
         return query, key, value
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = attend(*self._heads(x), scale=self.scale, dropout=self.dropout if self.training else 0.0)
+        mixed = attend(
+            *self._heads(x), scale=self.scale, dropout=self.dropout if self.training else 0.0
+        )
         y = self.out(_join(mixed)).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + y if self.residual else y
 
@@ -77,7 +87,9 @@ class MHSA(AttentionBlock):
         return {"query": row[:, :, 0].mean(1).unflatten(1, x.shape[2:])}
 
 
-@register("emsa", family="self_attention", paper="Zhang, Yang: ResT, NeurIPS 2021, arXiv 2105.13677")
+@register(
+    "emsa", family="self_attention", paper="Zhang, Yang: ResT, NeurIPS 2021, arXiv 2105.13677"
+)
 class EMSA(AttentionBlock):
     """Efficient multi-head self-attention. `heads`: null is max(C // 64, 1). `sr_ratio`: 1 keeps all keys.
 
@@ -103,7 +115,9 @@ class EMSA(AttentionBlock):
         self.residual = residual
         self.reduce = self.norm = self.mix = None
         if sr_ratio > 1:
-            self.reduce = nn.Conv2d(channels, channels, sr_ratio + 1, sr_ratio, sr_ratio // 2, groups=channels)
+            self.reduce = nn.Conv2d(
+                channels, channels, sr_ratio + 1, sr_ratio, sr_ratio // 2, groups=channels
+            )
             self.norm = nn.LayerNorm(channels)
             self.least = 1 + sr_ratio % 2
         if transform and self.heads > 1:

@@ -34,7 +34,13 @@ class Detections:
         """The same image with only the detections of at least `score`."""
         keep = self.scores >= score
         return Detections(
-            self.boxes[keep], self.scores[keep], self.labels[keep], self.names, self.width, self.height, self.image
+            self.boxes[keep],
+            self.scores[keep],
+            self.labels[keep],
+            self.names,
+            self.width,
+            self.height,
+            self.image,
         )
 
     def to_json(self) -> dict[str, Any]:

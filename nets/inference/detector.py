@@ -89,7 +89,9 @@ class Detector:
         single = isinstance(images, (str, Path, np.ndarray, Tensor))
         pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
         arrays = [_to_array(picture) for picture in pictures]
-        titles = [str(picture) if isinstance(picture, (str, Path)) else None for picture in pictures]
+        titles = [
+            str(picture) if isinstance(picture, (str, Path)) else None for picture in pictures
+        ]
         boxings = [Letterbox((array.shape[0], array.shape[1]), self.input_size) for array in arrays]
         canvases = [boxing.apply(array) for boxing, array in zip(boxings, arrays, strict=True)]
         if not canvases:
@@ -109,7 +111,9 @@ class Detector:
         """Detect on letterboxed images: uint8 `(B, h, w, 3)` of size `input_size`, and how each was letterboxed."""
         limits = limits or self.config.predict
         boxes, scores = self.backend(canvases)
-        found = select(boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.vote_iou)
+        found = select(
+            boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.vote_iou
+        )
         titles = titles or [None] * len(letterboxes)
         return [
             self._result(*one, boxing, title)
@@ -121,7 +125,9 @@ class Detector:
     ) -> Detections:
         height, width = boxing.source
         corners = boxing.boxes_to_original(boxes.numpy())
-        there = (corners[:, 2:] > corners[:, :2]).all(1)  # what lies wholly in the padding is no detection
+        there = (corners[:, 2:] > corners[:, :2]).all(
+            1
+        )  # what lies wholly in the padding is no detection
         return Detections(
             boxes=corners[there],
             scores=scores.numpy()[there],
@@ -138,7 +144,9 @@ def _fetch(found: list[Found]) -> list[Found]:
     if not found or found[0][0].device.type == "cpu":
         return found
     counts = [len(labels) for _, _, labels in found]
-    boxes, scores, labels = (torch.cat(column).cpu().split(counts) for column in zip(*found, strict=True))
+    boxes, scores, labels = (
+        torch.cat(column).cpu().split(counts) for column in zip(*found, strict=True)
+    )
     return list(zip(boxes, scores, labels, strict=True))
 
 
@@ -151,5 +159,7 @@ def _to_array(picture: Picture) -> np.ndarray:
         scaled = (picture * 255).round().clamp(0, 255) if picture.is_floating_point() else picture
         return scaled.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise UserError(f"expected an RGB uint8 array (height, width, 3), got {picture.dtype} {picture.shape}")
+        raise UserError(
+            f"expected an RGB uint8 array (height, width, 3), got {picture.dtype} {picture.shape}"
+        )
     return picture

@@ -46,7 +46,9 @@ def _divisible(detector: Detector) -> bool:
 
 
 @contextmanager
-def _pool(detector: Detector, workers: int, threads: int) -> Iterator[Callable[[np.ndarray], Future[Detections]]]:
+def _pool(
+    detector: Detector, workers: int, threads: int
+) -> Iterator[Callable[[np.ndarray], Future[Detections]]]:
     """Submits frames to `workers` threads; each has a detector of its own, as a block may keep what it saw last."""
     free: SimpleQueue[Detector] = SimpleQueue()
     for _ in range(workers):

@@ -29,7 +29,9 @@ def load(path: Path) -> dict[str, Any]:
     """
     content = read_torch_file(path)
     if not is_ours(content):
-        raise UserError(f"{path}: not a checkpoint of this project; use it as pretrained weights: weights={path}")
+        raise UserError(
+            f"{path}: not a checkpoint of this project; use it as pretrained weights: weights={path}"
+        )
     return content
 
 

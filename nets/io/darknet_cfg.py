@@ -16,12 +16,21 @@ def darknet_cfg(network: YOLOv4Tiny, size: tuple[int, int]) -> str:
     `[net]`.
     """
     height, width = size
-    net: Section = ("net", {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3})
+    net: Section = (
+        "net",
+        {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3},
+    )
     sections = [net, _conv(32, 3, 2), _conv(64, 3, 2)]
     for channels in (64, 128, 256):
         sections += _csp_block(channels)
     sections += [_conv(512, 3), _conv(256, 1), *_head(network, 0, 512)]
-    sections += [_route(-4), _conv(128, 1), ("upsample", {"stride": 2}), _route(-1, 23), *_head(network, 1, 256)]
+    sections += [
+        _route(-4),
+        _conv(128, 1),
+        ("upsample", {"stride": 2}),
+        _route(-1, 23),
+        *_head(network, 1, 256),
+    ]
     return "\n".join(_text(*section) for section in sections)
 
 
@@ -29,7 +38,13 @@ def _csp_block(channels: int) -> list[Section]:
     half = channels // 2
     inner: list[Section] = [_conv(half, 3), _conv(half, 3), _route(-1, -2), _conv(channels, 1)]
     second_half: Section = ("route", {"layers": -1, "groups": 2, "group_id": 1})
-    return [_conv(channels, 3), second_half, *inner, _route(-6, -1), ("maxpool", {"size": 2, "stride": 2})]
+    return [
+        _conv(channels, 3),
+        second_half,
+        *inner,
+        _route(-6, -1),
+        ("maxpool", {"size": 2, "stride": 2}),
+    ]
 
 
 def _head(network: YOLOv4Tiny, head: int, channels: int) -> list[Section]:
@@ -39,14 +54,20 @@ def _head(network: YOLOv4Tiny, head: int, channels: int) -> list[Section]:
     last = {"filters": outputs, "size": 1, "stride": 1, "pad": 1}
     yolo = {
         "mask": ",".join(map(str, coder.masks[head])),
-        "anchors": ", ".join(f"{width:.9g},{height:.9g}" for width, height in coder.anchors.tolist()),
+        "anchors": ", ".join(
+            f"{width:.9g},{height:.9g}" for width, height in coder.anchors.tolist()
+        ),
         "classes": network.num_classes,
         "num": len(coder.anchors),
         "scale_x_y": f"{coder.scale_x_y:.9g}",
         **({"new_coords": 1} if coder.new_coords else {}),
     }
     activation = "logistic" if coder.new_coords else "linear"
-    return [_conv(channels, 3), ("convolutional", {**last, "activation": activation}), ("yolo", yolo)]
+    return [
+        _conv(channels, 3),
+        ("convolutional", {**last, "activation": activation}),
+        ("yolo", yolo),
+    ]
 
 
 def _conv(filters: int, size: int, stride: int = 1) -> Section:
@@ -85,7 +106,9 @@ def read_cfg(path: Path) -> dict[str, Any]:
             },
         }
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"{path}: not a cfg of YOLOv4-tiny with two [yolo] layers: {error}") from None
+        raise UserError(
+            f"{path}: not a cfg of YOLOv4-tiny with two [yolo] layers: {error}"
+        ) from None
 
 
 def _sections(path: Path) -> list[tuple[str, dict[str, str]]]:

@@ -20,7 +20,11 @@ INPUT, OUTPUTS = "images", ("boxes", "scores")
 
 
 def write_onnx(
-    network: YOLOv4Tiny, config: Config, names: Sequence[str], path: str | Path, opset: int | None = None
+    network: YOLOv4Tiny,
+    config: Config,
+    names: Sequence[str],
+    path: str | Path,
+    opset: int | None = None,
 ) -> None:
     """Write a network as ONNX without NMS.
 
@@ -51,8 +55,12 @@ def write_onnx(
 def _traced(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
     """The `onnx.ModelProto` that PyTorch's exporter makes."""
     pipeline = Pipeline(copy.deepcopy(network).cpu().float(), config.input_size).eval()
-    images = torch.rand(2, 3, *config.input_size)  # one image would be taken for a batch of one for ever
-    batch = torch.export.Dim("batch", max=2**31 - 1)  # without a bound PyTorch 2.7 forbids a single value, 2**63 - 1
+    images = torch.rand(
+        2, 3, *config.input_size
+    )  # one image would be taken for a batch of one for ever
+    batch = torch.export.Dim(
+        "batch", max=2**31 - 1
+    )  # without a bound PyTorch 2.7 forbids a single value, 2**63 - 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
         try:
@@ -70,6 +78,8 @@ def _traced(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
             if opset is None:
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--opset {opset}: refused by PyTorch {torch.__version__}: {reason}") from None
+            raise UserError(
+                f"--opset {opset}: refused by PyTorch {torch.__version__}: {reason}"
+            ) from None
     assert program is not None
     return program.model_proto

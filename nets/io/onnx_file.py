@@ -44,13 +44,19 @@ def read_onnx(path: str | Path) -> OnnxFile:
     """
     runtime = first_runtime(path)
     try:
-        texts = _with_onnxruntime(str(path)) if runtime == "onnxruntime" else _with_openvino(str(path))
-    except Exception as error:  # both runtimes have exceptions of their own for every kind of damage
+        texts = (
+            _with_onnxruntime(str(path)) if runtime == "onnxruntime" else _with_openvino(str(path))
+        )
+    except (
+        Exception
+    ) as error:  # both runtimes have exceptions of their own for every kind of damage
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not readable as ONNX: {reason}") from None
     missing = [key for key in KEYS if key not in texts]
     if missing:
-        raise UserError(f"{path}: no {missing[0]} in its metadata; expected an ONNX file that export.py wrote")
+        raise UserError(
+            f"{path}: no {missing[0]} in its metadata; expected an ONNX file that export.py wrote"
+        )
     config = restore_config(yaml.safe_load(texts["config"]), str(path))
     return OnnxFile(config, tuple(json.loads(texts["names"])), json.loads(texts["anchors"]))
 
@@ -70,4 +76,8 @@ def _with_openvino(path: str) -> dict[str, str]:
 
     model = openvino.Core().read_model(path)
     places = {key: ["framework", key] for key in KEYS}
-    return {key: model.get_rt_info(place).astype(str) for key, place in places.items() if model.has_rt_info(place)}
+    return {
+        key: model.get_rt_info(place).astype(str)
+        for key, place in places.items()
+        if model.has_rt_info(place)
+    }

@@ -64,12 +64,17 @@ class MatchReport:
     def lines(self) -> list[str]:
         """The report as text for the terminal."""
         share = 100 * len(self.matched) / max(1, self.total)
-        lines = [f"{self.path}: {len(self.matched)} of {self.total} pretrained tensors matched ({share:.0f}%)"]
+        lines = [
+            f"{self.path}: {len(self.matched)} of {self.total} pretrained tensors matched ({share:.0f}%)"
+        ]
         for title, items in (
             ("other shape, not loaded", self.misshapen),
             ("not in this network", self.unknown),
             ("left at their start", self.fresh),
-            ("no effect until training opens their identity gate (attention.init=paper has none)", self.gated),
+            (
+                "no effect until training opens their identity gate (attention.init=paper has none)",
+                self.gated,
+            ),
         ):
             if items:
                 more = f", ... ({len(items)})" if len(items) > 4 else ""
@@ -111,7 +116,11 @@ def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
     gated = _bare_blocks(state, network)
     state = {_behind_gate(name, gated): tensor for name, tensor in state.items()}
     own = network.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    fitting = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in own and own[name].shape == tensor.shape
+    }
     report = MatchReport(
         path,
         list(fitting),
@@ -167,8 +176,14 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
-        raise UserError(f"weights={path}: expected a state dictionary (name to tensor), got {type(content).__name__}")
-    return {_our_name(name): tensor for name, tensor in content.items() if not name.endswith("num_batches_tracked")}
+        raise UserError(
+            f"weights={path}: expected a state dictionary (name to tensor), got {type(content).__name__}"
+        )
+    return {
+        _our_name(name): tensor
+        for name, tensor in content.items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 def _our_name(name: str) -> str:
@@ -181,7 +196,15 @@ def darknet_layers(network: YOLOv4Tiny) -> Iterator[tuple[str, nn.Conv2d, nn.Bat
     """(name, convolution, batch norm) in the order of `yolov4-tiny.cfg`; the two plain convolutions have no norm."""
     order = ["backbone.stem1", "backbone.stem2"]
     order += [f"backbone.csp{stage}.conv{index}" for stage in (1, 2, 3) for index in (1, 2, 3, 4)]
-    order += ["backbone.last", "neck.lateral", "head32", "predict32", "neck.reduce", "head16", "predict16"]
+    order += [
+        "backbone.last",
+        "neck.lateral",
+        "head32",
+        "predict32",
+        "neck.reduce",
+        "head16",
+        "predict16",
+    ]
     for name in order:
         layer = network.get_submodule(name)
         if isinstance(layer, ConvBNAct):
@@ -200,9 +223,16 @@ def darknet_tensors(network: YOLOv4Tiny) -> list[tuple[str, Tensor]]:
             tensors += [(f"{name}.bias", conv.bias.data), (f"{name}.weight", conv.weight.data)]
             continue
         statistics = {"bias": norm.bias, "weight": norm.weight, "running_mean": norm.running_mean}
-        tensors += [(f"{name}.bn.{key}", tensor.data) for key, tensor in statistics.items() if tensor is not None]
+        tensors += [
+            (f"{name}.bn.{key}", tensor.data)
+            for key, tensor in statistics.items()
+            if tensor is not None
+        ]
         assert norm.running_var is not None
-        tensors += [(f"{name}.bn.running_var", norm.running_var), (f"{name}.conv.weight", conv.weight.data)]
+        tensors += [
+            (f"{name}.bn.running_var", norm.running_var),
+            (f"{name}.conv.weight", conv.weight.data),
+        ]
     return tensors
 
 
@@ -227,7 +257,9 @@ def read_darknet(path: Path) -> dict[str, Tensor]:
         state[name] = torch.from_numpy(values[start : start + like.numel()].copy()).view(like.shape)
         start += like.numel()
     if start < values.size:
-        raise UserError(f"weights={path}: its {values.size} values fit no YOLOv4-tiny: cut off, or another network?")
+        raise UserError(
+            f"weights={path}: its {values.size} values fit no YOLOv4-tiny: cut off, or another network?"
+        )
     return state
 
 
@@ -261,11 +293,17 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
         UserError: the network carries attention, for which Darknet has no layer.
     """
     if len(network.attention):
-        raise UserError("export to darknet: Darknet has no attention layers; only phi=none can be written")
+        raise UserError(
+            "export to darknet: Darknet has no attention layers; only phi=none can be written"
+        )
     with open(path, "wb") as file:
         np.array([0, 2, 5], "<i4").tofile(file)
         np.array([seen], "<u8").tofile(file)
-        added = {f"{name}.bn.running_var": norm.eps for name, _, norm in darknet_layers(network) if norm is not None}
+        added = {
+            f"{name}.bn.running_var": norm.eps
+            for name, _, norm in darknet_layers(network)
+            if norm is not None
+        }
         for name, tensor in darknet_tensors(network):
             values = tensor.detach().cpu().float() + (added.get(name, DARKNET_EPS) - DARKNET_EPS)
             values.numpy().astype("<f4").tofile(file)

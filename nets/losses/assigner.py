@@ -71,7 +71,9 @@ def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: LossConfig) -> Tensor:
     overlap = torch.minimum(sizes, anchors).prod(-1)
     iou = overlap / (sizes.prod(-1) + anchors.prod(-1) - overlap)
     unused = constant(_unused(coder), iou.device, torch.int64)
-    iou.index_fill_(-1, unused, -1.0)  # Darknet's masks leave one out: the best anchor is one that a head has
+    iou.index_fill_(
+        -1, unused, -1.0
+    )  # Darknet's masks leave one out: the best anchor is one that a head has
     best = iou == iou.amax(-1, keepdim=True)
     if loss.assign == "best":
         return best
@@ -82,7 +84,11 @@ def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: LossConfig) -> Tensor:
 
 
 def _unused(coder: BoxCoder) -> list[int]:
-    return [index for index in range(len(coder.anchors)) if not any(index in mask for mask in coder.masks)]
+    return [
+        index
+        for index in range(len(coder.anchors))
+        if not any(index in mask for mask in coder.masks)
+    ]
 
 
 def _cells_of(center: Tensor, height: int, width: int, neighbors: bool) -> tuple[Tensor, Tensor]:

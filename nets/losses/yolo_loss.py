@@ -43,7 +43,11 @@ class YoloLoss(nn.Module):
     """
 
     def __init__(
-        self, coder: BoxCoder, config: LossConfig, mean: Callable[[Tensor], Tensor] = lambda own: own, parts: int = 1
+        self,
+        coder: BoxCoder,
+        config: LossConfig,
+        mean: Callable[[Tensor], Tensor] = lambda own: own,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         self.coder = coder
@@ -76,7 +80,9 @@ class YoloLoss(nn.Module):
             self._cells = key, self.coder.cells(shapes)
         return self._cells[1]
 
-    def _match(self, raw: Tensor, cells: Cells, found: Candidates, boxes: Tensor, labels: Tensor) -> _Matches:
+    def _match(
+        self, raw: Tensor, cells: Cells, found: Candidates, boxes: Tensor, labels: Tensor
+    ) -> _Matches:
         picture, obj, rank = _positions(found.valid)
         index = found.index[picture, obj, rank]
         picked = raw[picture, index]
@@ -84,7 +90,14 @@ class YoloLoss(nn.Module):
         iou, ciou = paired_iou(self.coder.boxes(picked[:, :4], at), boxes[picture, obj])
         weight = found.valid[picture, obj, rank].float()
         return _Matches(
-            picture, index, weight, labels[picture, obj].clamp(min=0), picked, iou, ciou, (picture, obj, rank)
+            picture,
+            index,
+            weight,
+            labels[picture, obj].clamp(min=0),
+            picked,
+            iou,
+            ciou,
+            (picture, obj, rank),
         )
 
     def _alignment(self, matches: _Matches, found: Candidates) -> Tensor:
@@ -135,7 +148,9 @@ def _positions(valid: Tensor) -> tuple[Tensor, ...]:
 def paired_iou(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and CIoU of `boxes[i]` with `targets[i]`; `(P, 4)` xyxy float32 -> two `(P,)`. Finite for empty boxes."""
     size, target_size = ((b[:, 2:] - b[:, :2]).clamp(min=MIN_SIDE) for b in (boxes, targets))
-    overlap = (torch.minimum(boxes[:, 2:], targets[:, 2:]) - torch.maximum(boxes[:, :2], targets[:, :2])).clamp(min=0)
+    overlap = (
+        torch.minimum(boxes[:, 2:], targets[:, 2:]) - torch.maximum(boxes[:, :2], targets[:, :2])
+    ).clamp(min=0)
     intersection = overlap.prod(1)
     iou = intersection / (size.prod(1) + target_size.prod(1) - intersection + EPS)
     hull = torch.maximum(boxes[:, 2:], targets[:, 2:]) - torch.minimum(boxes[:, :2], targets[:, :2])

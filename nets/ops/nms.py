@@ -7,12 +7,19 @@ from nets.ops.nms_numpy import VOTERS, Limits, select_one
 
 TINY = 1e-12  # candidates of score 0 are not kept, but must not divide by it
 
-Found = tuple[Tensor, Tensor, Tensor]  # of an image: boxes (n, 4), scores (n,), labels (n,) int64, best first
+Found = tuple[
+    Tensor, Tensor, Tensor
+]  # of an image: boxes (n, 4), scores (n,), labels (n,) int64, best first
 
 
 @torch.no_grad()
 def select(
-    boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int, vote_iou: float = 1.0
+    boxes: Tensor,
+    scores: Tensor,
+    score: float,
+    nms_iou: float,
+    max_detections: int,
+    vote_iou: float = 1.0,
 ) -> list[Found]:
     """Greedy NMS class by class, then box voting; a box may be kept for several classes.
 
@@ -34,7 +41,8 @@ def select(
 
 def select_together(boxes: Tensor, scores: Tensor, limits: Limits) -> list[Found]:
     """What `select` returns, for all images of a batch at once: a GPU is kept waiting three times a batch, not five
-    times a picture."""
+    times a picture.
+    """
     flat = scores.flatten(1)
     values, order = flat.topk(min(limits.first, flat.shape[1]), 1)
     near = boxes.gather(1, (order // scores.shape[2])[..., None].expand(-1, -1, 4))
@@ -49,14 +57,17 @@ def select_together(boxes: Tensor, scores: Tensor, limits: Limits) -> list[Found
     kept, more = torch.stack([keep.sum(1), (flat > limits.score).sum(1) > values.shape[1]]).tolist()
     columns = [column[keep].split(kept) for column in (near, values, labels)]
     return [
-        _alone(boxes[row], scores[row], limits) if more[row] and kept[row] < limits.max_detections else one
+        _alone(boxes[row], scores[row], limits)
+        if more[row] and kept[row] < limits.max_detections
+        else one
         for row, one in enumerate(zip(*columns, strict=True))
     ]
 
 
 def _greedy(blocks: Tensor, there: Tensor) -> Tensor:
     """Greedy NMS as a fixed point: `blocks[:, i, j]` says that i, if it stays, drops the weaker j. After n rounds the
-    first n are decided for good; a few rounds decide all but long chains."""
+    first n are decided for good; a few rounds decide all but long chains.
+    """
     blocks = blocks.triu(1)
     keep = there
     while True:
@@ -66,9 +77,13 @@ def _greedy(blocks: Tensor, there: Tensor) -> Tensor:
         keep = free
 
 
-def _voted(near: Tensor, values: Tensor, there: Tensor, overlap: Tensor, rivals: Tensor, vote_iou: float) -> Tensor:
+def _voted(
+    near: Tensor, values: Tensor, there: Tensor, overlap: Tensor, rivals: Tensor, vote_iou: float
+) -> Tensor:
     """`nets.ops.nms_numpy`'s voting for every candidate of every picture."""
-    votes = (overlap.square() * (values * there)[:, None]).masked_fill_(~(rivals & (overlap > vote_iou)), 0.0)
+    votes = (overlap.square() * (values * there)[:, None]).masked_fill_(
+        ~(rivals & (overlap > vote_iou)), 0.0
+    )
     votes[:, :, VOTERS:] = 0.0
     votes.diagonal(dim1=1, dim2=2).zero_()
     own = values[..., None]
@@ -84,8 +99,12 @@ def _alone(boxes: Tensor, scores: Tensor, limits: Limits) -> Found:
 
 def _overlaps(first: Tensor, second: Tensor) -> Tensor:
     """IoU `(..., n, m)` of `(..., n, 4)` and `(..., m, 4)`, 0 of two empty boxes;
-    `torchvision.ops.box_iou` takes no batches in the oldest version that is supported (0.22)."""
-    a, b = first.movedim(-1, 0)[..., None].contiguous(), second.movedim(-1, 0)[..., None, :].contiguous()
+    `torchvision.ops.box_iou` takes no batches in the oldest version that is supported (0.22).
+    """
+    a, b = (
+        first.movedim(-1, 0)[..., None].contiguous(),
+        second.movedim(-1, 0)[..., None, :].contiguous(),
+    )
     width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)
     height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)
     both = width.mul_(height)

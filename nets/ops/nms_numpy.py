@@ -15,7 +15,9 @@ MANY = 2000  # candidates from which on classes are taken one by one
 ROWS = 32  # boxes that are voted on at once: larger temporaries leave the cache
 TINY = np.finfo(np.float32).tiny  # an empty union must not be divided by
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4), scores (n,) float32, labels (n,) int64
+Arrays = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # boxes (n, 4), scores (n,) float32, labels (n,) int64
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ def select_one(boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Arrays:
         if len(keep) >= limits.max_detections or len(taken) == len(found):
             break
         more = 16 * len(taken)
-        taken = _best(candidates, more) if more < len(found) else np.arange(len(found))  # NMS sorts them itself
+        taken = (
+            _best(candidates, more) if more < len(found) else np.arange(len(found))
+        )  # NMS sorts them itself
     keep = keep[: limits.max_detections]
     near, values, labels = (column[keep] for column in tried)
     if limits.vote_iou < 1:
@@ -68,7 +72,9 @@ def select_one(boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Arrays:
 
 def _best(values: np.ndarray, count: int) -> np.ndarray:
     """Indices of the `count` highest, or all, best first."""
-    some = np.argpartition(-values, count)[:count] if count < len(values) else np.arange(len(values))
+    some = (
+        np.argpartition(-values, count)[:count] if count < len(values) else np.arange(len(values))
+    )
     return some[np.argsort(-values[some], kind="stable")]
 
 
@@ -78,10 +84,13 @@ def _at(index: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Arrays:
     return boxes[row], scores.ravel()[index], label
 
 
-def _nms_by_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, nms_iou: float) -> np.ndarray:
+def _nms_by_class(
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, nms_iou: float
+) -> np.ndarray:
     """Indices kept, best first. Classes are told apart by shifting each one's boxes beyond those of the last, which
     takes more digits than float32 has where one box is huge. As each box kept is compared with all that follow, the
-    classes of many are taken one by one."""
+    classes of many are taken one by one.
+    """
     if not len(boxes):
         return labels
     if len(boxes) > MANY:
@@ -111,7 +120,9 @@ def _vote(kept: Arrays, voters: Arrays, votes: np.ndarray, vote_iou: float) -> n
     ballots = np.column_stack([near, np.ones_like(ratings)]) * ratings[:, None]
     # a box overlaps itself by 1: it has its own vote among the others', unless it is empty or not among the voters
     empty = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) < TINY
-    sums = np.column_stack([boxes, np.ones_like(scores)]) * (scores * (empty | ~votes[order]))[:, None]
+    sums = (
+        np.column_stack([boxes, np.ones_like(scores)]) * (scores * (empty | ~votes[order]))[:, None]
+    )
     for start in range(0, len(boxes), ROWS):
         end = min(start + ROWS, len(boxes))
         some = slice(first[start], last[end - 1])

@@ -12,9 +12,13 @@ LEAKY_SLOPE = 0.1  # Darknet's `activation=leaky`
 class ConvBNAct(nn.Sequential):
     """k x k convolution without bias, batch normalization, leaky ReLU. `(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False
+        )
         self.bn = nn.BatchNorm2d(out_channels)
         self.act = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 

@@ -42,7 +42,9 @@ class BoxCoder(nn.Module):
         scale_x_y: float | None = None,
     ) -> None:
         super().__init__()
-        self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "anchors", torch.tensor(anchors, dtype=torch.float32), persistent=False
+        )
         self.masks = tuple(tuple(mask) for mask in masks)
         self.new_coords = new_coords
         self.scale_x_y = scale_x_y or (2.0 if new_coords else 1.05)
@@ -56,9 +58,13 @@ class BoxCoder(nn.Module):
     def _head_cells(self, shape: tuple[int, int], head: int) -> tuple[Tensor, Tensor, Tensor]:
         height, width = shape
         device = self.anchors.device
-        y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
         mask = self.masks[head]
-        grid = torch.stack([x, y], -1).view(1, -1, 2).expand(len(mask), -1, -1).reshape(-1, 2).float()
+        grid = (
+            torch.stack([x, y], -1).view(1, -1, 2).expand(len(mask), -1, -1).reshape(-1, 2).float()
+        )
         anchor = self.anchors[list(mask)].repeat_interleave(height * width, 0)
         return grid, anchor, torch.full((len(grid), 1), float(STRIDES[head]), device=device)
 
@@ -79,7 +85,9 @@ class BoxCoder(nn.Module):
         `cells` is `self.cells` of the maps' sizes, where it is made once for many calls.
         """
         raw = flatten_maps(maps)
-        boxes = self.boxes(raw[..., :4], cells or self.cells([(m.shape[2], m.shape[3]) for m in maps]))
+        boxes = self.boxes(
+            raw[..., :4], cells or self.cells([(m.shape[2], m.shape[3]) for m in maps])
+        )
         return boxes, raw[..., 4:5].float().sigmoid() * raw[..., 5:].float().sigmoid()
 
 

@@ -25,6 +25,10 @@ def _fold_neighbors(sequence: nn.Sequential) -> None:
     names = list(sequence._modules)
     for first, second in pairwise(names):
         conv, norm = sequence.get_submodule(first), sequence.get_submodule(second)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
+        if (
+            isinstance(conv, nn.Conv2d)
+            and isinstance(norm, nn.BatchNorm2d)
+            and norm.running_var is not None
+        ):
             setattr(sequence, first, fuse_conv_bn_eval(conv, norm))
             setattr(sequence, second, nn.Identity())

@@ -20,5 +20,7 @@ class FPN(nn.Module):
 
     def forward(self, feat1: Tensor, feat2: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
         p5 = attend("lateral", self.lateral(feat2))
-        upsampled = attend("upsample", F.interpolate(self.reduce(p5), scale_factor=2.0, mode="nearest"))
+        upsampled = attend(
+            "upsample", F.interpolate(self.reduce(p5), scale_factor=2.0, mode="nearest")
+        )
         return p5, torch.cat([upsampled, feat1], 1)

@@ -24,7 +24,9 @@ class Pipeline(nn.Module):
         super().__init__()
         self.network = fold_batch_norms(network)
         self.coder = network.coder
-        self.cells = self.coder.cells([(size[0] // stride, size[1] // stride) for stride in STRIDES])
+        self.cells = self.coder.cells(
+            [(size[0] // stride, size[1] // stride) for stride in STRIDES]
+        )
         self.precision = precision
         if precision != "fp32":
             self._narrow(DTYPES[precision])

@@ -16,7 +16,14 @@ from utils.core.errors import UserError, nearest
 from utils.core.schema import Config
 
 # Anchors of Darknet's yolov4-tiny.cfg, pixels at 416x416, and which of them its two heads use
-DARKNET_ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
+DARKNET_ANCHORS = (
+    (10.0, 14.0),
+    (23.0, 27.0),
+    (37.0, 58.0),
+    (81.0, 82.0),
+    (135.0, 169.0),
+    (344.0, 319.0),
+)
 DARKNET_MASKS = ((3, 4, 5), (1, 2, 3))
 
 Init = Literal["paper", "identity"]
@@ -71,7 +78,9 @@ class YOLOv4Tiny(nn.Module):
         self.predict32 = nn.Conv2d(512, outputs, 1)
         self.predict16 = nn.Conv2d(256, outputs, 1)
         self._initialize()
-        self.attention = _build_attention(sites or {}, init)  # last: a re-initialization would undo zero starts
+        self.attention = _build_attention(
+            sites or {}, init
+        )  # last: a re-initialization would undo zero starts
 
     def _initialize(self) -> None:
         """Small heads; convolutions keep PyTorch's start, U(-1, 1)/sqrt(fan in).
@@ -95,7 +104,9 @@ class YOLOv4Tiny(nn.Module):
         ]
 
     @torch.no_grad()
-    def set_prior(self, objects_per_image: float, class_rates: Sequence[float], size: tuple[int, int]) -> None:
+    def set_prior(
+        self, objects_per_image: float, class_rates: Sequence[float], size: tuple[int, int]
+    ) -> None:
         """Start the heads at the data's rates (Lin et al., Focal Loss, ICCV 2017, section 4.1).
 
         Without it the first steps only teach that most cells are empty. Args: mean number of objects in an image,
@@ -110,7 +121,9 @@ class YOLOv4Tiny(nn.Module):
             bias[:, 5:] = torch.logit(rates)
 
 
-def build_model(config: Config, num_classes: int, anchors: Sequence[Sequence[float]] | None = None) -> YOLOv4Tiny:
+def build_model(
+    config: Config, num_classes: int, anchors: Sequence[Sequence[float]] | None = None
+) -> YOLOv4Tiny:
     """The network of a configuration.
 
     Args:
@@ -119,7 +132,9 @@ def build_model(config: Config, num_classes: int, anchors: Sequence[Sequence[flo
         anchors: six (width, height) in input pixels, used where `model.anchors` is `auto`; none: Darknet's.
     """
     given = config.model.anchors if config.model.anchors != "auto" else anchors or DARKNET_ANCHORS
-    coder = BoxCoder(given, config.model.anchor_masks, config.model.new_coords, config.model.scale_x_y)
+    coder = BoxCoder(
+        given, config.model.anchor_masks, config.model.new_coords, config.model.scale_x_y
+    )
     sites = attention.parse_phi(config.phi, config.attention.at)
     return YOLOv4Tiny(num_classes, coder, sites, config.attention.init)
 
@@ -129,5 +144,9 @@ def _build_attention(sites: Mapping[str, Any], init: Init) -> nn.ModuleDict:
         if site not in SITES:
             raise UserError(f"attention site '{site}' does not exist{nearest(site, SITES)}")
     return nn.ModuleDict(
-        {site: attention.build(sites[site], channels, init) for site, channels in SITES.items() if site in sites}
+        {
+            site: attention.build(sites[site], channels, init)
+            for site, channels in SITES.items()
+            if site in sites
+        }
     )

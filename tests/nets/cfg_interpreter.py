@@ -20,7 +20,11 @@ def read_cfg(path: Path) -> list[tuple[str, dict[str, str]]]:
     return sections
 
 
-ACTIVATIONS = {"leaky": lambda x: torch.where(x > 0, x, 0.1 * x), "logistic": torch.sigmoid, "linear": lambda x: x}
+ACTIVATIONS = {
+    "leaky": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "logistic": torch.sigmoid,
+    "linear": lambda x: x,
+}
 
 
 class Interpreter:
@@ -39,10 +43,14 @@ class Interpreter:
         padding = size // 2 if int(option["pad"]) else 0
         if "batch_normalize" not in option:
             bias = self.take(filters)
-            x = F.conv2d(x, self.take(filters, x.shape[1], size, size), bias, int(option["stride"]), padding)
+            x = F.conv2d(
+                x, self.take(filters, x.shape[1], size, size), bias, int(option["stride"]), padding
+            )
         else:
             beta, gamma, mean, variance = (self.take(filters)[:, None, None] for _ in range(4))
-            x = F.conv2d(x, self.take(filters, x.shape[1], size, size), None, int(option["stride"]), padding)
+            x = F.conv2d(
+                x, self.take(filters, x.shape[1], size, size), None, int(option["stride"]), padding
+            )
             x = (x - mean) / torch.sqrt(variance + 1e-5) * gamma + beta
         return ACTIVATIONS[option["activation"]](x)
 
@@ -59,7 +67,9 @@ class Interpreter:
             elif kind == "maxpool":
                 x = F.max_pool2d(x, int(option["size"]), int(option["stride"]))
             elif kind == "upsample":
-                x = x.repeat_interleave(int(option["stride"]), 2).repeat_interleave(int(option["stride"]), 3)
+                x = x.repeat_interleave(int(option["stride"]), 2).repeat_interleave(
+                    int(option["stride"]), 3
+                )
             elif kind == "yolo":
                 heads.append(x)
             outputs.append(x)

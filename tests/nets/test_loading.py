@@ -19,7 +19,10 @@ def test_a_run_its_best_weights_and_its_settings(trained: Result):
     saved = checkpoints.load(trained.run / "best.pt")
     for path in (trained.run, str(trained.run), trained.run / "best.pt"):
         detector = load_model(path)
-        assert all(torch.equal(saved["model"][name], value) for name, value in detector.network.state_dict().items())
+        assert all(
+            torch.equal(saved["model"][name], value)
+            for name, value in detector.network.state_dict().items()
+        )
         assert detector.names == tuple(saved["names"]) and detector.input_size == (64, 64)
         assert detector.network.coder.anchors.tolist() == saved["anchors"]
         assert not detector.network.training
@@ -34,8 +37,14 @@ def test_a_renamed_checkpoint_is_still_ours(trained: Result, tmp_path: Path):
 
 
 def test_settings_can_be_changed(trained: Result):
-    detector = load_model(trained.run, {"eval.nms_iou": 0.3}, input_size=[96, 32], precision="bf16", device=None)
-    assert detector.input_size == (96, 32) and detector.precision == "bf16" and detector.config.eval.nms_iou == 0.3
+    detector = load_model(
+        trained.run, {"eval.nms_iou": 0.3}, input_size=[96, 32], precision="bf16", device=None
+    )
+    assert (
+        detector.input_size == (96, 32)
+        and detector.precision == "bf16"
+        and detector.config.eval.nms_iou == 0.3
+    )
     assert detector.config.device == "cpu"
     image = np.zeros((20, 30, 3), np.uint8)
     assert detector(image).width == 30
@@ -44,8 +53,14 @@ def test_settings_can_be_changed(trained: Result):
 def test_attention_comes_with_the_weights(tmp_path: Path):
     config = Config(phi={"feat1": "eca", "feat2": {"name": "cbam", "reduction": 4}}, device="cpu")
     network = build_model(config, 3)
-    content = {"config": config.model_dump(mode="json"), "names": ["a", "b", "c"], "model": network.state_dict()}
-    checkpoints.save(tmp_path / "a.pt", {**content, "anchors": network.coder.anchors.tolist(), "epoch": 1})
+    content = {
+        "config": config.model_dump(mode="json"),
+        "names": ["a", "b", "c"],
+        "model": network.state_dict(),
+    }
+    checkpoints.save(
+        tmp_path / "a.pt", {**content, "anchors": network.coder.anchors.tolist(), "epoch": 1}
+    )
     loaded = load_model(tmp_path / "a.pt").network
     assert set(loaded.attention) == {"feat1", "feat2"}
     images = torch.rand(1, 3, 64, 64)
@@ -57,7 +72,11 @@ def test_darknet_weights_bring_their_own_conventions(darknet_file: Callable[[int
     coder = detector.network.coder
     assert (coder.new_coords, coder.scale_x_y) == (False, 1.05)
     np.testing.assert_allclose(coder.anchors.numpy(), DARKNET_ANCHORS)
-    assert len(detector.names) == 80 and detector.names[0] == "person" and detector.names[-1] == "toothbrush"
+    assert (
+        len(detector.names) == 80
+        and detector.names[0] == "person"
+        and detector.names[-1] == "toothbrush"
+    )
     assert load_model(darknet_file(20)).names[0] == "aeroplane"
 
 
@@ -99,7 +118,9 @@ def unknown(path: Path) -> Path:
         (backbone_only, "foreign.pt", "not a checkpoint of this project"),
     ],
 )
-def test_what_is_no_weights_file(make: Callable[[Path], Path], name: str, words: str, tmp_path: Path):
+def test_what_is_no_weights_file(
+    make: Callable[[Path], Path], name: str, words: str, tmp_path: Path
+):
     with pytest.raises(UserError, match=words) as caught:
         load_model(make(tmp_path / name))
     assert "\n" not in str(caught.value)

@@ -25,19 +25,40 @@ from utils.core.errors import UserError, run_command
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m utils.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", nargs="*", metavar="SECTION|KEY=VALUE", help="sections; configuration keys to change")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="SECTION|KEY=VALUE",
+        help="sections; configuration keys to change",
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--config", metavar="NAME|PATH", help="an experiment (YAML); default: the embedded data")
-    what.add_argument("--weights", metavar="FILE|RUN", help="a trained network, with its experiment; default: random")
+    what.add_argument(
+        "--config", metavar="NAME|PATH", help="an experiment (YAML); default: the embedded data"
+    )
+    what.add_argument(
+        "--weights",
+        metavar="FILE|RUN",
+        help="a trained network, with its experiment; default: random",
+    )
     long = parser.add_mutually_exclusive_group()
-    long.add_argument("--seconds", type=float, help="for each section, at least 5 rounds; default: 30")
+    long.add_argument(
+        "--seconds", type=float, help="for each section, at least 5 rounds; default: 30"
+    )
     long.add_argument("--rounds", type=int, metavar="N", help="exactly N rounds instead")
-    parser.add_argument("--quick", action="store_true", help="two rounds of small images, some backends left out")
-    parser.add_argument("--full", action="store_true", help="evaluation of 5,000 images, a video of 10,000 frames")
+    parser.add_argument(
+        "--quick", action="store_true", help="two rounds of small images, some backends left out"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="evaluation of 5,000 images, a video of 10,000 frames"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write every number there")
-    parser.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
+    parser.add_argument(
+        "--format", choices=("text", "markdown"), default="text", help="default: text"
+    )
     args = parser.parse_intermixed_args()
     if args.seconds is not None and args.seconds <= 0:
         raise UserError(f"--seconds {args.seconds:g}: expected more than 0")
@@ -57,7 +78,9 @@ def main() -> None:
 
     start = time.perf_counter()
     names = chosen([word for word in args.words if "=" not in word])
-    config = make_config(args.config, args.weights, [word for word in args.words if "=" in word], args.quick)
+    config = make_config(
+        args.config, args.weights, [word for word in args.words if "=" in word], args.quick
+    )
     rounds = args.rounds or (2 if args.quick and args.seconds is None else None)
     effort = Budget(0.0, rounds, rounds) if rounds else Budget(args.seconds or 30.0, least=5)
     weights = Path(args.weights) if args.weights else None

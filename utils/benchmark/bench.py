@@ -39,7 +39,11 @@ DEFAULT = "shapes.yaml"
 WHOLE = ("input_size=416", "train.batch_size=16", "data.shapes_train=64", "data.shapes_val=64")
 QUICK = ("input_size=64", "train.batch_size=4", "data.shapes_train=16", "data.shapes_val=8")
 PHOTO, QUICK_PHOTO = (480, 640), (96, 128)  # (height, width) of the embedded data's files
-STEPS, GPU_STEPS, QUICK_STEPS = 4, 50, 2  # of an epoch; on a GPU its end, where the CPU waits, must count little
+STEPS, GPU_STEPS, QUICK_STEPS = (
+    4,
+    50,
+    2,
+)  # of an epoch; on a GPU its end, where the CPU waits, must count little
 BLOCK = 200.0  # milliseconds that a block of short calls takes
 
 
@@ -59,12 +63,16 @@ class Settings:
     full: bool = False
 
 
-def make_config(name: str | None, weights: str | None, overrides: Sequence[str], quick: bool) -> Config:
+def make_config(
+    name: str | None, weights: str | None, overrides: Sequence[str], quick: bool
+) -> Config:
     """The experiment: of a YAML file, of the weights, or the embedded data at 416x416 in batches of 16."""
     scaled = [*QUICK, *overrides] if quick else list(overrides)
     if weights:
         if weights.endswith(".onnx"):
-            raise UserError(f"--weights {weights}: an ONNX file cannot train; give the file it was made from")
+            raise UserError(
+                f"--weights {weights}: an ONNX file cannot train; give the file it was made from"
+            )
         return load_model(weights, parse_overrides(scaled)).config
     if name:
         return load_config(name, scaled)
@@ -87,7 +95,10 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         self._remotes: list[Remote] = []
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.end_processes()
         self._folder.cleanup()
@@ -111,7 +122,11 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     ) -> tuple[float, float | None]:
         """GFLOP/s of what takes `gflop` in `times` ms, and its share of the product's, timed in the same rounds."""
         rates, peak = 1000 * gflop / times, self.peak(precision)
-        share = None if product is None or peak is None else float(np.median(rates * product / (1000 * peak.gflop)))
+        share = (
+            None
+            if product is None or peak is None
+            else float(np.median(rates * product / (1000 * peak.gflop)))
+        )
         return float(np.median(rates)), share
 
     def split(self, name: str, count: int) -> DetectionDataset:
@@ -121,7 +136,9 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         whole = load_dataset(self.config.data, name, size, names, progress=False)
         count = min(count, len(whole))
         samples = [whole.samples[index * len(whole) // count] for index in range(count)]
-        return self.pictures([self._as_file(sample) for sample in samples], class_names=whole.class_names)
+        return self.pictures(
+            [self._as_file(sample) for sample in samples], class_names=whole.class_names
+        )
 
     def _as_file(self, sample: Sample) -> Sample:
         if sample.draw is None:
@@ -133,7 +150,13 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     @cached_property
     def train_split(self) -> DetectionDataset:
         """An epoch's pictures."""
-        steps = QUICK_STEPS if self.settings.quick else GPU_STEPS if self.device.type == "cuda" else STEPS
+        steps = (
+            QUICK_STEPS
+            if self.settings.quick
+            else GPU_STEPS
+            if self.device.type == "cuda"
+            else STEPS
+        )
         return self.split("train", steps * self.config.train.batch_size)
 
     @cached_property
@@ -161,7 +184,13 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         threads = self.config.train.workers if workers is None else workers
         size = self.config.input_size
         return DetectionDataset(
-            samples, size, cache or data.cache, data.cache_gb, threads, folder, class_names=class_names
+            samples,
+            size,
+            cache or data.cache,
+            data.cache_gb,
+            threads,
+            folder,
+            class_names=class_names,
         )
 
     @cached_property
@@ -173,10 +202,16 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     def weights(self) -> Path:
         """A checkpoint of the network to measure; what backends derive from it lies beside it."""
         given = self.settings.weights
-        detector = load_model(given, backend="torch", precision="fp32") if given else self._untrained()
+        detector = (
+            load_model(given, backend="torch", precision="fp32") if given else self._untrained()
+        )
         path = self.folder / "network.pt"
         anchors, state = detector.network.coder.anchors.tolist(), detector.network.state_dict()
-        saved = {"config": self.config.model_dump(mode="json"), "names": list(detector.names), "epoch": 0}
+        saved = {
+            "config": self.config.model_dump(mode="json"),
+            "names": list(detector.names),
+            "epoch": 0,
+        }
         checkpoints.save(path, {**saved, "anchors": anchors, "model": state})
         return path
 
@@ -188,7 +223,9 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     def detector(self, backend: str = "torch", precision: str | None = None) -> Detector:
         """A new detector of that network; int8 is calibrated on the training pictures."""
         detector = load_model(self.weights, backend=backend, precision=precision or self.precision)
-        detector.source.calibration = partial(self.train_set.canvases, range(min(32, len(self.train_set))))
+        detector.source.calibration = partial(
+            self.train_set.canvases, range(min(32, len(self.train_set)))
+        )
         return detector
 
     @cached_property
@@ -199,7 +236,9 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     def trainer(self, precision: str) -> Trainer:
         """A trainer at the first step of a training."""
         never_saved = self.config.train.model_copy(update={"save_minutes": 1e9, "freeze_epochs": 0})
-        config = self.config.model_copy(update={"precision": precision, "backend": "torch", "train": never_saved})
+        config = self.config.model_copy(
+            update={"precision": precision, "backend": "torch", "train": never_saved}
+        )
         start = load_model(self.weights, backend="torch", precision=precision)
         detector = Detector(start.network, config, start.names, backend="torch")
         return Trainer(self.folder / precision, config, detector, self.train_set, self.train_set)
@@ -217,9 +256,13 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     def naive(self, training: bool) -> Remote:
         """The yardstick's process: clocks `detect` and, with `training`, `step`."""
         batch, canvas = self.folder / "batch.pt", self.folder / "canvas.pt"
-        torch.save({key: value.cpu() for key, value in vars(self.batch).items()} if training else {}, batch)
+        torch.save(
+            {key: value.cpu() for key, value in vars(self.batch).items()} if training else {}, batch
+        )
         torch.save(self.canvas, canvas)
-        return self.remote(make_clocks, self.weights, batch if training else None, canvas, self.block)
+        return self.remote(
+            make_clocks, self.weights, batch if training else None, canvas, self.block
+        )
 
     def remote(self, *arguments: Any, timeout: float = 300.0) -> Remote:
         """A `Remote` that ends with the benchmark."""

@@ -33,8 +33,12 @@ def section(bench: Bench) -> Section:
         if key != "step"
     ]
     step = Row("data.step", titles["step"], per_second(times["step"], size), "pictures/s")
-    notes = [f"files: like {width}x{height} {bench.train_split.samples[0].path.suffix[1:]}; blocks of {size} images"]
-    return Section("data", "images a second, beside those that a training step takes", [step, *rows], notes)
+    notes = [
+        f"files: like {width}x{height} {bench.train_split.samples[0].path.suffix[1:]}; blocks of {size} images"
+    ]
+    return Section(
+        "data", "images a second, beside those that a training step takes", [step, *rows], notes
+    )
 
 
 def _clocks(bench: Bench, size: int) -> tuple[dict[str, Clock], dict[str, str]]:
@@ -53,13 +57,18 @@ def _clocks(bench: Bench, size: int) -> tuple[dict[str, Clock], dict[str, str]]:
         "step": (f"training step, {bench.precision}", step_clock(trainer, bench.batch)),
         "decode": ("decode and letterbox, one thread", timed(partial(cold.canvases, order))),
         "fill": ("decode into the cache, threads", timed(lambda: whole().prepare(progress=False))),
-        "ram": ("read from the memory cache", timed(partial(ram.canvases, order), before=partial(ram.canvases, order))),
+        "ram": (
+            "read from the memory cache",
+            timed(partial(ram.canvases, order), before=partial(ram.canvases, order)),
+        ),
         "disk": ("read from the disk cache", timed(partial(disk.canvases, order))),
         "batch": ("make a batch as configured", batch_clock(bench, trainer, bench.config.augment)),
         "batch_plain": ("make a batch, no mosaic", batch_clock(bench, trainer, plain)),
         "batch_mosaic": ("make a batch, mosaic only", batch_clock(bench, trainer, mosaic)),
     }
-    return {key: clock for key, (_, clock) in made.items()}, {key: title for key, (title, _) in made.items()}
+    return {key: clock for key, (_, clock) in made.items()}, {
+        key: title for key, (title, _) in made.items()
+    }
 
 
 def batch_clock(bench: Bench, trainer: Trainer, augment: AugmentConfig) -> Clock:

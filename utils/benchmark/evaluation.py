@@ -22,7 +22,11 @@ from utils.metrics import evaluate
 
 PICTURES, FULL, QUICK = 500, 5000, 10
 CLASSES = 80
-OBJECTS, COPIES, STRAYS = 7, 3, 9  # of an image; a detection is a copy of an object, or astray: 30 of them
+OBJECTS, COPIES, STRAYS = (
+    7,
+    3,
+    9,
+)  # of an image; a detection is a copy of an object, or astray: 30 of them
 WIDTH, HEIGHT = 640, 480
 
 
@@ -50,7 +54,9 @@ def section(bench: Bench) -> Section:
             ratio_of(times["cocoeval"], times["metrics"]),
             "COCOeval",
         ),
-        Row("evaluation.network", "network alone", per_second(times["network"], shown), "pictures/s"),
+        Row(
+            "evaluation.network", "network alone", per_second(times["network"], shown), "pictures/s"
+        ),
         Row(
             "evaluation.detector",
             "detector and metrics",
@@ -65,7 +71,9 @@ def section(bench: Bench) -> Section:
         "classes; COCOeval's time is without its building of the ground truth",
         f"detector: {shown} validation images in batches of {bench.config.eval.batch_size}, {detector.precision}",
     ]
-    return Section("evaluation", "seconds for the metrics, images a second for the whole", rows, notes)
+    return Section(
+        "evaluation", "seconds for the metrics, images a second for the whole", rows, notes
+    )
 
 
 def _network(bench: Bench, detector: Detector) -> None:
@@ -84,7 +92,9 @@ def synthetic_set(count: int, seed: int = 0) -> tuple[list[Sample], list[Detecti
     for index in range(count):
         boxes, labels = _boxes(rng, OBJECTS), rng.integers(CLASSES, size=OBJECTS)
         no = np.zeros(OBJECTS, np.bool_)
-        samples.append(Sample(Path(f"{index}.jpg"), WIDTH, HEIGHT, boxes, labels, difficult=no, crowd=no))
+        samples.append(
+            Sample(Path(f"{index}.jpg"), WIDTH, HEIGHT, boxes, labels, difficult=no, crowd=no)
+        )
         copies = np.repeat(boxes, COPIES, 0)
         copies += rng.normal(0, 0.08, copies.shape) * np.tile(copies[:, 2:] - copies[:, :2], 2)
         every = np.concatenate([copies, _boxes(rng, STRAYS)]).astype(np.float32)
@@ -103,11 +113,15 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def coco_truth(samples: Sequence[Sample]) -> COCO:
     """The objects as pycocotools wants them."""
-    boxes = [(image, label, box) for image, sample in enumerate(samples) for label, box in _pairs(sample)]
+    boxes = [
+        (image, label, box) for image, sample in enumerate(samples) for label, box in _pairs(sample)
+    ]
     truth = COCO()
     truth.dataset = {
         "info": {},
-        "images": [{"id": image, "width": WIDTH, "height": HEIGHT} for image in range(len(samples))],
+        "images": [
+            {"id": image, "width": WIDTH, "height": HEIGHT} for image in range(len(samples))
+        ],
         "categories": [{"id": label} for label in range(CLASSES)],
         "annotations": [
             {
@@ -134,7 +148,13 @@ def coco_results(found: Sequence[Detections]) -> np.ndarray:
     """The detections as pycocotools wants them: `(n, 7)`, image, x, y, width, height, score, class."""
     parts = [
         np.column_stack(
-            [np.full(len(one), image), one.boxes[:, :2], one.boxes[:, 2:] - one.boxes[:, :2], one.scores, one.labels]
+            [
+                np.full(len(one), image),
+                one.boxes[:, :2],
+                one.boxes[:, 2:] - one.boxes[:, :2],
+                one.scores,
+                one.labels,
+            ]
         )
         for image, one in enumerate(found)
     ]

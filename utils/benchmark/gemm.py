@@ -45,13 +45,22 @@ def peaks(device: torch.device, quick: bool = False) -> list[Product]:
 
 def fastest(products: list[Product], precision: str) -> Product | None:
     """The best size in a precision; none where it was not measured."""
-    return max((one for one in products if one.precision == precision), key=lambda one: one.rate.median, default=None)
+    return max(
+        (one for one in products if one.precision == precision),
+        key=lambda one: one.rate.median,
+        default=None,
+    )
 
 
 def section(products: list[Product]) -> Section:
     """A row for each precision and size."""
     rows = [
-        Row(f"gemm.{one.precision}.{one.side}", f"{one.precision}, {one.side}x{one.side}", one.rate, "GFLOP/s")
+        Row(
+            f"gemm.{one.precision}.{one.side}",
+            f"{one.precision}, {one.side}x{one.side}",
+            one.rate,
+            "GFLOP/s",
+        )
         for one in products
     ]
     return Section("gemm", "square matrix products; the best size of a precision is its peak", rows)
@@ -60,8 +69,16 @@ def section(products: list[Product]) -> Section:
 def precisions(device: torch.device) -> list[str]:
     """What to multiply in: emulated precisions are left out."""
     if device.type == "cuda":
-        return ["fp32", "tf32", "bf16", "fp16"] if pick_precision("auto", device) == "bf16" else ["fp32", "fp16"]
-    return ["fp32", "fp16"] if device.type == "mps" else list(dict.fromkeys(["fp32", pick_precision("auto", device)]))
+        return (
+            ["fp32", "tf32", "bf16", "fp16"]
+            if pick_precision("auto", device) == "bf16"
+            else ["fp32", "fp16"]
+        )
+    return (
+        ["fp32", "fp16"]
+        if device.type == "mps"
+        else list(dict.fromkeys(["fp32", pick_precision("auto", device)]))
+    )
 
 
 def network_peak(precision: str, device: torch.device) -> str:

@@ -66,14 +66,18 @@ def _clocks(bench: Bench, name: str, precision: str) -> dict[str, Clock]:
     how = f"{name} {precision}"
     if name == "compile":  # a compiler that hangs can be ended there
         canvas = bench.folder / "canvas.pt"
-        remote = bench.remote(compiled_clock, bench.weights, canvas, precision, bench.block, timeout=COMPILING)
+        remote = bench.remote(
+            compiled_clock, bench.weights, canvas, precision, bench.block, timeout=COMPILING
+        )
         return {how: remote.clock("detect")}
     detector = bench.detector(name, precision)
     network, whole = _pair(detector, bench)
     return {how: network, f"{WHOLE} {how}": whole}
 
 
-def compiled_clock(weights: Path, canvas: Path, precision: str, block: float) -> Mapping[str, Clock]:
+def compiled_clock(
+    weights: Path, canvas: Path, precision: str, block: float
+) -> Mapping[str, Clock]:
     """`detect` with the backend `compile`, for a process of its own."""
     detector = load_model(weights, backend="compile", precision=precision)
     return {"detect": backend_clock(detector, torch.load(canvas, weights_only=True), block)}
@@ -86,7 +90,9 @@ def backend_clock(detector: Detector, canvas: torch.Tensor, block: float) -> Clo
 
 def _pair(detector: Detector, bench: Bench) -> tuple[Clock, Clock]:
     """Of the network alone, and from an image to detections."""
-    return backend_clock(detector, bench.canvas, bench.block), block_timed(lambda: detector(bench.photo), bench.block)
+    return backend_clock(detector, bench.canvas, bench.block), block_timed(
+        lambda: detector(bench.photo), bench.block
+    )
 
 
 def _configured(bench: Bench) -> tuple[Clock, Clock, str]:
@@ -102,7 +108,13 @@ def _row(bench: Bench, name: str, times: Times) -> Row:
     rate, ratio = per_second(times[name]), ratio_of(times["naive"], times[name])
     reached = bench.reached(precision, bench.gflops, times[name], product)
     return Row(
-        f"inference.{backend}.{precision}", f"{backend}, {precision}", rate, "pictures/s", ratio, "naive", *reached
+        f"inference.{backend}.{precision}",
+        f"{backend}, {precision}",
+        rate,
+        "pictures/s",
+        ratio,
+        "naive",
+        *reached,
     )
 
 

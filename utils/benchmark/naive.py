@@ -49,7 +49,9 @@ def naive_step(
     return loss.detach()
 
 
-def make_clocks(weights: Path, batch: Path | None, canvases: Path, block: float) -> Mapping[str, Clock]:
+def make_clocks(
+    weights: Path, batch: Path | None, canvases: Path, block: float
+) -> Mapping[str, Clock]:
     """`step`, of a training step on `batch`, if that is given, and `detect`, of a picture.
 
     Args:
@@ -60,8 +62,13 @@ def make_clocks(weights: Path, batch: Path | None, canvases: Path, block: float)
     device = detector.device
     clocks: dict[str, Clock] = {}
     if batch is not None:
-        clocks["step"] = _step_clock(naive_network(detector.network).train(), detector.config, batch, device)
-    network, picture = naive_network(detector.network).eval(), torch.load(canvases, weights_only=True)
+        clocks["step"] = _step_clock(
+            naive_network(detector.network).train(), detector.config, batch, device
+        )
+    network, picture = (
+        naive_network(detector.network).eval(),
+        torch.load(canvases, weights_only=True),
+    )
 
     def detect() -> tuple[Tensor, Tensor]:
         return naive_detect(network, picture)
@@ -76,4 +83,6 @@ def _step_clock(network: YOLOv4Tiny, config: Config, batch: Path, device: torch.
     images = images.contiguous()
     criterion = YoloLoss(network.coder, config.loss)
     optimizer = torch.optim.SGD(network.parameters(), LR, MOMENTUM)
-    return timed(lambda: naive_step(network, criterion, optimizer, images, boxes, labels), device=device)
+    return timed(
+        lambda: naive_step(network, criterion, optimizer, images, boxes, labels), device=device
+    )

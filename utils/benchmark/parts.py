@@ -78,8 +78,14 @@ def _seams(trainer: Trainer, watch: Watch) -> Iterator[None]:
         return parts
 
     trained = [parameter for parameter in trainer.network.parameters() if parameter.requires_grad]
-    hooks: list[Any] = [parameter.register_post_accumulate_grad_hook(note_gradient) for parameter in trained]
-    hooks.append(trainer.optimizer.register_step_pre_hook(lambda *_: watch.mark("backward", last_gradient[0])))
+    hooks: list[Any] = [
+        parameter.register_post_accumulate_grad_hook(note_gradient) for parameter in trained
+    ]
+    hooks.append(
+        trainer.optimizer.register_step_pre_hook(
+            lambda *_: watch.mark("backward", last_gradient[0])
+        )
+    )
     hooks.append(trainer.optimizer.register_step_post_hook(lambda *_: watch.mark("optimizer")))
     trainer.forward = _between(forward, watch, "forward")
     trainer.average.update = _between(update, watch, "average")  # type: ignore[method-assign]

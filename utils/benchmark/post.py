@@ -38,9 +38,14 @@ def _clocks(bench: Bench, pictures: int) -> tuple[dict[str, Clock], dict[str, st
     boxes, scores = (part.to(device) for part in candidates(CANDIDATES))
     coder = bench.detector(precision="fp32").network.coder
     maps = raw_maps(3 * (5 + len(bench.train_split.class_names)), bench.config.input_size, device)
-    many = [one.expand(pictures, -1, -1, -1).contiguous(memory_format=torch.channels_last) for one in maps]
+    many = [
+        one.expand(pictures, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        for one in maps
+    ]
 
-    def selecting(limits: EvalConfig | PredictConfig, vote_iou: float, count: int = 1) -> Callable[[], object]:
+    def selecting(
+        limits: EvalConfig | PredictConfig, vote_iou: float, count: int = 1
+    ) -> Callable[[], object]:
         some = boxes.expand(count, -1, -1), scores.expand(count, -1, -1)
         return partial(select, *some, limits.score, limits.nms_iou, limits.max_detections, vote_iou)
 
@@ -50,11 +55,18 @@ def _clocks(bench: Bench, pictures: int) -> tuple[dict[str, Clock], dict[str, st
         "select": ("select, as predict.* sets it", selecting(shown, shown.vote_iou), 1),
         "select_plain": ("select, plain", selecting(shown, 1.0), 1),
         "select_eval": ("select, as eval.* sets it", selecting(counted, counted.vote_iou), 1),
-        "select_batch": (f"select, of {pictures} images", selecting(shown, shown.vote_iou, pictures), pictures),
+        "select_batch": (
+            f"select, of {pictures} images",
+            selecting(shown, shown.vote_iou, pictures),
+            pictures,
+        ),
         "decode": ("decode the maps", partial(coder, maps), 1),
         "decode_batch": (f"decode the maps, of {pictures} images", partial(coder, many), pictures),
     }
-    made = {key: _each(block_timed(call, bench.block, device), count) for key, (_, call, count) in calls.items()}
+    made = {
+        key: _each(block_timed(call, bench.block, device), count)
+        for key, (_, call, count) in calls.items()
+    }
     return made, {key: title for key, (title, _, _) in calls.items()}
 
 
@@ -113,4 +125,7 @@ def raw_maps(channels: int, size: tuple[int, int], device: torch.device) -> list
     """Random maps of one image, as the network gives them: strides 32 and 16."""
     draw = torch.Generator().manual_seed(0)
     shapes = [(1, channels, size[0] // stride, size[1] // stride) for stride in (32, 16)]
-    return [torch.randn(shape, generator=draw).to(device, memory_format=torch.channels_last) for shape in shapes]
+    return [
+        torch.randn(shape, generator=draw).to(device, memory_format=torch.channels_last)
+        for shape in shapes
+    ]

@@ -29,7 +29,9 @@ class Remote:
         UserError: `make` failed, ended its process or took longer than `timeout`; from the clocks likewise.
     """
 
-    def __init__(self, make: Callable[..., Mapping[str, Clock]], *arguments: Any, timeout: float = WAIT) -> None:
+    def __init__(
+        self, make: Callable[..., Mapping[str, Clock]], *arguments: Any, timeout: float = WAIT
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.title = f"{make.__module__}.{make.__name__}"
         self._pipe, theirs = context.Pipe()
@@ -63,7 +65,11 @@ class Remote:
 
     def _receive(self, timeout: float) -> Any:
         try:
-            answer, error = self._pipe.recv() if self._pipe.poll(timeout) else (None, f"took over {timeout:g} s")
+            answer, error = (
+                self._pipe.recv()
+                if self._pipe.poll(timeout)
+                else (None, f"took over {timeout:g} s")
+            )
         except EOFError:
             answer, error = None, "its process ended; out of memory?"
         if error:
@@ -72,10 +78,15 @@ class Remote:
         return answer
 
 
-def _serve(pipe: Connection, threads: int, make: Callable[..., Mapping[str, Clock]], arguments: tuple) -> None:
+def _serve(
+    pipe: Connection, threads: int, make: Callable[..., Mapping[str, Clock]], arguments: tuple
+) -> None:
     """The child: answer with (result, error)."""
     torch.set_num_threads(threads)
-    for stream in (1, 2):  # what compilers and runtimes print is not for the table; errors go through the pipe
+    for stream in (
+        1,
+        2,
+    ):  # what compilers and runtimes print is not for the table; errors go through the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
         try:
@@ -85,4 +96,11 @@ def _serve(pipe: Connection, threads: int, make: Callable[..., Mapping[str, Cloc
                 pipe.send((clocks[name](), None))
         except Exception as error:
             first_line = str(error).partition("\n")[0]
-            pipe.send((None, first_line if isinstance(error, UserError) else f"{type(error).__name__}: {first_line}"))
+            pipe.send(
+                (
+                    None,
+                    first_line
+                    if isinstance(error, UserError)
+                    else f"{type(error).__name__}: {first_line}",
+                )
+            )

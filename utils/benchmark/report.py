@@ -19,17 +19,31 @@ def as_text(section: Section) -> str:
         for row in zip(*kept, strict=True)
     ]
     notes = [f"  {note}" for note in section.notes]
-    return "\n".join([f"{section.name}: {section.title}", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
+    return "\n".join(
+        [
+            f"{section.name}: {section.title}",
+            lines[0],
+            "-" * max(map(len, lines)),
+            *lines[1:],
+            *notes,
+        ]
+    )
 
 
 def as_markdown(section: Section) -> str:
     """A heading, a table and a list of notes."""
-    columns = [column for column in zip(HEAD, *(cells(row) for row in section.rows), strict=True) if any(column[1:])]
+    columns = [
+        column
+        for column in zip(HEAD, *(cells(row) for row in section.rows), strict=True)
+        if any(column[1:])
+    ]
     head, *rows = zip(*columns, strict=True)
     rule = "| --- |" + " ---: |" * (len(head) - 1)
     table = [_markdown_row(head), rule, *(_markdown_row(row) for row in rows)]
     notes = [f"- {note}" for note in section.notes]
-    return "\n".join([f"## {section.name}: {section.title}", "", *table, *(["", *notes] if notes else [])])
+    return "\n".join(
+        [f"## {section.name}: {section.title}", "", *table, *(["", *notes] if notes else [])]
+    )
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -70,7 +84,10 @@ def as_json(sections: Sequence[Section], header: dict[str, Any], seconds: float)
     return {
         **header,
         "sections": {section.name: section.to_json() for section in sections},
-        "targets": {"met": [row.key for row in rows if row.met], "missed": [row.key for row in rows if not row.met]},
+        "targets": {
+            "met": [row.key for row in rows if row.met],
+            "missed": [row.key for row in rows if not row.met],
+        },
         "seconds": round(seconds, 1),
     }
 

@@ -46,7 +46,9 @@ class Row:
     @property
     def aimed(self) -> float:
         """The median that the target is about."""
-        stat = self.ratio if self.target and self.target.of == "ratio" and self.ratio else self.value
+        stat = (
+            self.ratio if self.target and self.target.of == "ratio" and self.ratio else self.value
+        )
         return stat.median
 
     @property
@@ -54,7 +56,11 @@ class Row:
         """Whether the target is met; none without one."""
         if self.target is None:
             return None
-        return self.aimed >= self.target.bound if self.target.at_least else self.aimed <= self.target.bound
+        return (
+            self.aimed >= self.target.bound
+            if self.target.at_least
+            else self.aimed <= self.target.bound
+        )
 
     def to_json(self) -> dict[str, Any]:
         target = self.target and {**vars(self.target), "met": self.met}
@@ -81,7 +87,11 @@ class Section:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def to_json(self) -> dict[str, Any]:
-        return {"title": self.title, "rows": [row.to_json() for row in self.rows], "notes": list(self.notes)}
+        return {
+            "title": self.title,
+            "rows": [row.to_json() for row in self.rows],
+            "notes": list(self.notes),
+        }
 
 
 def per_second(times: ArrayLike, count: float = 1) -> Stat:
@@ -97,7 +107,12 @@ def ratio_of(first: ArrayLike, second: ArrayLike) -> Stat:
 def _plain(stat: Stat | None) -> dict[str, float] | None:
     if stat is None:
         return None
-    return {"median": _rounded(stat.median), "q1": _rounded(stat.low), "q3": _rounded(stat.high), "n": stat.n}
+    return {
+        "median": _rounded(stat.median),
+        "q1": _rounded(stat.low),
+        "q3": _rounded(stat.high),
+        "n": stat.n,
+    }
 
 
 def _rounded(value: float) -> float:

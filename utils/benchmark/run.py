@@ -22,7 +22,10 @@ SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "evaluation": evaluation.section,
     "video": video.section,
 }
-WITH_PEAK = ("train", "inference")  # state their share of the matrix products' rate, which is shown too
+WITH_PEAK = (
+    "train",
+    "inference",
+)  # state their share of the matrix products' rate, which is shown too
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -35,7 +38,11 @@ def chosen(names: Sequence[str]) -> list[str]:
         if name not in SECTIONS:
             raise UserError(f"section '{name}' does not exist{nearest(name, SECTIONS)}")
     wanted = set(names or SECTIONS)
-    return [name for name in SECTIONS if name in wanted or (name == "gemm" and wanted.intersection(WITH_PEAK))]
+    return [
+        name
+        for name in SECTIONS
+        if name in wanted or (name == "gemm" and wanted.intersection(WITH_PEAK))
+    ]
 
 
 def run(bench: Bench, names: Sequence[str]) -> Iterator[Section]:

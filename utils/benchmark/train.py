@@ -20,7 +20,10 @@ Times = dict[str, np.ndarray]
 
 def section(bench: Bench) -> Section:
     """Measure."""
-    trainers = {precision: bench.trainer(precision) for precision in dict.fromkeys([bench.precision, "fp32"])}
+    trainers = {
+        precision: bench.trainer(precision)
+        for precision in dict.fromkeys([bench.precision, "fp32"])
+    }
     steps: list[dict[str, float]] = []
     cold = milliseconds(lambda: bench.pictures(bench.train_split.samples).prepare(progress=False))
     times = interleave(_clocks(bench, trainers, steps), bench.settings.effort, "train")
@@ -35,14 +38,18 @@ def section(bench: Bench) -> Section:
         "GFLOP/s: three forward passes' operations a step; of peak: of the matrix product in the same rounds",
         f"shares: of {rounds} {bench.precision} steps with the making of their batches, each seam timed",
     ]
-    return Section("train", "images a second, beside a naive step", [*rows, *_shares(steps[-rounds:])], notes)
+    return Section(
+        "train", "images a second, beside a naive step", [*rows, *_shares(steps[-rounds:])], notes
+    )
 
 
 def _epoch(bench: Bench) -> str:
     return f"{len(bench.train_set)} images, with augmentation, loss, optimizer and moving average"
 
 
-def _clocks(bench: Bench, trainers: dict[str, Trainer], steps: list[dict[str, float]]) -> dict[str, Clock]:
+def _clocks(
+    bench: Bench, trainers: dict[str, Trainer], steps: list[dict[str, float]]
+) -> dict[str, Clock]:
     clocks = {"naive": bench.naive(training=True).clock("step")}
     for precision, trainer in trainers.items():
         clocks[f"step {precision}"] = step_clock(trainer, bench.batch)
@@ -65,13 +72,29 @@ def _rows(bench: Bench, precision: str, trainer: Trainer, times: Times) -> list[
     size, steps = len(bench.batch.labels), trainer.batches.steps
     naive = times["naive"]
     step, epoch = times[f"step {precision}"], times[f"epoch {precision}"] / steps
-    titles = {"step": (f"step on a ready batch, {precision}", step), "epoch": (f"whole epoch, {precision}", epoch)}
+    titles = {
+        "step": (f"step on a ready batch, {precision}", step),
+        "epoch": (f"whole epoch, {precision}", epoch),
+    }
     rows = []
     for kind, (title, taken) in titles.items():
         target = Target(TARGETS[precision], of="ratio") if kind == "epoch" else None
         rate, ratio = per_second(taken, size), ratio_of(naive, taken)
-        reached = bench.reached(precision, PASSES * bench.gflops * size, taken, times.get(f"peak {precision}"))
-        rows.append(Row(f"train.{kind}.{precision}", title, rate, "pictures/s", ratio, "naive", *reached, target))
+        reached = bench.reached(
+            precision, PASSES * bench.gflops * size, taken, times.get(f"peak {precision}")
+        )
+        rows.append(
+            Row(
+                f"train.{kind}.{precision}",
+                title,
+                rate,
+                "pictures/s",
+                ratio,
+                "naive",
+                *reached,
+                target,
+            )
+        )
     return rows
 
 
@@ -88,4 +111,9 @@ def _shares(steps: list[dict[str, float]]) -> list[Row]:
     ]
     whole = Stat.of(found["loss_whole"])
     title = "share of step: loss and assignment, both ways"
-    return [*rows, Row("train.share.loss_whole", title, whole, "%", target=Target(LOSS_TARGET, at_least=False))]
+    return [
+        *rows,
+        Row(
+            "train.share.loss_whole", title, whole, "%", target=Target(LOSS_TARGET, at_least=False)
+        ),
+    ]

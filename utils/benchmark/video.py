@@ -31,13 +31,27 @@ def section(bench: Bench) -> Section:
     count = QUICK if bench.settings.quick else FRAMES
     clip = write_clip(bench.folder / "clip.mp4", count)
     predict = predictor(bench)
-    times = interleave(_clocks(clip, bench.folder / "out.mp4", predict), bench.settings.effort, "video")
-    titles = {"decode": "decode", "detect": "detect", "render": "draw and encode", "pipeline": "all, overlapping"}
-    rows = [Row(f"video.{key}", title, per_second(times[key], count), "frames/s") for key, title in titles.items()]
+    times = interleave(
+        _clocks(clip, bench.folder / "out.mp4", predict), bench.settings.effort, "video"
+    )
+    titles = {
+        "decode": "decode",
+        "detect": "detect",
+        "render": "draw and encode",
+        "pipeline": "all, overlapping",
+    }
+    rows = [
+        Row(f"video.{key}", title, per_second(times[key], count), "frames/s")
+        for key, title in titles.items()
+    ]
     slowest = np.max([times["decode"], times["detect"], times["render"]], axis=0)
     share = Stat.of(100 * slowest / times["pipeline"])
-    rows.append(Row("video.efficiency", "of the slowest stage alone", share, "%", target=Target(EFFICIENCY)))
-    notes = [f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the CPU: where they load it, the sum counts"]
+    rows.append(
+        Row("video.efficiency", "of the slowest stage alone", share, "%", target=Target(EFFICIENCY))
+    )
+    notes = [
+        f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the CPU: where they load it, the sum counts"
+    ]
     if bench.settings.full:
         rows += _long(bench, predict, notes)
     return Section("video", "frames a second, each stage alone and the whole", rows, notes)
@@ -48,12 +62,21 @@ def predictor(bench: Bench) -> Predict:
     detector = bench.detector()
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 200, (BOXES, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(40, 200, (BOXES, 2))], 1).astype(np.float32)
-    labels, scores = np.arange(BOXES) % len(detector.names), np.linspace(0.9, 0.3, BOXES, dtype=np.float32)
+    boxes = np.concatenate([corners, corners + rng.uniform(40, 200, (BOXES, 2))], 1).astype(
+        np.float32
+    )
+    labels, scores = (
+        np.arange(BOXES) % len(detector.names),
+        np.linspace(0.9, 0.3, BOXES, dtype=np.float32),
+    )
 
     def predict(frames: Iterable[np.ndarray]) -> Iterator[Detections]:
         for found in stream(detector, frames):
-            yield found if bench.settings.weights else replace(found, boxes=boxes, labels=labels, scores=scores)
+            yield (
+                found
+                if bench.settings.weights
+                else replace(found, boxes=boxes, labels=labels, scores=scores)
+            )
 
     return predict
 
@@ -82,7 +105,12 @@ def render(out: Path, frames: list[np.ndarray], found: list[Detections]) -> None
             sink.write(draw(frame, detections))
 
 
-def pipeline(clip: Path, out: Path, predict: Predict, on_frame: Callable[[int, Detections], None] | None = None) -> int:
+def pipeline(
+    clip: Path,
+    out: Path,
+    predict: Predict,
+    on_frame: Callable[[int, Detections], None] | None = None,
+) -> int:
     """What `predict.py --mode video` does; the number of frames."""
     with open_source(clip) as source, VideoSink(out, FPS, SIZE) as sink:
         return process(source, sink, predict, on_frame).frames
@@ -93,7 +121,9 @@ def write_clip(path: Path, count: int) -> Path:
     would take an encoder twice the time."""
     width, height = SIZE
     rng = np.random.default_rng(0)
-    texture = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), BLUR)
+    texture = cv2.GaussianBlur(
+        rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), BLUR
+    )
     with VideoSink(path, FPS, SIZE) as sink:
         for index in range(count):
             frame = np.roll(texture, index, axis=1)
@@ -121,7 +151,13 @@ def _long(bench: Bench, predict: Predict, notes: list[str]) -> list[Row]:
     return [
         Row("video.long", f"all, {FULL:,} frames", rate, "frames/s"),
         Row("video.memory", f"memory over {FULL:,} frames", Stat.of(samples), "MiB"),
-        Row("video.memory_growth", "second half over first", growth, "%", target=Target(GROWTH, at_least=False)),
+        Row(
+            "video.memory_growth",
+            "second half over first",
+            growth,
+            "%",
+            target=Target(GROWTH, at_least=False),
+        ),
     ]
 
 

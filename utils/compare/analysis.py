@@ -26,7 +26,9 @@ class Spread:
     def text(self) -> str:
         if math.isnan(self.mean):
             return "–"
-        return f"{self.mean:.2f}" + ("" if math.isnan(self.deviation) else f" ± {self.deviation:.2f}")
+        return f"{self.mean:.2f}" + (
+            "" if math.isnan(self.deviation) else f" ± {self.deviation:.2f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,17 @@ def analyze(
     known = {(outcome.cell.variant, outcome.cell.seed): outcome for outcome in outcomes}
     _refuse_changed_truth(outcomes, splits)
     names = [variant.name for variant in plan.variants if variant.name in splits]
-    pairs = [(name, reference) for name, reference in plan.pairs if _common(plan, known, name, reference)]
+    pairs = [
+        (name, reference) for name, reference in plan.pairs if _common(plan, known, name, reference)
+    ]
     images = len(next(iter(splits.values())).samples)
     spread = _over_images(plan, known, names, pairs, splits, resamples)
     return Comparison(
         plan=plan,
-        settings=[_setting(plan, known, name, latency[name], spread, row) for row, name in enumerate(names)],
+        settings=[
+            _setting(plan, known, name, latency[name], spread, row)
+            for row, name in enumerate(names)
+        ],
         pairs=_pairs(plan, known, pairs, spread, len(names)),
         failed=dict(failed),
         outcomes=known,
@@ -133,11 +140,15 @@ def analyze(
 Known = Mapping[tuple[str, int], Outcome]
 
 
-def _refuse_changed_truth(outcomes: Sequence[Outcome], splits: Mapping[str, DetectionDataset]) -> None:
+def _refuse_changed_truth(
+    outcomes: Sequence[Outcome], splits: Mapping[str, DetectionDataset]
+) -> None:
     prints = {name: fingerprint(split.samples) for name, split in splits.items()}
     for outcome in outcomes:
         if prints[outcome.cell.variant] != outcome.truth:
-            raise UserError(f"{outcome.cell.folder}: the test images' labels have changed since; give another --out")
+            raise UserError(
+                f"{outcome.cell.folder}: the test images' labels have changed since; give another --out"
+            )
 
 
 def _common(plan: Plan, known: Known, *names: str) -> list[int]:
@@ -164,7 +175,9 @@ def _over_images(
     }
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        scores = {key: np.stack(table.ap(weights)[::-1]) for key, table in tables.items()}  # (2, B): AP, AP50
+        scores = {
+            key: np.stack(table.ap(weights)[::-1]) for key, table in tables.items()
+        }  # (2, B): AP, AP50
 
         def mean(name: str, seeds: Sequence[int]) -> np.ndarray:
             return np.mean([scores[name, seed] for seed in seeds], axis=0)
@@ -183,7 +196,9 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), deviation, len(values))
 
 
-def _setting(plan: Plan, known: Known, name: str, latency: float, images: ImageSpread, row: int) -> Setting:
+def _setting(
+    plan: Plan, known: Known, name: str, latency: float, images: ImageSpread, row: int
+) -> Setting:
     seeds = _common(plan, known, name)
     runs = [known[name, seed] for seed in seeds]
     classes = runs[0].per_class
@@ -220,7 +235,9 @@ def _pairs(
     judged = stats.verdicts(paired)
     family = sum(pair.seeds >= stats.MIN_SEEDS for pair in paired)
     built = []
-    for place, ((name, reference), (ap, ap50, classes)) in enumerate(zip(pairs, per_pair, strict=True)):
+    for place, ((name, reference), (ap, ap50, classes)) in enumerate(
+        zip(pairs, per_pair, strict=True)
+    ):
         row = 2 * (first_row + place)
         corrected, verdict = judged[place]
         over_images = float(images.low[row]), float(images.high[row])
@@ -241,8 +258,19 @@ def _pairs(
                 needed=needed,
                 needed_range=needed_range,
                 differences=ap,
-                per_class={label: stats.paired(np.array(values)) for label, values in classes.items()},
-                sentence=sentence(name, reference, paired[place], verdict, corrected, combined, needed, needed_range),
+                per_class={
+                    label: stats.paired(np.array(values)) for label, values in classes.items()
+                },
+                sentence=sentence(
+                    name,
+                    reference,
+                    paired[place],
+                    verdict,
+                    corrected,
+                    combined,
+                    needed,
+                    needed_range,
+                ),
             )
         )
     return built
@@ -252,7 +280,10 @@ def _differences(
     plan: Plan, known: Known, name: str, reference: str
 ) -> tuple[dict[int, float], list[float], dict[str, list[float]]]:
     """AP by seed, AP50, and AP by class: setting minus reference."""
-    both = {seed: (known[name, seed], known[reference, seed]) for seed in _common(plan, known, name, reference)}
+    both = {
+        seed: (known[name, seed], known[reference, seed])
+        for seed in _common(plan, known, name, reference)
+    }
     ap = {seed: one.ap - other.ap for seed, (one, other) in both.items()}
     ap50 = [one.ap50 - other.ap50 for one, other in both.values()]
     classes = next(iter(both.values()))[0].per_class
@@ -263,11 +294,15 @@ def _differences(
     return ap, ap50, per_class
 
 
-def _outlook(pair: stats.Paired, family: int) -> tuple[float, int | None, tuple[int | None, int | None]]:
+def _outlook(
+    pair: stats.Paired, family: int
+) -> tuple[float, int | None, tuple[int | None, int | None]]:
     """Power for 1 AP, seeds needed, and their range; unknown without a spread."""
     if not pair.spread > stats.NO_SPREAD:
         return math.nan, None, (None, None)
     level = stats.ALPHA / family
-    low, high = (stats.seeds_needed(end, alpha=level) for end in stats.spread_range(pair.spread, pair.seeds))
+    low, high = (
+        stats.seeds_needed(end, alpha=level) for end in stats.spread_range(pair.spread, pair.seeds)
+    )
     power = float(stats.power(pair.seeds, pair.spread, alpha=level))
     return power, stats.seeds_needed(pair.spread, alpha=level), (low, high)

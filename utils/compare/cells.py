@@ -33,7 +33,9 @@ class SharedData:
         self._loaded: dict[str, Datasets] = {}
 
     def __call__(self, config: Config) -> Datasets:
-        key = json.dumps([config.data.model_dump(mode="json"), config.input_size, config.train.workers])
+        key = json.dumps(
+            [config.data.model_dump(mode="json"), config.input_size, config.train.workers]
+        )
         if key in self._loaded:
             return self._loaded[key]
         loaded = open_datasets(config)
@@ -55,7 +57,9 @@ def state(cell: Cell) -> State:
         return "new"
     other = difference(cell)
     if other:
-        raise UserError(f"{cell.folder} was trained with {other}: give another --out, or delete that folder")
+        raise UserError(
+            f"{cell.folder} was trained with {other}: give another --out, or delete that folder"
+        )
     return "finished" if (cell.folder / DONE).is_file() else "started"
 
 

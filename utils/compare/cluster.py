@@ -46,7 +46,9 @@ def refuse_early(address: str, plan: Plan) -> None:
     _ray()
     for variant in plan.variants:
         if ":" in variant.config.device:
-            raise UserError(f"device={variant.config.device}: --ray hands out the GPUs itself; give device=cuda")
+            raise UserError(
+                f"device={variant.config.device}: --ray hands out the GPUs itself; give device=cuda"
+            )
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     if address in (LOCAL, "auto"):
         return
@@ -71,11 +73,19 @@ def joined(address: str) -> Iterator[Any]:
         yield ray
         return
     # by ray:// it is a process of the cluster that asks for the workers, and reads their code
-    more = _own() if address == LOCAL else {"runtime_env": {"env_vars": _path()}} if "://" in address else {}
+    more = (
+        _own()
+        if address == LOCAL
+        else {"runtime_env": {"env_vars": _path()}}
+        if "://" in address
+        else {}
+    )
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except Exception as error:  # of many kinds: no such cluster, other versions, no room
-        raise UserError(f"--ray {address}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}") from None
+        raise UserError(
+            f"--ray {address}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+        ) from None
     try:
         yield ray
     finally:
@@ -96,7 +106,9 @@ def _own() -> dict[str, Any]:
     return own
 
 
-def needs(config: Config, machines: Sequence[Mapping[str, float]], pictures: Sequence[int]) -> Needs:
+def needs(
+    config: Config, machines: Sequence[Mapping[str, float]], pictures: Sequence[int]
+) -> Needs:
     """What a training is given: a GPU with its share of the cores, or `threads` cores, or one.
 
     One core each gives more trainings an hour than all cores for one. Nothing is asked for that no machine has.
@@ -117,7 +129,11 @@ def needs(config: Config, machines: Sequence[Mapping[str, float]], pictures: Seq
         gpus, cpus = 0, min(config.threads or 1, most or 1)
         memory += PROCESS + PIXEL_BYTES * config.train.batch_size * height * width
     cpus = int(cpus) if cpus > 1 else cpus  # Ray: above one only whole cores
-    fit = [machine for machine in machines if machine.get("GPU", 0) >= gpus and machine.get("CPU", 0) >= cpus]
+    fit = [
+        machine
+        for machine in machines
+        if machine.get("GPU", 0) >= gpus and machine.get("CPU", 0) >= cpus
+    ]
     room = max((machine.get("memory", memory) for machine in fit), default=memory)
     return Needs(gpus, cpus, int(min(memory, room)))
 
@@ -128,7 +144,12 @@ def options(asked: Needs) -> dict[str, Any]:
     if not asked.gpus:
         variables["CUDA_VISIBLE_DEVICES"] = ""
     resources = {"num_gpus": asked.gpus, "num_cpus": asked.cpus, "memory": asked.memory}
-    return {**resources, "runtime_env": {"env_vars": variables}, "max_restarts": 0, "max_task_retries": 0}
+    return {
+        **resources,
+        "runtime_env": {"env_vars": variables},
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
 
 
 def _path() -> dict[str, str]:

@@ -20,7 +20,9 @@ from utils.engine.report import write_json
 
 BLOCK = "conv_control"
 FILE = "controls.json"
-SHARES = [2.0**power for power in range(-9, 3)]  # parameters of a tried control, over the square of its channels
+SHARES = [
+    2.0**power for power in range(-9, 3)
+]  # parameters of a tried control, over the square of its channels
 Phi = dict[str, dict[str, Any]]
 
 
@@ -51,7 +53,9 @@ def _with_phi(config: Config, phi: Phi) -> Config:
 def matching_parameters(variant: Variant) -> Phi:
     """`phi` with a control of the same number of parameters for every block, as near as convolution gets."""
     sites = attention.parse_phi(variant.config.phi, variant.config.attention.at)
-    counts = {site: count_parameters(attention.build(spec, SITES[site])) for site, spec in sites.items()}
+    counts = {
+        site: count_parameters(attention.build(spec, SITES[site])) for site, spec in sites.items()
+    }
     return _phi(counts)
 
 
@@ -63,10 +67,14 @@ def _kept_latency(plan: Plan, variant: Variant) -> Phi:
     """`matching_latency`, measured once: `controls.json` keeps it, so that a second start trains the same control."""
     path = plan.out / FILE
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mark = json.dumps([variant.config.phi, variant.config.attention.model_dump(), variant.config.input_size])
+    mark = json.dumps(
+        [variant.config.phi, variant.config.attention.model_dump(), variant.config.input_size]
+    )
     if kept.get(variant.name, {}).get("of") != mark:
         print(f"measuring the latency of {variant.name}, to find its control")
-        write_json(path, kept := {**kept, variant.name: {"of": mark, "phi": matching_latency(variant)}})
+        write_json(
+            path, kept := {**kept, variant.name: {"of": mark, "phi": matching_latency(variant)}}
+        )
     return kept[variant.name]["phi"]
 
 
@@ -76,8 +84,13 @@ def matching_latency(variant: Variant) -> Phi:
     sites = attention.parse_phi(config.phi, config.attention.at)
     tried = {str(share): _with_phi(config, _share(sites, share)) for share in SHARES}
     picture = np.zeros((*config.input_size, 3), np.uint8)
-    networks = {name: Detector(build_model(one, 1), one, ("object",)) for name, one in {**tried, "": config}.items()}
-    ms = time_in_turns({name: partial(detector, picture) for name, detector in networks.items()}, seconds=1.0)
+    networks = {
+        name: Detector(build_model(one, 1), one, ("object",))
+        for name, one in {**tried, "": config}.items()
+    }
+    ms = time_in_turns(
+        {name: partial(detector, picture) for name, detector in networks.items()}, seconds=1.0
+    )
     rising = np.maximum.accumulate([ms[str(share)] for share in SHARES])
     return _share(sites, float(2 ** np.interp(ms[""], rising, np.log2(SHARES))))
 

@@ -26,8 +26,13 @@ from utils.compare.results import DONE, read_outcome
 from utils.compare.wording import duration
 from utils.core.errors import UserError
 
-RETRIES = 3  # new attempts for a training whose worker died; also, workers that may die before they begin
-PATIENCE, DELAY = 60.0, 90.0  # seconds: without any worker; until a network file system tells of a file
+RETRIES = (
+    3  # new attempts for a training whose worker died; also, workers that may die before they begin
+)
+PATIENCE, DELAY = (
+    60.0,
+    90.0,
+)  # seconds: without any worker; until a network file system tells of a file
 SAME = "all machines must see the same folders under the same paths"
 
 
@@ -58,11 +63,15 @@ class Worker:
         """`run_cell`, with everything that it prints in the cell's log."""
         cell.folder.mkdir(parents=True, exist_ok=True)
         with (
-            open(cell.folder / LOG, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log,
+            open(
+                cell.folder / LOG, "a", buffering=1, encoding="utf-8", errors="backslashreplace"
+            ) as log,
             redirect_stdout(log),
             redirect_stderr(log),
         ):
-            print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}")
+            print(
+                f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}"
+            )
             finished = run_cell(cell, self.data)
             print("finished" if finished else f"failed: {failure(cell)}")
         return finished
@@ -81,7 +90,9 @@ def time_left(mean: float, running: Sequence[float], waiting: int) -> float:
     return max(free, default=0.0)
 
 
-def run_on_cluster(address: str, plan: Plan, finished: Sequence[Cell], pictures: Sequence[int]) -> None:
+def run_on_cluster(
+    address: str, plan: Plan, finished: Sequence[Cell], pictures: Sequence[int]
+) -> None:
     """Run every cell that is not finished, with a line when it begins and one when it ends.
 
     Args:
@@ -121,7 +132,9 @@ class Crew:
         self.ray, self.out, self.done, self.total = ray, out, done, total
         self.mark = (out / LOCK).read_text(encoding="utf-8")
         self.waiting: dict[Needs, deque[Cell]] = defaultdict(deque)
-        self.busy: dict[Any, Member] = {}  # by what ends when the worker has started, or its training has ended
+        self.busy: dict[
+            Any, Member
+        ] = {}  # by what ends when the worker has started, or its training has ended
         self.lost: Counter[Path] = Counter()
         self.spent: list[float] = []
 
@@ -144,7 +157,9 @@ class Crew:
 
     def _balance(self, asked: Needs) -> None:
         """As many workers to come as trainings wait: Ray starts those that fit, also on machines that join later."""
-        coming = [ref for ref, member in self.busy.items() if member.needs == asked and not member.host]
+        coming = [
+            ref for ref, member in self.busy.items() if member.needs == asked and not member.host
+        ]
         for ref in coming[len(self.waiting[asked]) :]:
             self.ray.kill(self.busy.pop(ref).actor)
         for _ in range(len(self.waiting[asked]) - len(coming)):
@@ -189,7 +204,11 @@ class Crew:
         if result:
             self.spent.append(seconds if member.whole else read_outcome(cell).train_seconds)
         self.done += 1
-        end = f"finished in {duration(seconds)}" if result else f"failed: {failure(cell)}; going on with the others"
+        end = (
+            f"finished in {duration(seconds)}"
+            if result
+            else f"failed: {failure(cell)}; going on with the others"
+        )
         print(f"[{self.done}/{self.total}] {_name(cell)}: {end}{self._left()}")
         return bool(result)
 
@@ -210,7 +229,9 @@ class Crew:
         self.lost[key] += 1
         again = self.lost[key] <= RETRIES
         if cell is None and not again:
-            raise UserError(f"--ray: workers die before they begin: {reason.strip().splitlines()[-1]}")
+            raise UserError(
+                f"--ray: workers die before they begin: {reason.strip().splitlines()[-1]}"
+            )
         if cell and again:
             attempt = f"attempt {self.lost[key] + 1} of {RETRIES + 1}"
             print(f"{_name(cell)}: its worker on {member.host} died; {attempt} follows")

@@ -48,7 +48,10 @@ class Examples:
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
         self._shown = {key: self._read(outcome) for key, outcome in comparison.outcomes.items()}
-        self._f1 = {key: f1_by_picture(comparison.splits[key[0]].samples, shown) for key, shown in self._shown.items()}
+        self._f1 = {
+            key: f1_by_picture(comparison.splits[key[0]].samples, shown)
+            for key, shown in self._shown.items()
+        }
 
     def _read(self, outcome: Outcome) -> list[Detections]:
         split: DetectionDataset = self._comparison.splits[outcome.cell.variant]
@@ -57,14 +60,19 @@ class Examples:
 
     def of_pair(self, pair: Pair) -> list[Example]:
         """Up to two images where the setting is ahead most, then up to two where it is behind most."""
-        by_seed = {seed: self._f1[pair.name, seed] - self._f1[pair.reference, seed] for seed in pair.differences}
+        by_seed = {
+            seed: self._f1[pair.name, seed] - self._f1[pair.reference, seed]
+            for seed in pair.differences
+        }
         mean = np.mean(list(by_seed.values()), axis=0)
         order = np.argsort(-mean, kind="stable")
         chosen = [index for index in order[:SHOWN] if mean[index] > 0]
         chosen += [index for index in order[::-1][:SHOWN] if mean[index] < 0]
         return [self._draw(pair, int(index), mean, by_seed) for index in chosen]
 
-    def _draw(self, pair: Pair, index: int, mean: np.ndarray, by_seed: Mapping[int, np.ndarray]) -> Example:
+    def _draw(
+        self, pair: Pair, index: int, mean: np.ndarray, by_seed: Mapping[int, np.ndarray]
+    ) -> Example:
         seed = min(by_seed, key=lambda one: abs(by_seed[one][index] - mean[index]))
         split = self._comparison.splits[pair.name]
         sample = split.samples[index]

@@ -32,7 +32,10 @@ def _plain(axes: Axes, **labels: Any) -> None:
 
 def colors(comparison: Comparison) -> dict[str, str]:
     """Setting -> color; a control has the color of what it controls."""
-    order = [comparison.plan.baseline, *(one.name for one in comparison.settings if not one.control_of)]
+    order = [
+        comparison.plan.baseline,
+        *(one.name for one in comparison.settings if not one.control_of),
+    ]
     own = {name: COLORS[place % len(COLORS)] for place, name in enumerate(dict.fromkeys(order))}
     return {one.name: own.get(one.control_of or one.name, COLORS[0]) for one in comparison.settings}
 
@@ -43,17 +46,30 @@ def differences(comparison: Comparison) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 1.2 + 0.75 * len(pairs)), layout="constrained")
         axes = figure.add_subplot()
-        kinds = (("over seeds", "#0072B2", -0.2), ("over test images", "#D55E00", 0.0), ("over both", "#444444", 0.2))
+        kinds = (
+            ("over seeds", "#0072B2", -0.2),
+            ("over test images", "#D55E00", 0.0),
+            ("over both", "#444444", 0.2),
+        )
         for row, pair in enumerate(pairs):
             for (label, color, shift), (low, high) in zip(
                 kinds, ((pair.ap.low, pair.ap.high), pair.images, pair.combined), strict=True
             ):
                 y, name = row + shift, label if row == 0 else None
-                axes.plot((low, high), (y, y), color=color, linewidth=2.4, solid_capstyle="butt", label=name)
+                axes.plot(
+                    (low, high),
+                    (y, y),
+                    color=color,
+                    linewidth=2.4,
+                    solid_capstyle="butt",
+                    label=name,
+                )
                 axes.plot(pair.ap.mean, y, "o", color=color, markersize=4.5)
             values = list(pair.differences.values())
             name = "one seed" if row == 0 else None
-            axes.plot(values, [row + 0.36] * len(values), "|", color="0.45", markersize=7, label=name)
+            axes.plot(
+                values, [row + 0.36] * len(values), "|", color="0.45", markersize=7, label=name
+            )
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(pairs)), [f"{pair.name} – {pair.reference}" for pair in pairs])
         axes.set_ylim(len(pairs) - 0.45, -0.55)
@@ -75,10 +91,21 @@ def price(comparison: Comparison) -> bytes:
                 one.latency, one.ap.mean, spread, fmt="o", color=paint[one.name], markerfacecolor=face,
                 markersize=7, capsize=4, linewidth=1.4, label=f"{one.name}  ({one.params / 1e6:.2f} M)",
             )  # fmt: skip
-            axes.annotate(one.name, (one.latency, one.ap.mean), (8, 5), textcoords="offset points", fontsize=9)
+            axes.annotate(
+                one.name, (one.latency, one.ap.mean), (8, 5), textcoords="offset points", fontsize=9
+            )
         axes.margins(0.18)
-        _plain(axes, xlabel="Latency of one image, ms (median, end to end)", ylabel="AP ± standard deviation")
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), title="setting (parameters)")
+        _plain(
+            axes,
+            xlabel="Latency of one image, ms (median, end to end)",
+            ylabel="AP ± standard deviation",
+        )
+        axes.legend(
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            title="setting (parameters)",
+        )
         return _png(figure)
 
 
@@ -107,7 +134,16 @@ def _band(axes: Axes, one: Setting, key: str, factor: float, color: str, style: 
     rows = [{int(row["epoch"]): row[key] for row in curve if key in row} for curve in one.curves]
     values = factor * np.array([[row[epoch] for epoch in epochs] for row in rows])
     marker = "o" if len(epochs) <= 30 else ""
-    axes.plot(epochs, values.mean(0), style, color=color, marker=marker, markersize=3, linewidth=1.5, label=one.name)
+    axes.plot(
+        epochs,
+        values.mean(0),
+        style,
+        color=color,
+        marker=marker,
+        markersize=3,
+        linewidth=1.5,
+        label=one.name,
+    )
     axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
 
 

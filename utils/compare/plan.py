@@ -68,12 +68,16 @@ class Plan:
         """(setting, reference): everything with the baseline, and a setting with its own fair control."""
         rest = [variant for variant in self.variants if variant.name != self.baseline]
         controls = [(variant.control_of, variant.name) for variant in rest if variant.control_of]
-        return [(variant.name, self.baseline) for variant in rest] + [(a, b) for a, b in controls if a]
+        return [(variant.name, self.baseline) for variant in rest] + [
+            (a, b) for a, b in controls if a
+        ]
 
     def _cell(self, variant: Variant, seed: int) -> Cell:
         parent = self.out / "cells" / variant.folder
         own = {"seed": seed + variant.shift, "name": f"seed-{seed}", "output": str(parent)}
-        return Cell(variant.name, seed, parent / f"seed-{seed}", variant.config.model_copy(update=own))
+        return Cell(
+            variant.name, seed, parent / f"seed-{seed}", variant.config.model_copy(update=own)
+        )
 
 
 def make_plan(
@@ -97,15 +101,22 @@ def make_plan(
     """
     _refuse_seed(overrides)
     base = load_config(config, overrides)
-    named = {**_from_phi(phi if phi or variants else DEFAULT_PHI), **(_from_file(variants) if variants else {})}
+    named = {
+        **_from_phi(phi if phi or variants else DEFAULT_PHI),
+        **(_from_file(variants) if variants else {}),
+    }
     built = tuple(_variants(base, named))
     if len(built) < 2:
         raise UserError("a comparison needs two settings at least: --phi none se")
     if len(set(seeds)) < len(seeds) or not seeds:
-        raise UserError(f"--seeds: expected different whole numbers, got {' '.join(map(str, seeds)) or 'none'}")
+        raise UserError(
+            f"--seeds: expected different whole numbers, got {' '.join(map(str, seeds)) or 'none'}"
+        )
     _refuse_other_pictures(built)
     title = find_config(config).stem
-    plan = Plan(Path(out or f"runs/compare-{title}"), title, built, tuple(seeds), _baseline(baseline, built))
+    plan = Plan(
+        Path(out or f"runs/compare-{title}"), title, built, tuple(seeds), _baseline(baseline, built)
+    )
     for variant in built:
         check_config(variant.config)
     return plan
@@ -186,13 +197,19 @@ def _variants(base: Config, named: Mapping[str, Mapping[str, Any]]) -> Iterator[
         flat = dict(_flatten(values))
         shift = flat.pop("seed", 0)
         if type(shift) is not int:
-            raise UserError(f"setting '{name}': seed: expected a whole number, added to --seeds, got {shift!r}")
+            raise UserError(
+                f"setting '{name}': seed: expected a whole number, added to --seeds, got {shift!r}"
+            )
         for key in NOT_VARIED:
             if key in flat:
-                raise UserError(f"setting '{name}': {key} cannot be varied; the comparison names the folders")
+                raise UserError(
+                    f"setting '{name}': {key} cannot be varied; the comparison names the folders"
+                )
         folder = re.sub(r"[^\w.=,()+-]+", "_", name).strip(".") or "_"
         if folder.lower() in folders:
-            raise UserError(f"setting '{name}': its folder '{folder}' is taken by another setting; rename it")
+            raise UserError(
+                f"setting '{name}': its folder '{folder}' is taken by another setting; rename it"
+            )
         folders.add(folder.lower())
         yield Variant(name, folder, _apply(base, name, flat), shift)
 

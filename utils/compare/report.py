@@ -43,7 +43,11 @@ def write_report(out: Path, comparison: Comparison, command: str) -> None:
 def _tables(comparison: Comparison) -> list[tuple[str, str, Table]]:
     """(heading, remark, table) of everything that HTML and Markdown share."""
     parts = [
-        ("Settings", "Mean ± standard deviation over seeds, in points.", tables.settings_table(comparison)),
+        (
+            "Settings",
+            "Mean ± standard deviation over seeds, in points.",
+            tables.settings_table(comparison),
+        ),
         ("Differences", "Setting minus reference, AP in points.", tables.pairs_table(comparison)),
         ("What these runs could show", "Of the AP differences.", tables.power_table(comparison)),
         ("Differences of AP50", "Without a verdict, in points.", tables.ap50_table(comparison)),
@@ -53,8 +57,16 @@ def _tables(comparison: Comparison) -> list[tuple[str, str, Table]]:
             tables.spread_table(comparison),
         ),
         ("Every training, AP", "", tables.seeds_table(comparison)),
-        ("Classes, AP", "Mean ± standard deviation over seeds.", tables.classes_table(comparison, 0)),
-        ("Classes, AP50", "Mean ± standard deviation over seeds.", tables.classes_table(comparison, 1)),
+        (
+            "Classes, AP",
+            "Mean ± standard deviation over seeds.",
+            tables.classes_table(comparison, 0),
+        ),
+        (
+            "Classes, AP50",
+            "Mean ± standard deviation over seeds.",
+            tables.classes_table(comparison, 1),
+        ),
     ]
     if comparison.pairs:
         remark = "In brackets the 95% interval over seeds, not corrected for the number of classes."
@@ -80,15 +92,32 @@ def _html(comparison: Comparison, command: str) -> str:
     shared = {heading: (remark, table.to_html()) for heading, remark, table in _tables(comparison)}
     parts = ["<h2>Verdicts</h2>", *map(_verdict, comparison.pairs)]
     if comparison.failed:
-        parts.append(f'<div class="verdict failed">{len(comparison.failed)} trainings failed; see below.</div>')
+        parts.append(
+            f'<div class="verdict failed">{len(comparison.failed)} trainings failed; see below.</div>'
+        )
     pictures = {
-        "Settings": ("price", figures.price(comparison), "Accuracy against latency. Hollow: fair controls."),
-        "Every training, AP": ("curves", figures.curves(comparison), "Over the epochs; bands reach over all seeds."),
+        "Settings": (
+            "price",
+            figures.price(comparison),
+            "Accuracy against latency. Hollow: fair controls.",
+        ),
+        "Every training, AP": (
+            "curves",
+            figures.curves(comparison),
+            "Over the epochs; bands reach over all seeds.",
+        ),
     }
     if comparison.pairs:
-        pictures["Differences"] = ("differences", figures.differences(comparison), "AP differences and intervals.")
+        pictures["Differences"] = (
+            "differences",
+            figures.differences(comparison),
+            "AP differences and intervals.",
+        )
     for heading, (remark, table) in shared.items():
-        parts += [f"<h2>{html.escape(heading)}</h2>", f'<p class="soft">{html.escape(remark)}</p>' if remark else ""]
+        parts += [
+            f"<h2>{html.escape(heading)}</h2>",
+            f'<p class="soft">{html.escape(remark)}</p>' if remark else "",
+        ]
         parts.append(table)
         if heading in pictures:
             name, png, caption = pictures[heading]
@@ -121,13 +150,21 @@ def _examples(comparison: Comparison) -> list[str]:
         found = examples.of_pair(pair)
         if found:
             parts.append(f"<h3>{html.escape(pair.name)} against {html.escape(pair.reference)}</h3>")
-            parts += ['<div class="examples">', *(_example(pair, example) for example in found), "</div>"]
+            parts += [
+                '<div class="examples">',
+                *(_example(pair, example) for example in found),
+                "</div>",
+            ]
     remark = (
         "By F1 at IoU 0.5, mean over seeds, each network at the score threshold of its best F1. "
         "Drawn is the seed nearest to that mean."
     )
     body = parts or ["<p>No image tells the settings apart.</p>"]
-    return ["<h2>Images on which the settings differ most</h2>", f'<p class="soft">{remark}</p>', *body]
+    return [
+        "<h2>Images on which the settings differ most</h2>",
+        f'<p class="soft">{remark}</p>',
+        *body,
+    ]
 
 
 def _example(pair: Pair, example: Example) -> str:
@@ -140,11 +177,16 @@ def _example(pair: Pair, example: Example) -> str:
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    return cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )[1].tobytes()
 
 
 def _closing(comparison: Comparison, command: str) -> list[str]:
-    items = "\n".join(f"<dt>{html.escape(head)}</dt><dd>{html.escape(text)}</dd>" for head, text in method(comparison))
+    items = "\n".join(
+        f"<dt>{html.escape(head)}</dt><dd>{html.escape(text)}</dd>"
+        for head, text in method(comparison)
+    )
     return [
         "<h2>How these numbers are computed</h2>",
         f"<dl>{items}</dl>",
@@ -179,7 +221,15 @@ def _result_rows(comparison: Comparison) -> Iterable[Sequence[object]]:
     """A setting without a pair (the baseline) once, the others once a pair."""
     for one in comparison.settings:
         failed = sum(name == one.name for name, _ in comparison.failed)
-        scores = [one.name, one.control_of, one.ap.count, failed, one.ap.mean, one.ap.deviation, one.ap_image_error]
+        scores = [
+            one.name,
+            one.control_of,
+            one.ap.count,
+            failed,
+            one.ap.mean,
+            one.ap.deviation,
+            one.ap_image_error,
+        ]
         scores += [one.ap50.mean, one.ap50.deviation, one.ap50_image_error]
         cost = [one.params, one.gflops, one.latency, one.train_seconds]
         pairs = [_pair_columns(pair) for pair in comparison.pairs if pair.name == one.name]
@@ -205,7 +255,17 @@ def cells_csv(comparison: Comparison) -> str:
             rows.append([cell.variant, cell.seed, "failed", *[None] * (3 + len(columns))])
             continue
         classes = [value for label in labels for value in outcome.per_class[label]]
-        rows.append([cell.variant, cell.seed, "finished", outcome.ap, outcome.ap50, outcome.train_seconds, *classes])
+        rows.append(
+            [
+                cell.variant,
+                cell.seed,
+                "finished",
+                outcome.ap,
+                outcome.ap50,
+                outcome.train_seconds,
+                *classes,
+            ]
+        )
     return _csv(("setting", "seed", "state", "ap", "ap50", "train_seconds", *columns), rows)
 
 

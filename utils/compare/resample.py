@@ -30,7 +30,9 @@ class ApTable:
         records, detections: as for `utils.metrics.evaluate`. classes: length of the class list.
     """
 
-    def __init__(self, samples: Sequence[Sample], detections: Sequence[Detections], classes: int) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], detections: Sequence[Detections], classes: int
+    ) -> None:
         objects, found, pairs = flatten(samples, detections)
         self.images = len(samples)
         self._hit, self._ignored = coco.match_all(objects, found, pairs)
@@ -50,7 +52,9 @@ class ApTable:
         Returns:
             float64 `(B,)` each, NaN for a resample without any object.
         """
-        table = np.stack([self._class_ap(k, weights) for k in range(len(self._ranked))])  # (classes, B, 10)
+        table = np.stack(
+            [self._class_ap(k, weights) for k in range(len(self._ranked))]
+        )  # (classes, B, 10)
         there = ~np.isnan(table[:, :, 0])
         count = there.sum(0)
         with np.errstate(invalid="ignore"):
@@ -61,10 +65,14 @@ class ApTable:
         """AP of a class at the ten IoUs, `(B, 10)`; NaN where it has no object."""
         positives = weights @ self._objects[k]
         index = self._ranked[k]
-        rows = [self._average_precision(index, iou, weights, positives) for iou in range(len(self._hit))]
+        rows = [
+            self._average_precision(index, iou, weights, positives) for iou in range(len(self._hit))
+        ]
         return np.where(positives[:, None] > 0, np.stack(rows, 1), np.nan)
 
-    def _average_precision(self, index: np.ndarray, iou: int, weights: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    def _average_precision(
+        self, index: np.ndarray, iou: int, weights: np.ndarray, positives: np.ndarray
+    ) -> np.ndarray:
         """101-point AP `(B,)` from the hits of one class at one IoU."""
         index = index[~self._ignored[iou, index]]
         hit, image = self._hit[iou, index], self._image[index]
@@ -81,7 +89,9 @@ class ApTable:
         return (np.diff(reached, axis=1, prepend=0) * envelope).sum(1) / len(RECALLS)
 
 
-def _errors_before(image: np.ndarray, hit: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _errors_before(
+    image: np.ndarray, hit: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Images that have errors before the last hit, and how many before each hit: `(m,)`, float32 `(m, hits)`."""
     wrong = np.flatnonzero(~hit[: places[-1]])
     rows, row = np.unique(image[wrong], return_inverse=True)

@@ -52,7 +52,8 @@ def read_outcome(cell: Cell) -> Outcome:
         ap=_points(metrics["map50_95"]),
         ap50=_points(metrics["map50"]),
         per_class={
-            name: (_points(item["ap50_95"]), _points(item["ap50"])) for name, item in metrics["per_class"].items()
+            name: (_points(item["ap50_95"]), _points(item["ap50"]))
+            for name, item in metrics["per_class"].items()
         },
         threshold=0.25 if metrics["best_score"] is None else metrics["best_score"],
         params=metrics["params"],
@@ -69,7 +70,10 @@ def _points(share: float | None) -> float:
 
 def _read_curve(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
 
 
 def fingerprint(samples: Sequence[Sample]) -> int:
@@ -85,16 +89,26 @@ def fingerprint(samples: Sequence[Sample]) -> int:
 def write_detections(path: Path, detections: Sequence[Detections]) -> None:
     """Keep the detections of all images: boxes float32 `(n, 4)`, scores, labels, and the index of the picture."""
     arrays: dict[str, Any] = {
-        "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(found.boxes for found in detections)]),
-        "scores": np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)]),
-        "labels": np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)]).astype(np.int32),
-        "image": np.repeat(np.arange(len(detections), dtype=np.int32), [len(found) for found in detections]),
+        "boxes": np.concatenate(
+            [np.zeros((0, 4), np.float32), *(found.boxes for found in detections)]
+        ),
+        "scores": np.concatenate(
+            [np.zeros(0, np.float32), *(found.scores for found in detections)]
+        ),
+        "labels": np.concatenate(
+            [np.zeros(0, np.int64), *(found.labels for found in detections)]
+        ).astype(np.int32),
+        "image": np.repeat(
+            np.arange(len(detections), dtype=np.int32), [len(found) for found in detections]
+        ),
         "images": np.array(len(detections)),
     }
     np.savez_compressed(path, **arrays)
 
 
-def read_detections(cell: Cell, samples: Sequence[Sample], names: tuple[str, ...]) -> list[Detections]:
+def read_detections(
+    cell: Cell, samples: Sequence[Sample], names: tuple[str, ...]
+) -> list[Detections]:
     """The detections of a finished cell, one entry a picture.
 
     Raises:
@@ -102,10 +116,20 @@ def read_detections(cell: Cell, samples: Sequence[Sample], names: tuple[str, ...
     """
     with np.load(cell.folder / DETECTIONS) as arrays:
         if int(arrays["images"]) != len(samples):
-            raise UserError(f"{cell.folder}: detections of other images than the {len(samples)} of the split")
+            raise UserError(
+                f"{cell.folder}: detections of other images than the {len(samples)} of the split"
+            )
         ends = np.searchsorted(arrays["image"], np.arange(len(samples) + 1))
         boxes, scores, labels = arrays["boxes"], arrays["scores"], arrays["labels"].astype(np.int64)
     return [
-        Detections(boxes[a:b], scores[a:b], labels[a:b], names, sample.width, sample.height, str(sample.path))
+        Detections(
+            boxes[a:b],
+            scores[a:b],
+            labels[a:b],
+            names,
+            sample.width,
+            sample.height,
+            str(sample.path),
+        )
         for sample, a, b in zip(samples, ends[:-1], ends[1:], strict=True)
     ]

@@ -44,7 +44,9 @@ def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Compa
 
 
 def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
-    finished = [cell for cell in plan.cells if state(cell) == "finished"]  # refuses a foreign folder before any work
+    finished = [
+        cell for cell in plan.cells if state(cell) == "finished"
+    ]  # refuses a foreign folder before any work
     datasets = data(plan.variants[0].config)  # bad data fails here, once
     pictures = [len(datasets.train), len(datasets.val)]
     print(f"{len(plan.cells)} trainings, {len(finished)} of them finished already")
@@ -56,7 +58,11 @@ def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
 
 def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     outcomes = [read_outcome(cell) for cell in plan.cells if state(cell) == "finished"]
-    failed = {(cell.variant, cell.seed): failure(cell) or "" for cell in plan.cells if state(cell) == "failed"}
+    failed = {
+        (cell.variant, cell.seed): failure(cell) or ""
+        for cell in plan.cells
+        if state(cell) == "failed"
+    }
     if not outcomes:
         raise UserError(f"no training finished; the first one says: {next(iter(failed.values()))}")
     firsts = {outcome.cell.variant: outcome.cell for outcome in reversed(outcomes)}
@@ -74,8 +80,14 @@ def run_cells(cells: Sequence[Cell], finished: Sequence[Cell], data: SharedData)
     spent = [read_outcome(cell).train_seconds for cell in finished]
     todo = [cell for cell in cells if cell not in finished]
     for number, cell in enumerate(todo):
-        left = f", about {duration(sum(spent) / len(spent) * (len(todo) - number))} left" if spent else ""
-        print(f"\n[{len(finished) + number + 1}/{len(cells)}] {cell.variant}, seed {cell.seed}{left}")
+        left = (
+            f", about {duration(sum(spent) / len(spent) * (len(todo) - number))} left"
+            if spent
+            else ""
+        )
+        print(
+            f"\n[{len(finished) + number + 1}/{len(cells)}] {cell.variant}, seed {cell.seed}{left}"
+        )
         start = time.monotonic()
         whole = state(cell) == "new"
         if not run_cell(cell, data):
@@ -93,7 +105,18 @@ def _make_folder(out: Path) -> None:
 
 def summary(comparison: Comparison, out: Path) -> str:
     """What the command line prints at the end."""
-    lines = [f"{row.name:24} AP {row.ap.text()}  AP50 {row.ap50.text()}" for row in comparison.settings]
+    lines = [
+        f"{row.name:24} AP {row.ap.text()}  AP50 {row.ap50.text()}" for row in comparison.settings
+    ]
     lines += ["", *(pair.sentence for pair in comparison.pairs)]
-    lines += [f"failed: {name}, seed {seed}: {reason}" for (name, seed), reason in comparison.failed.items()]
-    return "\n".join([*lines, "", f"report: {out / 'report.html'} (report.md, results.csv and cells.csv beside it)"])
+    lines += [
+        f"failed: {name}, seed {seed}: {reason}"
+        for (name, seed), reason in comparison.failed.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"report: {out / 'report.html'} (report.md, results.csv and cells.csv beside it)",
+        ]
+    )

@@ -21,9 +21,13 @@ from utils.core.errors import UserError
 try:
     from scipy import special, stats
 except ImportError:
-    raise UserError("comparisons need scipy, which is not installed: pip install -r requirements-compare.txt") from None
+    raise UserError(
+        "comparisons need scipy, which is not installed: pip install -r requirements-compare.txt"
+    ) from None
 
-ALPHA = 0.05  # the chance, over the whole family of pairs, to claim a difference where there is none
+ALPHA = (
+    0.05  # the chance, over the whole family of pairs, to claim a difference where there is none
+)
 POWER = 0.8
 MIN_SEEDS = 3  # for a verdict: two differences may agree by chance wherever noise has two lumps (a run that collapses)
 NO_SPREAD = 1e-9  # differences that agree to so many points were not drawn independently
@@ -103,7 +107,9 @@ def verdicts(pairs: Sequence[Paired]) -> list[tuple[float, Verdict]]:
     judged = [index for index, pair in enumerate(pairs) if pair.seeds >= MIN_SEEDS]
     corrected = np.full(len(pairs), np.nan)
     corrected[judged] = holm(np.array([pairs[index].p for index in judged]))
-    return [(float(p), _verdict(pair.mean, float(p))) for pair, p in zip(pairs, corrected, strict=True)]
+    return [
+        (float(p), _verdict(pair.mean, float(p))) for pair, p in zip(pairs, corrected, strict=True)
+    ]
 
 
 def _verdict(mean: float, corrected_p: float) -> Verdict:
@@ -117,7 +123,9 @@ def sign_floor(seeds: int) -> float:
     return 2.0 ** (1 - seeds) if seeds else math.nan
 
 
-def power(seeds: int | np.ndarray, spread: float, difference: float = 1.0, alpha: float = ALPHA) -> np.ndarray:
+def power(
+    seeds: int | np.ndarray, spread: float, difference: float = 1.0, alpha: float = ALPHA
+) -> np.ndarray:
     """The chance to find a true `difference`, in its direction, by the paired t test (noncentral t).
 
     Args:

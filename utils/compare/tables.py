@@ -21,7 +21,9 @@ class Table:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.head)
         marks = self.mark or [""] * len(self.rows)
         body = "".join(
-            f'<tr class="{mark}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
+            f'<tr class="{mark}">'
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            + "</tr>\n"
             for row, mark in zip(self.rows, marks, strict=True)
         )
         return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
@@ -29,7 +31,9 @@ class Table:
     def to_markdown(self) -> str:
         rule = ["---", *["---:"] * (len(self.head) - 1)]
         lines = [self.head, rule, *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -44,8 +48,14 @@ def settings_table(comparison: Comparison) -> Table:
 
 
 def _setting_row(one: Setting, base: Setting | None) -> list[str]:
-    more = f" (+{one.params - base.params:,})" if base and base is not one and one.params >= base.params else ""
-    slower = f" ({100 * (one.latency / base.latency - 1):+.0f} %)" if base and base is not one else ""
+    more = (
+        f" (+{one.params - base.params:,})"
+        if base and base is not one and one.params >= base.params
+        else ""
+    )
+    slower = (
+        f" ({100 * (one.latency / base.latency - 1):+.0f} %)" if base and base is not one else ""
+    )
     return [
         one.name,
         str(one.ap.count),
@@ -130,7 +140,13 @@ def _needed(pair: Pair) -> str:
 
 def spread_table(comparison: Comparison) -> Table:
     """Between seeds and between test images, apart."""
-    head = ("setting", "AP, between seeds", "AP, test images", "AP50, between seeds", "AP50, test images")
+    head = (
+        "setting",
+        "AP, between seeds",
+        "AP, test images",
+        "AP50, between seeds",
+        "AP50, test images",
+    )
     return Table(
         head,
         [
@@ -164,7 +180,10 @@ def _score(comparison: Comparison, name: str, seed: int) -> str:
 def classes_table(comparison: Comparison, column: int) -> Table:
     """Means and spreads of a class's AP (column 0) or AP50 (column 1)."""
     labels = list(comparison.settings[0].per_class)
-    rows = [[label, *(one.per_class[label][column].text() for one in comparison.settings)] for label in labels]
+    rows = [
+        [label, *(one.per_class[label][column].text() for one in comparison.settings)]
+        for label in labels
+    ]
     return Table(("class", *(one.name for one in comparison.settings)), rows)
 
 
@@ -174,7 +193,9 @@ def class_differences_table(comparison: Comparison) -> Table:
     rows = []
     for label in labels:
         found = [pair.per_class[label] for pair in comparison.pairs]
-        rows.append([label, *(f"{signed(one.mean)} ({interval(one.low, one.high)})" for one in found)])
+        rows.append(
+            [label, *(f"{signed(one.mean)} ({interval(one.low, one.high)})" for one in found)]
+        )
     return Table(("class", *(f"{pair.name} – {pair.reference}" for pair in comparison.pairs)), rows)
 
 

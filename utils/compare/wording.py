@@ -28,7 +28,11 @@ def sentence(
             f"{_other_images(combined)}"
         )
     found = f"{name} against {reference}: {verdict} ({signed(pair.mean)} AP"
-    found += f", 95% interval over seeds {interval(pair.low, pair.high)})." if pair.seeds > 1 else ", one seed)."
+    found += (
+        f", 95% interval over seeds {interval(pair.low, pair.high)})."
+        if pair.seeds > 1
+        else ", one seed)."
+    )
     return f"{found} {_outlook(pair, needed, needed_range)}"
 
 
@@ -41,7 +45,9 @@ def _other_images(combined: tuple[float, float]) -> str:
     )
 
 
-def _outlook(pair: stats.Paired, needed: int | None, needed_range: tuple[int | None, int | None]) -> str:
+def _outlook(
+    pair: stats.Paired, needed: int | None, needed_range: tuple[int | None, int | None]
+) -> str:
     if pair.seeds < 2:
         return "One seed has no spread: nothing can be said about the next one."
     if pair.spread <= stats.NO_SPREAD:

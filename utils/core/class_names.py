@@ -30,7 +30,9 @@ def read_class_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | N
         if path.is_file():
             return checked_names(read_lines(path), f"data.classes: {path}")
     known = sorted(path.name for path in CLASS_LIST_DIR.glob("*.txt"))
-    raise UserError(f"data.classes: no file {classes}, here or in model_data{nearest(classes, known)}")
+    raise UserError(
+        f"data.classes: no file {classes}, here or in model_data{nearest(classes, known)}"
+    )
 
 
 def default_class_names(count: int) -> list[str]:
@@ -63,5 +65,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     return [line.strip() for line in lines if line.strip()]

@@ -42,7 +42,9 @@ def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     return make_config(values, lambda key_path: _holder(layers, key_path))
 
 
-def make_config(values: Mapping[str, Any], origin: str | Callable[[KeyPath], str] = "configuration") -> Config:
+def make_config(
+    values: Mapping[str, Any], origin: str | Callable[[KeyPath], str] = "configuration"
+) -> Config:
     """Validate a nested mapping.
 
     Args:
@@ -72,7 +74,9 @@ def restore_config(values: Mapping[str, Any], origin: str) -> Config:
         new_key = new.split(".")[1]
         saved = upgraded.get(section)
         if isinstance(saved, Mapping) and old_key in saved:
-            upgraded[section] = {new_key if key == old_key else key: value for key, value in saved.items()}
+            upgraded[section] = {
+                new_key if key == old_key else key: value for key, value in saved.items()
+            }
     return make_config(upgraded, origin)
 
 
@@ -125,7 +129,9 @@ def find_config(name: str | Path, asked_by: str = "--config") -> Path:
         if candidate.is_file():
             return candidate
     known = sorted(path.name for path in CONFIG_DIR.glob("*.yaml"))
-    raise UserError(f"{asked_by} {name}: no such file, neither as given nor in configs/{nearest(given.name, known)}")
+    raise UserError(
+        f"{asked_by} {name}: no such file, neither as given nor in configs/{nearest(given.name, known)}"
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -141,15 +147,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
+        raise UserError(
+            f"{path}: expected a mapping of keys to values, got {type(values).__name__}"
+        )
     return values or {}
 
 
-def explain_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def explain_fields(
+    model: type[BaseModel] = Config, prefix: str = ""
+) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted key, default, meaning) of every field, for help texts."""
     for name, field in model.model_fields.items():
         section = field.annotation
-        if isinstance(section, type(BaseModel)):  # not issubclass: to Python 3.10 `list[str]` is a type, too
+        if isinstance(
+            section, type(BaseModel)
+        ):  # not issubclass: to Python 3.10 `list[str]` is a type, too
             yield from explain_fields(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", _as_yaml(field.default), field.description or ""
@@ -158,7 +170,9 @@ def explain_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterato
 def _as_yaml(value: Any) -> str:
     """A value on one line, as it is typed in YAML."""
     plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).split("\n")[0]
+    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).split(
+        "\n"
+    )[0]
 
 
 def as_words(changes: Mapping[str, Any]) -> str:
@@ -196,7 +210,9 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """Sections are merged key by key, an empty one changes nothing; the rest, `phi: {...}` included, is replaced."""
     merged = dict(base)
     for key, value in top.items():
-        both_sections = isinstance(value or {}, Mapping) and isinstance(merged.get(key), dict) and key != "phi"
+        both_sections = (
+            isinstance(value or {}, Mapping) and isinstance(merged.get(key), dict) and key != "phi"
+        )
         merged[key] = _merge(merged[key], value or {}) if both_sections else value
     return merged
 

@@ -22,12 +22,20 @@ def pick_device(name: str) -> torch.device:
         UserError: the named device is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     device = torch.device(name)
     if device.type == "cuda" and distributed.world_size() > 1:
         return torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=auto")
+        raise UserError(
+            f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=auto"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: not available on this machine; use device=auto")
     return device
@@ -58,10 +66,16 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor`, made on the CPU, on the device; the CPU does not wait for a GPU."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
-def constant(values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+def constant(
+    values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """A small tensor of fixed numbers, made once for each device: making one on a GPU waits for all of its work."""
     return _constant(tuple(values), device, dtype)
 

@@ -33,7 +33,9 @@ def init() -> None:
         return
     gpus = torch.cuda.device_count()
     if gpus and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > gpus:
-        raise UserError(f"torchrun: {os.environ['LOCAL_WORLD_SIZE']} processes, but this machine has {gpus} GPUs")
+        raise UserError(
+            f"torchrun: {os.environ['LOCAL_WORLD_SIZE']} processes, but this machine has {gpus} GPUs"
+        )
     if gpus:
         torch.cuda.set_device(local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
@@ -126,7 +128,9 @@ def gather(own: Sequence[Value]) -> list[Value]:
         return list(own)
     lists: list[list[Value]] = [[] for _ in range(world_size())]
     dist.all_gather_object(lists, list(own))
-    return [one[index] for index in range(max(map(len, lists))) for one in lists if index < len(one)]
+    return [
+        one[index] for index in range(max(map(len, lists))) for one in lists if index < len(one)
+    ]
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -157,7 +161,9 @@ def synchronize_batch_norms(network: nn.Module) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.__class__ = type(f"Synchronized{type(module).__name__}", (_Synchronized, type(module)), {})
+            module.__class__ = type(
+                f"Synchronized{type(module).__name__}", (_Synchronized, type(module)), {}
+            )
     return network
 
 
@@ -180,7 +186,11 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         return scaled.to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
             return
         self.num_batches_tracked.add_(1)
         weight = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 # what opencv-python links to and a machine without a display lacks; opencv-python-headless needs none of it
-DISPLAY_LIBRARY = re.compile(r"lib(GL|EGL|X|xcb|SM|ICE|gthread|glib)[^:]*: cannot open shared object file")
+DISPLAY_LIBRARY = re.compile(
+    r"lib(GL|EGL|X|xcb|SM|ICE|gthread|glib)[^:]*: cannot open shared object file"
+)
 
 
 class UserError(Exception):
@@ -52,7 +54,9 @@ def run_command(main: Callable[[], None]) -> None:
     other tools do. Into a pipe or a file, lines go one by one, so that the progress of a long work can be followed.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a class may be named in any script
+        sys.stdout.reconfigure(
+            line_buffering=True, errors="backslashreplace"
+        )  # a class may be named in any script
     try:
         main()
     except UserError as error:

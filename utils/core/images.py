@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from utils.core.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+)
 PAD_VALUE = 114  # the mid gray that YOLO implementations pad with
 _PILLOW_FLAG = threading.Lock()
 
@@ -29,11 +31,15 @@ def decode_image(path: str | Path) -> tuple[np.ndarray, bool]:
     """
     path = Path(path)
     try:
-        data = np.fromfile(path, dtype=np.uint8)  # np.fromfile: cv2.imread cannot open non-ASCII paths on Windows
+        data = np.fromfile(
+            path, dtype=np.uint8
+        )  # np.fromfile: cv2.imread cannot open non-ASCII paths on Windows
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror or error}") from None
     whole = not _is_cut_jpeg(data)
-    if not whole:  # OpenCV 5 refuses a JPEG without its end marker; with it, libjpeg fills what is missing
+    if (
+        not whole
+    ):  # OpenCV 5 refuses a JPEG without its end marker; with it, libjpeg fills what is missing
         data = np.append(data, np.frombuffer(b"\xff\xd9", np.uint8))
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
@@ -43,7 +49,9 @@ def decode_image(path: str | Path) -> tuple[np.ndarray, bool]:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), whole
     image, complete = _decode_with_pillow(data)
     if image is None:
-        raise UserError(f"cannot decode image {path}: not an image that OpenCV or Pillow reads, or corrupt")
+        raise UserError(
+            f"cannot decode image {path}: not an image that OpenCV or Pillow reads, or corrupt"
+        )
     return image, whole and complete
 
 
@@ -116,7 +124,9 @@ class Letterbox:
         height, width = self.content
         across, down = width / self.source[1], height / self.source[0]
         x, y = self.offset
-        return np.array([across, down, across, down], np.float32), np.array([x, y, x, y], np.float32)
+        return np.array([across, down, across, down], np.float32), np.array(
+            [x, y, x, y], np.float32
+        )
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """RGB uint8 `(h, w, 3)` of size `source` -> uint8 canvas of size `target`."""
@@ -151,4 +161,8 @@ def _scaled(image: np.ndarray, width: int, height: int) -> np.ndarray:
     if 2 * height > image.shape[0] and 2 * width > image.shape[1]:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     planes = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    return F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    return (
+        F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0]
+        .permute(1, 2, 0)
+        .numpy()
+    )

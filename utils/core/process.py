@@ -20,7 +20,9 @@ def configure_process(threads: int = 0) -> None:
     if threads:
         torch.set_num_threads(threads)
     working_directory = str(Path.cwd())
-    if working_directory not in sys.path:  # attention blocks of the user's own are named package.module:Class
+    if (
+        working_directory not in sys.path
+    ):  # attention blocks of the user's own are named package.module:Class
         sys.path.append(working_directory)
 
 

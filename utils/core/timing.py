@@ -49,7 +49,9 @@ class Budget:
     warmup: int = 1
 
 
-def interleave(clocks: Mapping[str, Clock], effort: Budget, title: str = "measuring") -> dict[str, np.ndarray]:
+def interleave(
+    clocks: Mapping[str, Clock], effort: Budget, title: str = "measuring"
+) -> dict[str, np.ndarray]:
     """Milliseconds of each clock, float64 `(rounds,)`: entry i of all of them comes from the same round."""
     with tqdm(desc=title, unit="run", leave=False, disable=None) as bar:
         if effort.warmup:
@@ -61,7 +63,9 @@ def interleave(clocks: Mapping[str, Clock], effort: Budget, title: str = "measur
 def _rounds(clocks: Mapping[str, Clock], effort: Budget, bar: tqdm) -> list[list[float]]:
     end = time.perf_counter() + effort.seconds
     rows: list[list[float]] = []
-    while len(rows) < effort.least or (time.perf_counter() < end and (effort.most is None or len(rows) < effort.most)):
+    while len(rows) < effort.least or (
+        time.perf_counter() < end and (effort.most is None or len(rows) < effort.most)
+    ):
         rows.append([])
         for name, clock in clocks.items():
             bar.set_postfix_str(name, refresh=False)
@@ -71,7 +75,10 @@ def _rounds(clocks: Mapping[str, Clock], effort: Budget, bar: tqdm) -> list[list
 
 
 def timed(
-    call: Callable[[], Any], count: int = 1, device: torch.device | None = None, before: Callable[[], Any] | None = None
+    call: Callable[[], Any],
+    count: int = 1,
+    device: torch.device | None = None,
+    before: Callable[[], Any] | None = None,
 ) -> Clock:
     """The clock of a function: milliseconds a call, the mean of a block of `count`.
 
@@ -98,7 +105,9 @@ def block_timed(call: Callable[[], Any], block: float, device: torch.device | No
     return timed(call, max(1, count), device, before=call)
 
 
-def milliseconds(call: Callable[[], Any], count: int = 1, device: torch.device | None = None) -> float:
+def milliseconds(
+    call: Callable[[], Any], count: int = 1, device: torch.device | None = None
+) -> float:
     """The mean of `count` calls in a row; `device` as in `timed`."""
     synchronize(device)
     start = time.perf_counter()

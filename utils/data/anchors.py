@@ -11,7 +11,9 @@ import numpy as np
 from utils.core.images import Letterbox
 from utils.data.sample import Sample
 
-DARKNET = np.array([(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)], np.float64)  # at 416 x 416
+DARKNET = np.array(
+    [(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)], np.float64
+)  # at 416 x 416
 RESTARTS = 8
 STEPS = 100  # k-means settles well before
 SAMPLE = 20_000  # boxes that the clusters are looked for in; more change the anchors by less than a pixel
@@ -55,7 +57,11 @@ def fit_anchors(
         anchors = np.concatenate([distinct, spare])
     else:
         rng = np.random.default_rng(seed & 0xFFFFFFFF)
-        sample = shapes if len(shapes) <= SAMPLE else shapes[rng.choice(len(shapes), SAMPLE, replace=False)]
+        sample = (
+            shapes
+            if len(shapes) <= SAMPLE
+            else shapes[rng.choice(len(shapes), SAMPLE, replace=False)]
+        )
         runs = [_cluster(sample, count, rng) for _ in range(RESTARTS)]
         anchors = max(runs, key=lambda found: shape_iou(sample, found).max(1).mean())
     anchors = anchors[np.argsort(anchors.prod(1), kind="stable")].astype(np.float32)
@@ -66,7 +72,9 @@ def box_shapes(samples: Sequence[Sample], size: tuple[int, int]) -> np.ndarray:
     """Width and height of every box that is no crowd region, in input pixels: float64 `(n, 2)`."""
     found = [np.zeros((0, 2))]
     for sample in samples:
-        boxes = Letterbox((sample.height, sample.width), size).boxes_to_input(sample.boxes)[~sample.crowd]
+        boxes = Letterbox((sample.height, sample.width), size).boxes_to_input(sample.boxes)[
+            ~sample.crowd
+        ]
         found.append(boxes[:, 2:] - boxes[:, :2])
     shapes = np.concatenate(found).astype(np.float64)
     return shapes[(shapes > 0).all(1)]
@@ -83,7 +91,9 @@ def measure(shapes: np.ndarray, anchors: np.ndarray) -> AnchorFit:
     if not len(shapes):
         return AnchorFit(0.0, 0.0, 0)
     ratios = np.maximum(shapes[:, None] / anchors, anchors / shapes[:, None]).max(2).min(1)
-    return AnchorFit(float(shape_iou(shapes, anchors).max(1).mean()), float((ratios < 4).mean()), len(shapes))
+    return AnchorFit(
+        float(shape_iou(shapes, anchors).max(1).mean()), float((ratios < 4).mean()), len(shapes)
+    )
 
 
 def _cluster(shapes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,7 +107,10 @@ def _cluster(shapes: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
         owner = shape_iou(shapes, anchors).argmax(1)
         members = [shapes[owner == index] for index in range(count)]
         moved = np.array(
-            [np.median(group, 0) if len(group) else anchor for group, anchor in zip(members, anchors, strict=True)]
+            [
+                np.median(group, 0) if len(group) else anchor
+                for group, anchor in zip(members, anchors, strict=True)
+            ]
         )
         if np.array_equal(moved, anchors):
             break

@@ -63,7 +63,13 @@ class _Draws:
     color: Tensor
 
     def rows(self, index: Tensor) -> "_Draws":
-        return _Draws(self.linear[index], self.shift[index], self.meeting[index], self.mirror[index], self.color[index])
+        return _Draws(
+            self.linear[index],
+            self.shift[index],
+            self.meeting[index],
+            self.mirror[index],
+            self.color[index],
+        )
 
 
 class Augmenter:
@@ -88,7 +94,9 @@ class Augmenter:
         rows = torch.tensor(part)
         return torch.cat([rows, rows - 1]).remainder(count).unique() if self.mixup else rows
 
-    def __call__(self, pool: Pool, tiles: Tensor, generator: torch.Generator, part: range | None = None) -> Batch:
+    def __call__(
+        self, pool: Pool, tiles: Tensor, generator: torch.Generator, part: range | None = None
+    ) -> Batch:
         """Augment a batch.
 
         Args:
@@ -106,7 +114,9 @@ class Augmenter:
             return batch
         chosen = torch.rand(len(tiles), generator=generator) < self.mixup
         own = torch.tensor(part)
-        places = [torch.searchsorted(rows, wanted.remainder(len(tiles))) for wanted in (own, own - 1)]
+        places = [
+            torch.searchsorted(rows, wanted.remainder(len(tiles))) for wanted in (own, own - 1)
+        ]
         return _mix(batch, chosen[own], *places)
 
     def _compose(self, pool: Pool, tiles: Tensor, draws: "_Draws") -> Batch:
@@ -154,7 +164,9 @@ def _draw(config: AugmentConfig, count: int, generator: torch.Generator) -> _Dra
 def _color_matrix(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """Hue turn (share of the circle), saturation and brightness factors, `(B,)` each, as one linear map of RGB."""
     to_yiq = torch.tensor(RGB_TO_YIQ)
-    cos, sin = (saturation * part for part in ((2 * math.pi * hue).cos(), (2 * math.pi * hue).sin()))
+    cos, sin = (
+        saturation * part for part in ((2 * math.pi * hue).cos(), (2 * math.pi * hue).sin())
+    )
     chroma = torch.zeros(len(hue), 3, 3)
     chroma[:, 0, 0] = 1
     chroma[:, 1, 1], chroma[:, 1, 2], chroma[:, 2, 1], chroma[:, 2, 2] = cos, -sin, sin, cos
@@ -171,7 +183,9 @@ def _compose(pool: Pool, tiles: Tensor, draws: _Draws) -> tuple[Tensor, Tensor, 
     linear, anchor_out, mirror = (send(t, device) for t in (draws.linear, anchor_out, draws.mirror))
     geometry = Geometry(linear, anchor_out, mirror, tiles=columns, size=(height, width))
     tiles = send(tiles, device)
-    stack = to_float(pool.canvases[tiles.flatten()].view(count, columns * height, width, 3)).sub_(GRAY)
+    stack = to_float(pool.canvases[tiles.flatten()].view(count, columns * height, width, 3)).sub_(
+        GRAY
+    )
     images = _recolor(warp_images(stack, geometry), send(draws.color, device))
     moved, classes = warp_boxes(pool.boxes[tiles], pool.labels[tiles], geometry)
     return images, moved, classes
@@ -189,10 +203,14 @@ def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor, most: in
     longest = max(most, *(labels.shape[1] for _, _, labels in parts))
     images = torch.cat([part[0] for part in parts])
     boxes = torch.cat([F.pad(part[1], (0, 0, 0, longest - part[1].shape[1])) for part in parts])
-    labels = torch.cat([F.pad(part[2], (0, longest - part[2].shape[1]), value=-1) for part in parts])
+    labels = torch.cat(
+        [F.pad(part[2], (0, longest - part[2].shape[1]), value=-1) for part in parts]
+    )
     order = send(rows.argsort(), images.device)
     boxes, labels = boxes[order], labels[order]
-    first = (labels < 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]  # objects before padding
+    first = (
+        (labels < 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
+    )  # objects before padding
     boxes, labels = boxes.gather(1, first[..., None].expand(-1, -1, 4)), labels.gather(1, first)
     return Batch(images[order].contiguous(memory_format=torch.channels_last), boxes, labels)
 

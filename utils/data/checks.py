@@ -70,20 +70,30 @@ class Report:
         """Fill `images`, `objects`, `empty` and `per_class`."""
         self.pictures = len(samples)
         self.empty = sum(not len(sample.boxes) for sample in samples)
-        labels = np.concatenate([sample.labels for sample in samples]) if samples else np.zeros(0, np.int64)
+        labels = (
+            np.concatenate([sample.labels for sample in samples])
+            if samples
+            else np.zeros(0, np.int64)
+        )
         self.objects = len(labels)
         counts = np.bincount(labels, minlength=len(names))
         self.per_class = {name: int(count) for name, count in zip(names, counts, strict=True)}
 
     def lines(self) -> list[str]:
         """A text table: totals, objects a class, then one line a kind of dirty data with its rule and examples."""
-        lines = [f"{self.pictures} images, {self.objects} objects, {self.empty} images without objects"]
+        lines = [
+            f"{self.pictures} images, {self.objects} objects, {self.empty} images without objects"
+        ]
         if self.per_class:
-            lines.append("objects: " + ", ".join(f"{name} {count}" for name, count in self.per_class.items()))
+            lines.append(
+                "objects: " + ", ".join(f"{name} {count}" for name, count in self.per_class.items())
+            )
         width = max((len(rule) for rule in self.counts), default=0)
         for rule in (rule for rule in RULES if self.counts[rule]):
             places = ", ".join(self.examples[rule])
-            lines.append(f"  {self.counts[rule]:>6} x {rule:<{width}}  {RULES[rule]}  (e.g. {places})")
+            lines.append(
+                f"  {self.counts[rule]:>6} x {rule:<{width}}  {RULES[rule]}  (e.g. {places})"
+            )
         return lines
 
 
@@ -131,12 +141,19 @@ def read_header(path: Path) -> Header:
     except Exception:  # Pillow raises many kinds; what OpenCV can decode is still an image
         size, mode, kind, turn, alpha = (0, 0), "", None, 1, False
     turned = turn in range(2, 9)
-    flags = (turned, mode in ("1", "L", "LA", "La", "F") or mode.startswith("I"), alpha, mode == "CMYK")
+    flags = (
+        turned,
+        mode in ("1", "L", "LA", "La", "F") or mode.startswith("I"),
+        alpha,
+        mode == "CMYK",
+    )
     kinds = ("image with EXIF rotation", "image gray", "image with alpha", "image CMYK")
     notes += [kind for kind, flag in zip(kinds, flags, strict=True) if flag]
     if turned and kind == "JPEG":
         size = size[::-1] if turn >= 5 else size
-    elif turned or not all(size):  # outside JPEG, which rotations are applied depends on the decoder: ask it
+    elif turned or not all(
+        size
+    ):  # outside JPEG, which rotations are applied depends on the decoder: ask it
         try:
             size = read_image(path).shape[1::-1]
         except UserError:
@@ -153,14 +170,18 @@ def _orientation(picture: Image.Image) -> int:
     return exif.get(ORIENTATION, 1)
 
 
-def clean_boxes(item: Labeled, size: tuple[int, int], report: Report) -> tuple[np.ndarray, np.ndarray]:
+def clean_boxes(
+    item: Labeled, size: tuple[int, int], report: Report
+) -> tuple[np.ndarray, np.ndarray]:
     """Order, clip and thin out the boxes of one image of `size` (width, height).
 
     Returns:
         boxes float32 `(n, 4)` xyxy pixels inside the image, and the positions `(n,)` that were kept of the input.
     """
     raw = np.asarray(item.boxes, np.float64).reshape(-1, 4)
-    boxes = np.concatenate([np.minimum(raw[:, :2], raw[:, 2:]), np.maximum(raw[:, :2], raw[:, 2:])], axis=1)
+    boxes = np.concatenate(
+        [np.minimum(raw[:, :2], raw[:, 2:]), np.maximum(raw[:, :2], raw[:, 2:])], axis=1
+    )
     report.note("corners swapped", item.source, int((boxes != raw).any(1).sum()))
     limit = np.tile(np.array(size, np.float64), 2)
     if item.one_based:
@@ -168,7 +189,9 @@ def clean_boxes(item: Labeled, size: tuple[int, int], report: Report) -> tuple[n
     if item.relative:
         boxes *= limit
     inside = np.clip(boxes, 0, limit).astype(np.float32)
-    report.note("box beyond the image", item.source, int((np.abs(inside - boxes) > 1 + 1e-6).any(1).sum()))
+    report.note(
+        "box beyond the image", item.source, int((np.abs(inside - boxes) > 1 + 1e-6).any(1).sum())
+    )
     full = (inside[:, 2:] > inside[:, :2]).all(1)
     report.note("box empty", item.source, int((~full).sum()))
     seen: set[tuple] = set()
@@ -183,13 +206,17 @@ def clean_boxes(item: Labeled, size: tuple[int, int], report: Report) -> tuple[n
     return inside[kept], kept
 
 
-def build_samples(items: Sequence[Labeled], report: Report, workers: int = 8, progress: bool = True) -> list[Sample]:
+def build_samples(
+    items: Sequence[Labeled], report: Report, workers: int = 8, progress: bool = True
+) -> list[Sample]:
     """Read every image's header in a thread pool, clean the boxes, and count what was mended in `report`.
 
     Undecodable images are left out. The order of `items` is kept; the result does not depend on `workers`.
     """
     items = list(_without_repeats(items, report))
-    headers = parallel(read_header, [item.path for item in items], workers, "checking images", progress)
+    headers = parallel(
+        read_header, [item.path for item in items], workers, "checking images", progress
+    )
     for _, later in identical_files(item.path for item in items):
         report.note("image identical to another", later)
     samples = []
@@ -202,16 +229,26 @@ def build_samples(items: Sequence[Labeled], report: Report, workers: int = 8, pr
             report.note("size differs from annotation", item.source)
         boxes, kept = clean_boxes(item, header.size, report)
         labels = np.array(item.labels, np.int64)[kept]
-        difficult, crowd = (np.array(flags, np.bool_)[kept] for flags in (item.difficult, item.crowd))
+        difficult, crowd = (
+            np.array(flags, np.bool_)[kept] for flags in (item.difficult, item.crowd)
+        )
         width, height = header.size
         samples.append(Sample(item.path, width, height, boxes, labels, difficult, crowd))
     return samples
 
 
-def parallel(task: Callable, items: Sequence, workers: int, title: str, progress: bool = True) -> list:
+def parallel(
+    task: Callable, items: Sequence, workers: int, title: str, progress: bool = True
+) -> list:
     """`[task(item) for item in items]` in threads, with a progress bar."""
     with ThreadPoolExecutor(max(workers, 2)) as pool:
-        bar = tqdm(pool.map(task, items), title, len(items), disable=None if progress else True, leave=False)
+        bar = tqdm(
+            pool.map(task, items),
+            title,
+            len(items),
+            disable=None if progress else True,
+            leave=False,
+        )
         return list(bar)
 
 

@@ -64,7 +64,9 @@ class DetectionDataset:
         self.report = Report() if report is None else report
         self.class_names = tuple(class_names)
         self.notices: list[str] = []
-        self.letterboxes = [Letterbox((sample.height, sample.width), size) for sample in self.samples]
+        self.letterboxes = [
+            Letterbox((sample.height, sample.width), size) for sample in self.samples
+        ]
         pairs = list(zip(self.letterboxes, self.samples, strict=True))
         self.boxes = [letterbox.boxes_to_input(sample.boxes) for letterbox, sample in pairs]
         self.labels = [sample.labels for sample in self.samples]
@@ -105,7 +107,11 @@ class DetectionDataset:
             self.notices.append(
                 f"data.cache_gb={self.cache_gb:g} holds {count} of {len(self)} images; the others are decoded anew"
             )
-        pictures, states = self._from_disk(count, progress) if self.cache == "disk" else self._into_ram(count, progress)
+        pictures, states = (
+            self._from_disk(count, progress)
+            if self.cache == "disk"
+            else self._into_ram(count, progress)
+        )
         self._cached = pictures
         for index, state in enumerate(states):
             self._note(index, int(state))
@@ -124,13 +130,17 @@ class DetectionDataset:
                 disk_cache.write(path, self._decode_all(count, progress))
             except OSError as error:
                 reason = error.strerror or str(error)
-                self.notices.append(f"data.cache=disk: cannot write {path} ({reason}); images are decoded anew")
+                self.notices.append(
+                    f"data.cache=disk: cannot write {path} ({reason}); images are decoded anew"
+                )
                 return None, np.zeros(0, np.uint8)
         return disk_cache.open_shared(path, count, self.size)
 
     def _decode_all(self, count: int, progress: bool) -> Iterator[tuple[np.ndarray, int]]:
         """The first `count` images in order, a few ahead of their use in threads."""
-        bar = tqdm(total=count, desc="decoding images", disable=None if progress else True, leave=False)
+        bar = tqdm(
+            total=count, desc="decoding images", disable=None if progress else True, leave=False
+        )
         with bar, ThreadPoolExecutor(max(self.workers, 2)) as pool:
             for start in range(0, count, AHEAD):
                 for pair in pool.map(self._decode, range(start, min(start + AHEAD, count))):

@@ -51,7 +51,9 @@ def write(path: Path, decoded: Iterable[tuple[np.ndarray, int]]) -> None:
     states: list[int] = []
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as file:  # written through, not mapped: a full disk is an error, not a SIGBUS
+        with os.fdopen(
+            handle, "wb"
+        ) as file:  # written through, not mapped: a full disk is an error, not a SIGBUS
             for canvas, state in decoded:
                 file.write(canvas.tobytes())
                 states.append(state)

@@ -36,7 +36,9 @@ def leaks(train: Sequence[Sample], val: Sequence[Sample]) -> list[tuple[Path, Pa
     theirs = [sample.path for sample in val if sample.draw is None and sample.path not in known]
     copies = identical_files([*ours, *theirs])
     outside = set(theirs)
-    return shared + [(first, second) for first, second in copies if first in known and second in outside]
+    return shared + [
+        (first, second) for first, second in copies if first in known and second in outside
+    ]
 
 
 def _tail(path: Path, size: int) -> int:

@@ -41,7 +41,12 @@ class FileFinder:
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.suffix.lower() in self.suffixes:
                     name, stem = path.name, path.stem
-                    keys = (("name", name), ("lower name", name.lower()), ("stem", stem), ("lower stem", stem.lower()))
+                    keys = (
+                        ("name", name),
+                        ("lower name", name.lower()),
+                        ("stem", stem),
+                        ("lower stem", stem.lower()),
+                    )
                     for key in keys:
                         table.setdefault(key, name)
             self._folders[folder] = table

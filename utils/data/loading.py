@@ -40,11 +40,18 @@ def load_dataset(
     else:
         samples, names, report = READERS[data.format].read(data, part, progress)
     if not samples:
-        raise UserError(f"data: no usable image in split '{part}' of {data.root or '.'}: {_reasons(report)}")
+        raise UserError(
+            f"data: no usable image in split '{part}' of {data.root or '.'}: {_reasons(report)}"
+        )
     report.summarize(samples, names)
-    return DetectionDataset(samples, input_size, data.cache, data.cache_gb, workers, report=report, class_names=names)
+    return DetectionDataset(
+        samples, input_size, data.cache, data.cache_gb, workers, report=report, class_names=names
+    )
 
 
 def _reasons(report: Report) -> str:
-    counted = [f"{count} x {rule}, e.g. {report.examples[rule][0]}" for rule, count in report.counts.items()]
+    counted = [
+        f"{count} x {rule}, e.g. {report.examples[rule][0]}"
+        for rule, count in report.counts.items()
+    ]
     return "; ".join(counted) or "it lists none"

@@ -16,7 +16,12 @@ from utils.core.devices import constant
 MIN_SIDE = 2.0  # pixels: smaller remains of an object are dropped
 MIN_VISIBLE = 0.2  # share of an object's area that must remain
 OUTSIDE = 9.0  # a `grid_sample` coordinate that reads padding
-CORNERS = ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0))  # of tiles upper left, upper right, lower left, lower right
+CORNERS = (
+    (1.0, 1.0),
+    (0.0, 1.0),
+    (1.0, 0.0),
+    (0.0, 0.0),
+)  # of tiles upper left, upper right, lower left, lower right
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,16 @@ def _sampling_grid(geometry: Geometry) -> Tensor:
     inverse = torch.linalg.inv_ex(geometry.linear).inverse[..., None, None]  # (B, 2, 2, 1, 1)
     across, down = across[:, None], down[:, :, None]
     height, width = geometry.size
-    x = inverse[:, 0, 0] * across + inverse[:, 0, 1] * down + _anchor(right, width, geometry)[:, None]
-    y = inverse[:, 1, 0] * across + inverse[:, 1, 1] * down + _anchor(below, height, geometry)[:, :, None]
+    x = (
+        inverse[:, 0, 0] * across
+        + inverse[:, 0, 1] * down
+        + _anchor(right, width, geometry)[:, None]
+    )
+    y = (
+        inverse[:, 1, 0] * across
+        + inverse[:, 1, 1] * down
+        + _anchor(below, height, geometry)[:, :, None]
+    )
     outside = (x < 0) | (x > width) | (y < 0) | (y > height)
     # half a pixel from the tile's edge, bilinear sampling would mix in the next tile of the stack
     x, y = x.clamp_(0.5, width - 0.5), y.clamp_(0.5, height - 0.5)
@@ -80,12 +93,18 @@ def _axis(geometry: Geometry, axis: int) -> tuple[Tensor, Tensor]:
     count = geometry.size[1 - axis]
     pixel = torch.arange(count, device=geometry.linear.device) + 0.5 - count / 2
     offset = pixel * geometry.mirror[:, axis, None] + count / 2 - geometry.anchor_out[:, axis, None]
-    return offset, (offset >= 0).long() if geometry.tiles == 4 else torch.zeros_like(offset, dtype=torch.long)
+    return offset, (offset >= 0).long() if geometry.tiles == 4 else torch.zeros_like(
+        offset, dtype=torch.long
+    )
 
 
 def _anchor(tile: Tensor, side: int, geometry: Geometry) -> Tensor:
     """The coordinate of `anchor_in` that belongs to each column or row."""
-    return side * (1.0 - tile) if geometry.tiles == 4 else torch.full_like(tile, side, dtype=torch.float32) / 2
+    return (
+        side * (1.0 - tile)
+        if geometry.tiles == 4
+        else torch.full_like(tile, side, dtype=torch.float32) / 2
+    )
 
 
 def warp_boxes(boxes: Tensor, labels: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
@@ -98,9 +117,14 @@ def warp_boxes(boxes: Tensor, labels: Tensor, geometry: Geometry) -> tuple[Tenso
         boxes `(B, K*M, 4)` in output pixels and labels `(B, K*M)`, -1 where dropped.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
-    corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).unflatten(-1, (4, 2))  # (B, K, M, 4, 2)
+    corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).unflatten(
+        -1, (4, 2)
+    )  # (B, K, M, 4, 2)
     offset = corners - geometry.anchor_in[:, None, None]
-    moved = torch.einsum("bij,bkmcj->bkmci", geometry.linear, offset) + geometry.anchor_out[:, None, None, None]
+    moved = (
+        torch.einsum("bij,bkmcj->bkmci", geometry.linear, offset)
+        + geometry.anchor_out[:, None, None, None]
+    )
     low, high = moved.amin(-2), moved.amax(-2)
     first, last = (limit[:, :, None] for limit in _windows(geometry))  # (B, K, 1, 2)
     shown_low, shown_high = torch.maximum(low, first), torch.minimum(high, last)
@@ -126,4 +150,6 @@ def _windows(geometry: Geometry) -> tuple[Tensor, Tensor]:
 def _mirror_boxes(low: Tensor, high: Tensor, geometry: Geometry) -> Tensor:
     flipped = geometry.mirror[:, None] < 0
     extent = geometry.extent
-    return torch.cat([torch.where(flipped, extent - high, low), torch.where(flipped, extent - low, high)], -1)
+    return torch.cat(
+        [torch.where(flipped, extent - high, low), torch.where(flipped, extent - low, high)], -1
+    )

@@ -21,7 +21,9 @@ CHUNK = 512  # images that are decoded and copied at a time
 def generator_for(*key: int) -> torch.Generator:
     """A CPU generator that depends on the whole key; keys that differ anywhere give unrelated streams."""
     # the length goes in, too: a SeedSequence takes (1, 2) and (1, 2, 0) for the same
-    state = np.random.SeedSequence([len(key), *(value % 2**32 for value in key)]).generate_state(1, np.uint64)[0]
+    state = np.random.SeedSequence([len(key), *(value % 2**32 for value in key)]).generate_state(
+        1, np.uint64
+    )[0]
     return torch.Generator().manual_seed(int(state))
 
 
@@ -104,7 +106,9 @@ def _part(batch_size: int) -> range:
     return range(each * distributed.rank(), each * (distributed.rank() + 1))
 
 
-def resident_pool(pictures: DetectionDataset, device: torch.device, most_gb: float | None) -> Pool | None:
+def resident_pool(
+    pictures: DetectionDataset, device: torch.device, most_gb: float | None
+) -> Pool | None:
     """All images in a GPU's memory; none where they do not fit, or the device is no GPU.
 
     Args:
@@ -131,4 +135,9 @@ def make_pool(pictures: DetectionDataset, indices: Sequence[int], device: torch.
     boxes = [pictures.boxes[index][keep] for index, keep in zip(indices, single, strict=True)]
     labels = [pictures.labels[index][keep] for index, keep in zip(indices, single, strict=True)]
     corners, classes = (send(tensor, device) for tensor in pad_targets(boxes, labels))
-    return Pool(canvases, corners, classes, torch.tensor([len(label) for label in labels], dtype=torch.int64))
+    return Pool(
+        canvases,
+        corners,
+        classes,
+        torch.tensor([len(label) for label in labels], dtype=torch.int64),
+    )

@@ -16,7 +16,9 @@ from utils.data.loading import load_dataset
 PICTURES = 300
 
 
-def open_detector(path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any) -> Detector:
+def open_detector(
+    path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any
+) -> Detector:
     """`nets.load_model`, for command lines: int8 is calibrated on the training split of the detector's dataset."""
     detector = load_model(path, changes, **values)
     configure_process(detector.config.threads)

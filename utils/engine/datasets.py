@@ -20,15 +20,21 @@ class Datasets:
 
 def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> Datasets:
     """Both splits as `open_dataset` returns them; images that are in both are told to the user."""
-    datasets = Datasets(open_dataset(config, "train", class_names), open_dataset(config, "val", class_names))
+    datasets = Datasets(
+        open_dataset(config, "train", class_names), open_dataset(config, "val", class_names)
+    )
     shared = leaks(datasets.train.samples, datasets.val.samples)
     if shared:
         first, second = shared[0]
-        print(f"note: {len(shared)} validation images are also training images, e.g. {second} is {first}")
+        print(
+            f"note: {len(shared)} validation images are also training images, e.g. {second} is {first}"
+        )
     return datasets
 
 
-def open_dataset(config: Config, split: str, class_names: Sequence[str] | None = None) -> DetectionDataset:
+def open_dataset(
+    config: Config, split: str, class_names: Sequence[str] | None = None
+) -> DetectionDataset:
     """A split, checked and decoded into the cache that the configuration asks for; prints the report.
 
     Args:

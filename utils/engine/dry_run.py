@@ -8,7 +8,9 @@ from torch import nn
 
 from utils.core.errors import UserError
 
-REFUSED = "Expected more than 1"  # how PyTorch's batch and instance normalization begin their complaint
+REFUSED = (
+    "Expected more than 1"  # how PyTorch's batch and instance normalization begin their complaint
+)
 
 
 @torch.no_grad()

@@ -40,7 +40,9 @@ def evaluate_weights(
     path = find_weights(weights)
     detector = open_detector(path, changes)
     if config:
-        detector.config = detector.config.model_copy(update={"data": load_config(config, changes or {}).data})
+        detector.config = detector.config.model_copy(
+            update={"data": load_config(config, changes or {}).data}
+        )
     print(f"{path}: {describe(detector)}")
     pictures = open_dataset(detector.config, split, detector.names)
     evaluation = evaluate_detector(detector, pictures)
@@ -63,6 +65,10 @@ def _loss_line(
     """What the detector's precision costs, measured against float32 on the same pictures."""
     engine = "onnxruntime" if path.suffix == ".onnx" else "torch"
     exact = load_model(path, changes, backend=engine, precision="fp32")
-    mine, theirs = (100 * one.metrics.map50_95 for one in (evaluation, evaluate_detector(exact, pictures)))
+    mine, theirs = (
+        100 * one.metrics.map50_95 for one in (evaluation, evaluate_detector(exact, pictures))
+    )
     how = f"{detector.backend.name} {detector.backend.precision}"
-    return f"AP {mine:.2f} with {how}, {theirs:.2f} with {engine} fp32: {theirs - mine:+.2f} AP lost"
+    return (
+        f"AP {mine:.2f} with {how}, {theirs:.2f} with {engine} fp32: {theirs - mine:+.2f} AP lost"
+    )

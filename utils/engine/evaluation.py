@@ -22,7 +22,9 @@ class Evaluation:
     seconds: float
 
 
-def run_detector(detector: Detector, pictures: DetectionDataset, progress: bool = True) -> list[Detections]:
+def run_detector(
+    detector: Detector, pictures: DetectionDataset, progress: bool = True
+) -> list[Detections]:
     """Detections of every image with the limits of `config.eval`, in pixels of the original pictures.
 
     Several processes take turns with the images; each of them gets all detections.
@@ -31,17 +33,25 @@ def run_detector(detector: Detector, pictures: DetectionDataset, progress: bool 
     found: list[Detections] = []
     mine = range(distributed.rank(), len(pictures), distributed.world_size())
     starts = range(0, len(mine), limits.batch_size)
-    for start in tqdm(starts, "evaluating", unit="batch", leave=False, disable=None if progress else True):
+    for start in tqdm(
+        starts, "evaluating", unit="batch", leave=False, disable=None if progress else True
+    ):
         indices = mine[start : start + limits.batch_size]
         canvases = torch.from_numpy(pictures.canvases(indices))
         titles = [str(pictures.samples[index].path) for index in indices]
-        found += detector.detect(canvases, [pictures.letterboxes[index] for index in indices], limits, titles)
+        found += detector.detect(
+            canvases, [pictures.letterboxes[index] for index in indices], limits, titles
+        )
     return distributed.gather(found)
 
 
-def evaluate_detector(detector: Detector, pictures: DetectionDataset, progress: bool = True) -> Evaluation:
+def evaluate_detector(
+    detector: Detector, pictures: DetectionDataset, progress: bool = True
+) -> Evaluation:
     """Detect and measure."""
     start = perf_counter()
     found = run_detector(detector, pictures, progress)
-    metrics = distributed.broadcast_from_main(lambda: evaluate(pictures.samples, found, detector.names))
+    metrics = distributed.broadcast_from_main(
+        lambda: evaluate(pictures.samples, found, detector.names)
+    )
     return Evaluation(metrics, found, perf_counter() - start)

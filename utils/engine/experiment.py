@@ -94,7 +94,9 @@ def resume(run: str | Path, datasets: Datasets | None = None) -> Result:
         )
     config = restore_config(saved["config"], str(folder / LAST))
     if saved["training"]["progress"]["done"] and (folder / METRICS).is_file():
-        raise UserError(f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run")
+        raise UserError(
+            f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run"
+        )
     configure_process(config.threads)
     datasets = datasets or open_datasets(config, saved["names"])
     network = build_model(config, len(saved["names"]), saved["anchors"])
@@ -102,18 +104,24 @@ def resume(run: str | Path, datasets: Datasets | None = None) -> Result:
     configure_training(detector.device)
     trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
     trainer.restore(saved)
-    print(f"resuming {folder} in epoch {trainer.progress.epoch + 1}, after step {trainer.progress.step}")
+    print(
+        f"resuming {folder} in epoch {trainer.progress.epoch + 1}, after step {trainer.progress.step}"
+    )
     return _finish(trainer)
 
 
-def new_detector(config: Config, dataset: DetectionDataset, pretrained: WeightsFile | None = None) -> Detector:
+def new_detector(
+    config: Config, dataset: DetectionDataset, pretrained: WeightsFile | None = None
+) -> Detector:
     """A network at its start: anchors fitted, heads at the data's rates, or pretrained weights."""
     anchors = None
     if config.model.anchors == "auto":
         fitted, fit = fit_anchors(dataset.samples, config.input_size)
         anchors = fitted.tolist()
         shown = " ".join(f"{width:.0f}x{height:.0f}" for width, height in anchors)
-        print(f"anchors: {shown} (mean IoU {fit.mean_iou:.2f}, {100 * fit.recall:.0f}% within a factor 4)")
+        print(
+            f"anchors: {shown} (mean IoU {fit.mean_iou:.2f}, {100 * fit.recall:.0f}% within a factor 4)"
+        )
     torch.manual_seed(config.seed)
     network = build_model(config, len(dataset.class_names), anchors)
     _set_prior(network, dataset)
@@ -136,7 +144,9 @@ def _announce(trainer: Trainer) -> None:
     print(f"{describe(detector)}; {cost.params:,} parameters, {cost.gflops:.2f} GFLOP")
     print(f"run: {trainer.run}; {len(batches.pictures)} images, {batches.steps} steps per epoch")
     if batches.steps < FEW_STEPS:
-        print(f"note: only {batches.steps} steps per epoch; a smaller train.batch_size or more epochs may learn better")
+        print(
+            f"note: only {batches.steps} steps per epoch; a smaller train.batch_size or more epochs may learn better"
+        )
     write_batch(trainer.run / "batch.png", next(batches.epoch(0, closing=False)), detector.names)
 
 

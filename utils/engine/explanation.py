@@ -60,7 +60,9 @@ class Explained:
     detections: Detections
 
 
-def wanted(detector: Detector, site: str | None = None, point: str | None = None, name: str | None = None) -> Wanted:
+def wanted(
+    detector: Detector, site: str | None = None, point: str | None = None, name: str | None = None
+) -> Wanted:
     """The options of the command line, checked; `point` is "x,y", `name` a class.
 
     Raises:
@@ -79,7 +81,9 @@ def _point(text: str | None) -> tuple[float, float] | None:
     try:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"--point {text}: expected x,y in pixels of the image, e.g. 320,200") from None
+        raise UserError(
+            f"--point {text}: expected x,y in pixels of the image, e.g. 320,200"
+        ) from None
     return x, y
 
 
@@ -144,7 +148,10 @@ def explain(detector: Detector, image: np.ndarray, want: Wanted, name: str = "im
     x, y = boxing.boxes_to_input(np.array([[*point, *point]], np.float32))[0, :2].tolist()
     seen = attended(detector.network, images, (x, y))
     specs = attention.parse_phi(detector.config.phi, detector.config.attention.at)
-    rows = {site: Row(_label(site, specs, seen.get(site)), _panels(seen.get(site), active, site)) for site in sites}
+    rows = {
+        site: Row(_label(site, specs, seen.get(site)), _panels(seen.get(site), active, site))
+        for site in sites
+    }
     shown = detections if active is None or want.label is None else _only(detections, active, box)
     scene = Scene(image, shown, boxing, point)
     title = f"{Path(name).name}, {_target(detector, active)}"
@@ -179,13 +186,17 @@ def _activation(
     return None
 
 
-def _place(want: Wanted, box: np.ndarray | None, image: np.ndarray, name: str) -> tuple[float, float]:
+def _place(
+    want: Wanted, box: np.ndarray | None, image: np.ndarray, name: str
+) -> tuple[float, float]:
     """The point that query-key blocks are asked about, in pixels of the picture."""
     height, width = image.shape[:2]
     if want.point is not None:
         x, y = want.point
         if not (0 <= x < width and 0 <= y < height):
-            raise UserError(f"--point {x:g},{y:g}: lies outside {name}, which is {width} x {height} pixels")
+            raise UserError(
+                f"--point {x:g},{y:g}: lies outside {name}, which is {width} x {height} pixels"
+            )
         return want.point
     if box is None:
         return width / 2, height / 2

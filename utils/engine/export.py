@@ -20,7 +20,9 @@ SUFFIXES = {"onnx": ".onnx", "darknet": ".weights"}
 WORST_BOX, WORST_SCORE = 0.05, 1e-4  # pixels; what float32 in another order of summation may change
 
 
-def export(weights: str | None, kind: str, out: str | None = None, opset: int | None = None) -> list[str]:
+def export(
+    weights: str | None, kind: str, out: str | None = None, opset: int | None = None
+) -> list[str]:
     """Export a detector.
 
     Args:
@@ -37,7 +39,9 @@ def export(weights: str | None, kind: str, out: str | None = None, opset: int | 
     """
     source = find_weights(weights)
     if source.suffix == ".onnx":
-        raise UserError(f"--weights {source}: an ONNX file is exported already; expected .pt, .pth or .weights")
+        raise UserError(
+            f"--weights {source}: an ONNX file is exported already; expected .pt, .pth or .weights"
+        )
     if opset is not None and kind != "onnx":
         raise UserError(f"--opset {opset}: only for --format onnx")
     detector = load_model(source, backend="torch", device="cpu", precision="fp32")
@@ -96,7 +100,11 @@ def _differences(first: Backend, second: Backend, canvases: Tensor) -> tuple[flo
     Raises:
         UserError: it is more than rounding.
     """
-    box, score = (float((a - b).abs().max()) for a, b in zip(first(canvases), second(canvases), strict=True))
+    box, score = (
+        float((a - b).abs().max()) for a, b in zip(first(canvases), second(canvases), strict=True)
+    )
     if not (box <= WORST_BOX and score <= WORST_SCORE):
-        raise UserError(f"the exported file gives other results: boxes differ by {box:.3g} px, scores by {score:.3g}")
+        raise UserError(
+            f"the exported file gives other results: boxes differ by {box:.3g} px, scores by {score:.3g}"
+        )
     return box, score

@@ -9,7 +9,18 @@ from utils.core import distributed
 from utils.core.errors import UserError
 from utils.visualization.plots import training_curves
 
-COLUMNS = ("epoch", "lr", "loss", "box", "objectness", "cls", "map50", "map50_95", "voc_ap50", "seconds")
+COLUMNS = (
+    "epoch",
+    "lr",
+    "loss",
+    "box",
+    "objectness",
+    "cls",
+    "map50",
+    "map50_95",
+    "voc_ap50",
+    "seconds",
+)
 
 
 class RunLog:
@@ -24,7 +35,9 @@ class RunLog:
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
         self.run = run
-        self.writer = _summary_writer(run) if tensorboard and distributed.is_main_process() else None
+        self.writer = (
+            _summary_writer(run) if tensorboard and distributed.is_main_process() else None
+        )
 
     @distributed.main_process_only
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -47,5 +60,7 @@ def _summary_writer(run: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError("train.tensorboard=true: TensorBoard is missing: pip install tensorboard") from None
+        raise UserError(
+            "train.tensorboard=true: TensorBoard is missing: pip install tensorboard"
+        ) from None
     return SummaryWriter(str(run / "tensorboard"))

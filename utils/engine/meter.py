@@ -27,7 +27,9 @@ class LossMeter:
 
     def start(self, sums: Mapping[str, float], steps: int) -> None:
         """Begin an epoch, or go on after `steps` steps with the sums so far."""
-        self._total.copy_(torch.tensor([sums.get(name, 0.0) for name in self.names], dtype=self._total.dtype))
+        self._total.copy_(
+            torch.tensor([sums.get(name, 0.0) for name in self.names], dtype=self._total.dtype)
+        )
         self._steps, self._arriving = steps, None
         self._shown = ({name: sums.get(name, 0.0) for name in self.names}, steps)
 

@@ -20,10 +20,15 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
     """
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     rate = config.lr or DEFAULT_LR[config.optimizer]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True)
+        return torch.optim.SGD(
+            groups, rate, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True
+        )
     return torch.optim.AdamW(groups, rate, betas=(config.momentum, 0.999), foreach=True)
 
 

@@ -48,9 +48,15 @@ class PictureTarget:
     def __init__(self, out: str | Path | None, count: int, keep_folders: bool) -> None:
         self.out = None if out is None else Path(out)
         self._keep_folders = keep_folders
-        self._is_file = self.out is not None and not self.out.is_dir() and self.out.suffix.lower() in IMAGE_SUFFIXES
+        self._is_file = (
+            self.out is not None
+            and not self.out.is_dir()
+            and self.out.suffix.lower() in IMAGE_SUFFIXES
+        )
         if self._is_file and count > 1:
-            raise UserError(f"--out {out} is a file name, but there are {count} images: give a folder")
+            raise UserError(
+                f"--out {out} is a file name, but there are {count} images: give a folder"
+            )
 
     def __call__(self, name: str) -> Path:
         """The file for the image `name`: never its own source, nor, in a folder, one that exists."""

@@ -25,7 +25,9 @@ from utils.engine.outputs import PictureTarget, json_list, video_target
 from utils.visualization.boxes import draw, write_image
 from utils.visualization.video import VideoSink, Window, open_source, process
 
-Picture = tuple[str, Callable[[], np.ndarray]]  # name as reported (a path, relative or not); reader -> RGB uint8
+Picture = tuple[
+    str, Callable[[], np.ndarray]
+]  # name as reported (a path, relative or not); reader -> RGB uint8
 
 
 class Model(Protocol):
@@ -61,7 +63,9 @@ class Summary:
 
     def __str__(self) -> str:
         rate = self.done / max(self.seconds, 1e-9)
-        lines = [f"{self.done} {self.unit}, {sum(self.counts.values())} objects, {self.seconds:.1f} s ({rate:.1f}/s)"]
+        lines = [
+            f"{self.done} {self.unit}, {sum(self.counts.values())} objects, {self.seconds:.1f} s ({rate:.1f}/s)"
+        ]
         width = max((len(name) for name in self.counts), default=0)
         lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
         if self.skipped:
@@ -77,10 +81,14 @@ def limit_changes(score: float | None, nms_iou: float | None) -> dict[str, float
     Raises:
         UserError: a value outside 0..1.
     """
-    given = {key: value for key, value in (("score", score), ("nms_iou", nms_iou)) if value is not None}
+    given = {
+        key: value for key, value in (("score", score), ("nms_iou", nms_iou)) if value is not None
+    }
     for key, value in given.items():
         if not 0 <= value <= 1:
-            raise UserError(f"--{key.replace('_', '-')}: expected a number from 0 to 1, got {value}")
+            raise UserError(
+                f"--{key.replace('_', '-')}: expected a number from 0 to 1, got {value}"
+            )
     return {f"predict.{key}": value for key, value in given.items()}
 
 
@@ -91,7 +99,9 @@ def one_source(sources: Sequence[str], mode: str) -> str:
         UserError: there are several.
     """
     if len(sources) > 1:
-        raise UserError(f"--source: --mode {mode} takes one, got {len(sources)}; --mode image takes several")
+        raise UserError(
+            f"--source: --mode {mode} takes one, got {len(sources)}; --mode image takes several"
+        )
     return sources[0]
 
 
@@ -107,7 +117,9 @@ def file_pictures(paths: Sequence[str | Path]) -> list[Picture]:
         if not path.is_file():
             names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
             hint = nearest(path.name, names) if names else ""
-            raise UserError(f"--source {path}: no such file{hint if hint.startswith('; did') else ''}")
+            raise UserError(
+                f"--source {path}: no such file{hint if hint.startswith('; did') else ''}"
+            )
     return [(str(path), partial(read_image, path)) for path in paths]
 
 
@@ -121,7 +133,11 @@ def folder_pictures(folder: str | Path) -> list[Picture]:
     if not folder.is_dir():
         what = "is a file: use --mode image or video" if folder.exists() else "does not exist"
         raise UserError(f"--source {folder} {what}; expected a folder of images")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
     if not files:
         raise UserError(f"--source {folder}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return [(path.relative_to(folder).as_posix(), partial(read_image, path)) for path in files]
@@ -171,7 +187,9 @@ def predict_images(
                 summary.stopped = True
                 break
     if not summary.done:
-        raise UserError(f"none of {len(pictures)} images could be read; the first: {(summary.skipped or ['none'])[0]}")
+        raise UserError(
+            f"none of {len(pictures)} images could be read; the first: {(summary.skipped or ['none'])[0]}"
+        )
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -185,7 +203,9 @@ def predict_folder(
     show: bool = False,
 ) -> Summary:
     """`predict_images` on a folder and its sub-folders; images that cannot be read are reported and skipped."""
-    return predict_images(model, folder_pictures(folder), out, json_path, save, False, show, keep_folders=True)
+    return predict_images(
+        model, folder_pictures(folder), out, json_path, save, False, show, keep_folders=True
+    )
 
 
 def predict_video(
@@ -211,13 +231,17 @@ def predict_video(
         path = video_target(out, video.name, source)
         add = stack.enter_context(json_list(json_path))
         sink = stack.enter_context(VideoSink(path, video.fps, (video.width, video.height)))
-        bar = stack.enter_context(tqdm(total=video.frame_count, desc=video.name, unit="frame", disable=None))
+        bar = stack.enter_context(
+            tqdm(total=video.frame_count, desc=video.name, unit="frame", disable=None)
+        )
 
         def on_frame(index: int, detections: Detections) -> None:
             add({**replace(detections, image=f"{video.name}#{index}").to_json(), "frame": index})
             bar.update()
 
-        each = partial(map, model) if video.is_camera else partial(stream, model)  # a camera's must not come late
+        each = (
+            partial(map, model) if video.is_camera else partial(stream, model)
+        )  # a camera's must not come late
         result = process(video, sink, each, on_frame, window=show)
     if video.frame_count and result.frames < 0.9 * video.frame_count and not result.stopped:
         tqdm.write(
@@ -227,7 +251,9 @@ def predict_video(
     return Summary("frames", result.frames, result.seconds, result.counts, [], path, result.stopped)
 
 
-def _read(name: str, read: Callable[[], np.ndarray], strict: bool, summary: Summary) -> np.ndarray | None:
+def _read(
+    name: str, read: Callable[[], np.ndarray], strict: bool, summary: Summary
+) -> np.ndarray | None:
     try:
         return read()
     except UserError as error:

@@ -58,7 +58,10 @@ def predictions_picture(evaluation: Evaluation, pictures: DetectionDataset, scor
     for index in range(0, len(pictures), step)[:SHOWN]:
         sample, found = pictures.samples[index], evaluation.detections[index]
         image = read_sample(sample)
-        shown += [draw_truth(image, sample.boxes, sample.labels, found.names), draw(image, found.above(score))]
+        shown += [
+            draw_truth(image, sample.boxes, sample.labels, found.names),
+            draw(image, found.above(score)),
+        ]
     return mosaic_grid(shown, columns=4)
 
 
@@ -67,7 +70,9 @@ def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
     """A training batch as the network sees it: augmented images with their objects."""
     images = (batch.images.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
     shown = []
-    for image, boxes, labels in zip(images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy(), strict=False):
+    for image, boxes, labels in zip(
+        images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy(), strict=False
+    ):
         there = labels >= 0
         shown.append(draw_truth(image, boxes[there], labels[there], names))
     write_image(path, mosaic_grid(shown))

@@ -33,7 +33,9 @@ def create_run(config: Config, run: Path | None = None) -> Path:
             number += 1
             continue
         except OSError as error:
-            raise UserError(f"output={config.output}: cannot make {run}: {error.strerror}") from None
+            raise UserError(
+                f"output={config.output}: cannot make {run}: {error.strerror}"
+            ) from None
         (run / CONFIG).write_text(dump_config(config), encoding="utf-8")
         return run
 

@@ -38,7 +38,9 @@ class Speed:
     def __str__(self) -> str:
         height, width = self.input_size
         spread = f"median {self.median:.2f} ms (5 to 95 %: {self.low:.2f} to {self.high:.2f} ms, {self.runs} runs)"
-        lines = [f"end to end at {width}x{height}, batch 1{self.how}: {self.fps:.1f} pictures/s, {spread}"]
+        lines = [
+            f"end to end at {width}x{height}, batch 1{self.how}: {self.fps:.1f} pictures/s, {spread}"
+        ]
         if self.network is not None and self.overhead is not None:
             alone = f"network alone: {1000 / self.network:.1f}/s, {self.network:.2f} ms"
             lines.append(f"{alone}; letterbox and NMS add {100 * self.overhead:.0f} %")
@@ -55,15 +57,23 @@ def measure_fps(model: Model, image: np.ndarray, seconds: float = 10.0) -> Speed
     canvas = torch.full((1, *model.input_size, 3), 114, dtype=torch.uint8)
     clocks = {"whole": timed(lambda: model(image))}
     if backend is not None:
-        clocks["network"] = timed(lambda: [part.cpu() for part in backend(canvas)])  # waits for a GPU
+        clocks["network"] = timed(
+            lambda: [part.cpu() for part in backend(canvas)]
+        )  # waits for a GPU
     times = interleave(clocks, Budget(seconds))
     whole, network = times["whole"], times.get("network")
     low, median, high = np.percentile(whole, (5, 50, 95))
     alone = None if network is None else float(np.median(network))
     overhead = None if network is None else float(np.median(whole / network) - 1)
     how = "" if backend is None else ", ".join(["", *_traits(backend)])
-    return Speed(len(whole), float(median), float(low), float(high), alone, overhead, model.input_size, how)
+    return Speed(
+        len(whole), float(median), float(low), float(high), alone, overhead, model.input_size, how
+    )
 
 
 def _traits(backend: Any) -> list[str]:
-    return [value for value in (getattr(backend, "name", ""), getattr(backend, "precision", "")) if value]
+    return [
+        value
+        for value in (getattr(backend, "name", ""), getattr(backend, "precision", ""))
+        if value
+    ]

@@ -65,13 +65,20 @@ class Trainer:
     """
 
     def __init__(
-        self, run: Path, config: Config, detector: Detector, train: DetectionDataset, val: DetectionDataset
+        self,
+        run: Path,
+        config: Config,
+        detector: Detector,
+        train: DetectionDataset,
+        val: DetectionDataset,
     ) -> None:
         self.run, self.config, self.detector, self.val = run, config, detector, val
         self.device = detector.device
         self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
-        self.batches = BatchMaker(train, config.augment, config.train.batch_size, config.seed, self.device, pool)
+        self.batches = BatchMaker(
+            train, config.augment, config.train.batch_size, config.seed, self.device, pool
+        )
         self.optimizer = make_optimizer(self.network, config.train)
         self.average = ModelEMA(self.network, config.train.ema_decay)
         if distributed.world_size() > 1:
@@ -109,13 +116,18 @@ class Trainer:
         started = time.perf_counter()
         batches = self.batches.epoch(progress.epoch, closing, progress.step)
         title = f"epoch {progress.epoch + 1}/{config.epochs}"
-        with tqdm(total=self.batches.steps, initial=progress.step, desc=title, unit="step", disable=None) as bar:
+        with tqdm(
+            total=self.batches.steps, initial=progress.step, desc=title, unit="step", disable=None
+        ) as bar:
             for batch in batches:
                 self.step(batch)
                 self._refuse_non_finite(*self.meter.latest())
                 bar.set_postfix_str(self._postfix(), refresh=False)
                 bar.update()
-                if time.monotonic() - self.saved_at > 60 * config.save_minutes and progress.step < self.batches.steps:
+                if (
+                    time.monotonic() - self.saved_at > 60 * config.save_minutes
+                    and progress.step < self.batches.steps
+                ):
                     self._save_last()
         self._read_losses()
         progress.seconds += time.perf_counter() - started
@@ -133,7 +145,9 @@ class Trainer:
     def _wrapped(self) -> Callable[[Tensor], list[Tensor]]:
         """The network; compiled if that is asked for, its gradients averaged if there are several processes."""
         forward: nn.Module = self.network
-        if distributed.world_size() > 1:  # it knows only the parameters that are trained when it is made
+        if (
+            distributed.world_size() > 1
+        ):  # it knows only the parameters that are trained when it is made
             devices = [self.device] if self.device.type == "cuda" else None
             forward = DistributedDataParallel(forward, devices)
         return torch.compile(forward) if self.config.train.compile else forward
@@ -141,18 +155,24 @@ class Trainer:
     def step(self, batch: Batch) -> Tensor:
         """One step of the epoch under way (`start_epoch` begins one). Returns the loss `PARTS`, on the device."""
         progress, config = self.progress, self.config.train
-        rate = learning_rate(config, progress.epoch * self.batches.steps + progress.step, self.batches.steps)
+        rate = learning_rate(
+            config, progress.epoch * self.batches.steps + progress.step, self.batches.steps
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # dropout inside attention blocks draws from the global generator: seeded here, a resumed run draws the same
         key = (1, distributed.rank()) if distributed.rank() else (1,)
-        torch.manual_seed(generator_for(self.config.seed, progress.epoch, progress.step, *key).initial_seed())
+        torch.manual_seed(
+            generator_for(self.config.seed, progress.epoch, progress.step, *key).initial_seed()
+        )
         with autocast(self.detector.precision, self.device):
             maps = self.forward(batch.images)
         parts = self.criterion(maps, batch.boxes, batch.labels)
         values = distributed.all_reduce_mean(torch.stack([parts[name].detach() for name in PARTS]))
         if self.device.type == "cpu":
-            self._refuse_non_finite(dict(zip(PARTS, values.tolist(), strict=True)), progress.step + 1)
+            self._refuse_non_finite(
+                dict(zip(PARTS, values.tolist(), strict=True)), progress.step + 1
+            )
         self._learn(parts["loss"])
         self.meter.add(values)
         progress.step += 1
@@ -205,9 +225,17 @@ class Trainer:
 
     def _close_epoch(self, metrics: Metrics | None) -> None:
         progress, config = self.progress, self.config.train
-        row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"], **self._means()}
+        row = {
+            "epoch": progress.epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self._means(),
+        }
         if metrics is not None:
-            row |= {"map50": metrics.map50, "map50_95": metrics.map50_95, "voc_ap50": metrics.voc_ap50}
+            row |= {
+                "map50": metrics.map50,
+                "map50_95": metrics.map50_95,
+                "voc_ap50": metrics.voc_ap50,
+            }
         progress.history.append({**row, "seconds": round(progress.seconds, 1)})
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         improved = self._judge(metrics)

@@ -79,7 +79,9 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """Plain floats, ints and None (for NaN), fractions with six digits; curves are left out."""
-        plain = {key: _plain(value) for key, value in vars(self).items() if isinstance(value, float)}
+        plain = {
+            key: _plain(value) for key, value in vars(self).items() if isinstance(value, float)
+        }
         return {
             **plain,
             "per_class": {name: item.to_json() for name, item in self.per_class.items()},
@@ -91,19 +93,29 @@ class Metrics:
         """Aligned text: one row a class and a last row with the means, AP in percent."""
         head = ("class", "images", "objects", "AP50", "AP50-95", "VOC AP50")
         rows = [
-            (name, str(item.images), str(item.objects), *map(_percent, (item.ap50, item.ap50_95, item.voc_ap50)))
+            (
+                name,
+                str(item.images),
+                str(item.objects),
+                *map(_percent, (item.ap50, item.ap50_95, item.voc_ap50)),
+            )
             for name, item in self.per_class.items()
         ]
         objects = sum(item.objects for item in self.per_class.values())
         means = map(_percent, (self.map50, self.map50_95, self.voc_ap50))
         rows = [head, *rows, ("mean", str(self.images), str(objects), *means)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def evaluate(samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]) -> Metrics:
+def evaluate(
+    samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]
+) -> Metrics:
     """Compare detections with the objects of the same images, in the same order.
 
     Boxes are continuous edges in pixels of the original image, so a side is `x2 - x1`. VOC's devkit adds one
@@ -122,11 +134,15 @@ def evaluate(samples: Sequence[Sample], detections: Sequence[Detections], names:
     objects, found, pairs = flatten(samples, detections)
     for kind, labels in (("object", objects.label), ("detection", found.label)):
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
-            raise ValueError(f"{kind} labels {labels.min()} to {labels.max()}, but there are {len(names)} classes")
+            raise ValueError(
+                f"{kind} labels {labels.min()} to {labels.max()}, but there are {len(names)} classes"
+            )
     result = coco.evaluate(objects, found, pairs, len(names))
     voc_result = voc.evaluate(objects, found, pairs, len(names))
     counted = ~result.ignored
-    best_f1, best_score = _best_f1(found.score[counted], result.hit[counted], int((~objects.crowd).sum()))
+    best_f1, best_score = _best_f1(
+        found.score[counted], result.hit[counted], int((~objects.crowd).sum())
+    )
     precision = result.precision
     return Metrics(
         map50=_mean(precision[0, :, :, 0]),
@@ -147,7 +163,11 @@ def evaluate(samples: Sequence[Sample], detections: Sequence[Detections], names:
 
 
 def _per_class(
-    objects: Objects, found: Found, result: coco.CocoResult, voc_result: voc.VocResult, names: Sequence[str]
+    objects: Objects,
+    found: Found,
+    result: coco.CocoResult,
+    voc_result: voc.VocResult,
+    names: Sequence[str],
 ) -> dict[str, ClassMetrics]:
     owned = split_by_class(objects.label, len(names))
     detected = split_by_class(found.label, len(names))
@@ -177,7 +197,9 @@ def _best_f1(score: np.ndarray, hit: np.ndarray, positives: int) -> tuple[float,
         return (0.0 if positives else float("nan")), float("nan")
     order = np.argsort(-score, kind="stable")
     f1 = 2 * np.cumsum(hit[order]) / (np.arange(1, len(score) + 1) + positives)
-    ends = np.flatnonzero(np.diff(score[order], append=-np.inf))  # a threshold takes all equal scores or none
+    ends = np.flatnonzero(
+        np.diff(score[order], append=-np.inf)
+    )  # a threshold takes all equal scores or none
     best = ends[np.argmax(f1[ends])]
     return float(f1[best]), float(score[order][best])
 

@@ -48,7 +48,9 @@ def match_all(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray,
 def _candidates(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray, Pairs]:
     """Which detections take part, bool `(detections,)`, and their pairs with objects of their own class."""
     kept = _rank_in_class(found) < MAX_DETECTIONS
-    return kept, pairs.where((found.label[pairs.found] == objects.label[pairs.object]) & kept[pairs.found])
+    return kept, pairs.where(
+        (found.label[pairs.found] == objects.label[pairs.object]) & kept[pairs.found]
+    )
 
 
 def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> CocoResult:
@@ -58,7 +60,10 @@ def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> Coco
     matches = [_match_area(objects, found, pairs, *limits) for limits in params.areaRng]
     indices = [index[kept[index]] for index in split_by_class(found.label, classes)]
     owned = split_by_class(objects.label, classes)
-    params.imgIds, params.catIds = [0], list(range(classes))  # a class is handed over as one image holding everything
+    params.imgIds, params.catIds = (
+        [0],
+        list(range(classes)),
+    )  # a class is handed over as one image holding everything
     params.maxDets = [max(1, len(found.score))]
     evaluator = COCOeval(iouType="bbox")
     evaluator.params = evaluator._paramsEval = params
@@ -75,7 +80,8 @@ def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> Coco
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.accumulate()
     precision, recall = (
-        np.where(table < 0, np.nan, table)[..., 0] for table in (evaluator.eval["precision"], evaluator.eval["recall"])
+        np.where(table < 0, np.nan, table)[..., 0]
+        for table in (evaluator.eval["precision"], evaluator.eval["recall"])
     )
     hit, ignored, _ = matches[0]
     return CocoResult(precision, recall, hit[0], ignored[0] | ~kept)
@@ -85,7 +91,9 @@ def _rank_in_class(found: Found) -> np.ndarray:
     """Place of every detection among those of its image and class, 0 = best score."""
     order = np.lexsort((found.label, found.image))  # stable: keeps the order by score
     image, label = found.image[order], found.label[order]
-    starts = np.flatnonzero(np.r_[True, (image[1:] != image[:-1]) | (label[1:] != label[:-1])][: len(order)])
+    starts = np.flatnonzero(
+        np.r_[True, (image[1:] != image[:-1]) | (label[1:] != label[:-1])][: len(order)]
+    )
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
     return rank
@@ -96,7 +104,9 @@ def _match_area(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Matched `(10, detections)`, ignored `(10, detections)` and ignored objects `(objects,)` of one area range."""
     skip = objects.crowd | (objects.area < low) | (objects.area > high)
-    order = np.lexsort((pairs.object, skip[pairs.object], pairs.found))  # per detection: objects that count come first
+    order = np.lexsort(
+        (pairs.object, skip[pairs.object], pairs.found)
+    )  # per detection: objects that count come first
     pairs = pairs.where(order)
     target = np.full((len(IOUS), len(found.score)), -1)
     for row, threshold in zip(target, IOUS, strict=True):
@@ -116,7 +126,9 @@ def _match(pairs: Pairs, skip: np.ndarray, crowd: np.ndarray, target: np.ndarray
     taken: set[int] = set()
     current, best, best_iou, best_skip = -1, -1, 0.0, False
     columns = (pairs.found, pairs.object, pairs.iou, skip[pairs.object], crowd[pairs.object])
-    for index, item, iou, item_skip, item_crowd in zip(*(column.tolist() for column in columns), strict=True):
+    for index, item, iou, item_skip, item_crowd in zip(
+        *(column.tolist() for column in columns), strict=True
+    ):
         if index != current:
             current, best, best_iou, best_skip = index, -1, 0.0, False
         if item in taken or iou < best_iou or (best >= 0 and item_skip and not best_skip):

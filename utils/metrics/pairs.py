@@ -49,14 +49,18 @@ class Pairs:
 
 
 def _concat(arrays: Sequence[np.ndarray], dtype: type, *shape: int) -> np.ndarray:
-    return np.concatenate([np.zeros((0, *shape), dtype), *(np.asarray(item, dtype) for item in arrays)])
+    return np.concatenate(
+        [np.zeros((0, *shape), dtype), *(np.asarray(item, dtype) for item in arrays)]
+    )
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def flatten(samples: Sequence[Sample], detections: Sequence[Detections]) -> tuple[Objects, Found, Pairs]:
+def flatten(
+    samples: Sequence[Sample], detections: Sequence[Detections]
+) -> tuple[Objects, Found, Pairs]:
     """Join the images' arrays and pair what overlaps."""
     index = np.arange(len(samples))
     boxes = _xywh(_concat([r.boxes for r in samples], np.float64, 4))

@@ -23,7 +23,9 @@ def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> VocR
     object, for detections that belong to no other object.
     """
     pairs = pairs.where(found.label[pairs.found] == objects.label[pairs.object])
-    pairs = pairs.where(np.lexsort((pairs.object, -pairs.iou, objects.crowd[pairs.object], pairs.found)))
+    pairs = pairs.where(
+        np.lexsort((pairs.object, -pairs.iou, objects.crowd[pairs.object], pairs.found))
+    )
     owners, first = np.unique(pairs.found, return_index=True)
     target = np.full(len(found.score), -1)
     target[owners] = pairs.object[first]
@@ -35,7 +37,9 @@ def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> VocR
     hit &= target[order] >= 0
     positives = np.bincount(objects.label[~skip], minlength=classes)
     curves = [hit[index] for index in split_by_class(found.label[order], classes)]
-    points = [average_precision(hits, int(count)) for hits, count in zip(curves, positives, strict=True)]
+    points = [
+        average_precision(hits, int(count)) for hits, count in zip(curves, positives, strict=True)
+    ]
     table = np.array(points, np.float64).reshape(-1, 2)
     return VocResult(table[:, 0], table[:, 1])
 
@@ -47,7 +51,9 @@ def average_precision(hit: np.ndarray, positives: int) -> tuple[float, float]:
     hits = np.cumsum(hit)
     recall = hits / positives
     precision = hits / np.arange(1, len(hit) + 1)
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # best precision at this recall or beyond
+    envelope = np.append(
+        np.maximum.accumulate(precision[::-1])[::-1], 0.0
+    )  # best precision at this recall or beyond
     steps = np.diff(recall, prepend=0.0)
     # k / 10 is rounded like hits / positives, so a recall of exactly 3/10 reaches the point 0.3
     reached = np.searchsorted(recall, np.arange(11) / 10)

@@ -42,7 +42,9 @@ def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
     return _draw(image, detections.boxes, detections.labels, names, tails, truth=False)
 
 
-def draw_truth(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def draw_truth(
+    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
     """Draw ground truth: dashed boxes, white labels without a score below them, so that it reads beside `draw`.
 
     Args:
@@ -59,11 +61,15 @@ def draw_truth(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: 
 def color(label: int) -> Color:
     """The RGB color of a class index, 0..255: hues a golden ratio apart, so that neighbors differ."""
     value = (0.98, 0.72)[label // 8 % 2]
-    red, green, blue = colorsys.hsv_to_rgb((0.02 + label * 0.618034) % 1, (0.85, 0.6)[label // 16 % 2], value)
+    red, green, blue = colorsys.hsv_to_rgb(
+        (0.02 + label * 0.618034) % 1, (0.85, 0.6)[label // 16 % 2], value
+    )
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def mosaic_grid(images: Sequence[np.ndarray], columns: int | None = None, gap: int | None = None) -> np.ndarray:
+def mosaic_grid(
+    images: Sequence[np.ndarray], columns: int | None = None, gap: int | None = None
+) -> np.ndarray:
     """Lay images out row by row, letterboxed to their median size; the whole is at most 3840 pixels high or wide.
 
     Args:
@@ -81,7 +87,9 @@ def mosaic_grid(images: Sequence[np.ndarray], columns: int | None = None, gap: i
     shrink = min(1.0, GRID_SIDE / max(rows * height, columns * width))
     height, width = max(1, int(height * shrink)), max(1, int(width * shrink))
     space = max(2, round(0.01 * max(height, width))) if gap is None else gap
-    canvas = np.full((rows * (height + space) - space, columns * (width + space) - space, 3), 255, np.uint8)
+    canvas = np.full(
+        (rows * (height + space) - space, columns * (width + space) - space, 3), 255, np.uint8
+    )
     for index, image in enumerate(images):
         y, x = index // columns * (height + space), index % columns * (width + space)
         fitted = Letterbox((image.shape[0], image.shape[1]), (height, width)).apply(image)
@@ -98,7 +106,9 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     try:
-        done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)) if suffix else (False, None)
+        done, data = (
+            cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)) if suffix else (False, None)
+        )
     except cv2.error:
         done, data = False, None
     if not done or data is None:
@@ -112,7 +122,12 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
 
 
 def _draw(
-    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: list[str], tails: list[str], truth: bool
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    tails: list[str],
+    truth: bool,
 ) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an RGB uint8 image (h, w, 3), got {image.dtype} {image.shape}")
@@ -190,7 +205,9 @@ def _place(
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Shared area of xyxy boxes, `(n, 4)` and `(m, 4)` -> `(n, m)`."""
-    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
+    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(
+        first[:, None, :2], second[None, :, :2]
+    )
     return np.clip(sides, 0, None).prod(axis=2)
 
 
@@ -236,7 +253,10 @@ def _sticker(text: str, path: str, size: int, paint: Color, truth: bool) -> np.n
 
 def _ink(paint: Color) -> Color:
     """Black or white, whichever contrasts more (WCAG 2.1 relative luminance; both contrast equally at 0.179)."""
-    linear = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in paint]
+    linear = [
+        value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
+        for value in paint
+    ]
     return BLACK if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.179 else WHITE
 
 
@@ -257,14 +277,18 @@ def _font_for(name: str) -> str:
         if needed <= _characters(path):
             return path
     characters = "".join(map(chr, sorted(missing)))
-    warnings.warn(f"no installed font has '{characters}' of class '{name}': shown as boxes", stacklevel=2)
+    warnings.warn(
+        f"no installed font has '{characters}' of class '{name}': shown as boxes", stacklevel=2
+    )
     return default
 
 
 @lru_cache(maxsize=1)
 def _installed() -> tuple[str, ...]:
     """Files of the installed fonts, upright, sans and regular first; none of the color or placeholder fonts."""
-    from matplotlib import font_manager  # looks through the machine's fonts, seconds at first: only when needed
+    from matplotlib import (
+        font_manager,
+    )  # looks through the machine's fonts, seconds at first: only when needed
 
     def rank(entry: font_manager.FontEntry) -> tuple[bool, bool, bool, str]:
         return (
@@ -276,7 +300,9 @@ def _installed() -> tuple[str, ...]:
 
     fonts = sorted(font_manager.fontManager.ttflist, key=rank)
     skipped = ("emoji", "resort")
-    return tuple(font.fname for font in fonts if not any(word in font.name.lower() for word in skipped))
+    return tuple(
+        font.fname for font in fonts if not any(word in font.name.lower() for word in skipped)
+    )
 
 
 @lru_cache(maxsize=64)

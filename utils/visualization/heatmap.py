@@ -86,7 +86,9 @@ class Scene:
     point: tuple[float, float]
 
 
-def to_picture(heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | None = None) -> np.ndarray:
+def to_picture(
+    heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """A map that covers the network's input -> the image, padding left out, bilinear between cell centers.
 
     Args:
@@ -102,7 +104,9 @@ def to_picture(heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | N
     x = _to_input(letterbox, columns, 0) * heat.shape[1] / letterbox.target[1] - 0.5
     y = _to_input(letterbox, rows, 1) * heat.shape[0] / letterbox.target[0] - 0.5
     grid_x, grid_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-    return cv2.remap(heat.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(
+        heat.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def _to_input(letterbox: Letterbox, values: np.ndarray, axis: int) -> np.ndarray:
@@ -145,7 +149,9 @@ def sheet(scene: Scene, rows: Sequence[Row], title: str) -> np.ndarray:
     aspect = scene.image.shape[0] / scene.image.shape[1]
     height = float(np.clip(PANEL * aspect, *PANEL_HEIGHT)) + 0.45
     with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8.5}):
-        figure = Figure(figsize=(columns * PANEL, len(rows) * height + 0.4), dpi=DPI, layout="constrained")
+        figure = Figure(
+            figsize=(columns * PANEL, len(rows) * height + 0.4), dpi=DPI, layout="constrained"
+        )
         figure.suptitle(title, fontsize=10)
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, row in zip(grid, rows, strict=True):
@@ -169,9 +175,16 @@ def _shrunk(scene: Scene) -> Scene:
         return scene
     size = max(1, round(width * scale)), max(1, round(height * scale))
     factor = np.array([size[0] / width, size[1] / height], np.float32)
-    found = replace(scene.detections, boxes=scene.detections.boxes * np.tile(factor, 2), width=size[0], height=size[1])
+    found = replace(
+        scene.detections,
+        boxes=scene.detections.boxes * np.tile(factor, 2),
+        width=size[0],
+        height=size[1],
+    )
     image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
-    return Scene(image, found, scene.letterbox, (scene.point[0] * factor[0], scene.point[1] * factor[1]))
+    return Scene(
+        image, found, scene.letterbox, (scene.point[0] * factor[0], scene.point[1] * factor[1])
+    )
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
@@ -196,7 +209,16 @@ def _draw(figure: Figure, axes: Axes, panel: Panel, scene: Scene) -> None:
         _shares(axes, panel.values)
     else:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, panel.text, ha="center", va="center", color="0.35", transform=axes.transAxes, wrap=True)
+        axes.text(
+            0.5,
+            0.5,
+            panel.text,
+            ha="center",
+            va="center",
+            color="0.35",
+            transform=axes.transAxes,
+            wrap=True,
+        )
 
 
 def _heat(figure: Figure, axes: Axes, panel: Heat, scene: Scene) -> None:
@@ -215,8 +237,12 @@ def _channels(axes: Axes, values: np.ndarray) -> None:
     colors = matplotlib.colormaps["viridis"](limits(values))
     left, zero = np.arange(len(values)) - 0.5, np.zeros(len(values))
     corners = [(left, zero), (left, values), (left + 1, values), (left + 1, zero)]
-    bars = np.stack([np.stack(corner, 1) for corner in corners], 1)  # (C, 4, 2): one artist, hundreds are slow to draw
-    axes.add_collection(PolyCollection(list(bars), facecolors=colors, linewidth=0, antialiased=False))
+    bars = np.stack(
+        [np.stack(corner, 1) for corner in corners], 1
+    )  # (C, 4, 2): one artist, hundreds are slow to draw
+    axes.add_collection(
+        PolyCollection(list(bars), facecolors=colors, linewidth=0, antialiased=False)
+    )
     axes.set_ylim(min(0.0, 1.05 * values.min()), max(0.0, 1.05 * values.max()) or 1.0)
     axes.axhline(values.mean(), color="black", linewidth=0.8, linestyle="--")
     low, high = np.percentile(values, (5, 95))
@@ -233,6 +259,8 @@ def _shares(axes: Axes, values: np.ndarray) -> None:
     axes.bar(places, means, color=matplotlib.colormaps["viridis"](0.45), width=0.6)
     axes.errorbar(places, means, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=4)
     axes.set(
-        xticks=places, xlabel=f"branch    bars: mean of {values.shape[1]} channels, lines: 5 to 95 %", ylim=(0, None)
+        xticks=places,
+        xlabel=f"branch    bars: mean of {values.shape[1]} channels, lines: 5 to 95 %",
+        ylim=(0, None),
     )
     axes.spines[["top", "right"]].set_visible(False)

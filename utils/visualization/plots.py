@@ -18,7 +18,11 @@ EXTREMES = 8
 CELL_TEXT = 24  # up to so many rows, cells of the confusion matrix carry their number
 MAX_TICKS = 100
 DPI = 130
-STYLE: dict[Any, Any] = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10}  # a "$" in a name is a "$"
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 10,
+}  # a "$" in a name is a "$"
 
 
 def _save(figure: Figure, path: str | Path) -> None:
@@ -45,10 +49,19 @@ def pr_curves(metrics: Metrics, path: str | Path) -> None:
         _curves(axes, ranked)
         if ranked:
             mean = np.mean([item.precision for _, item in ranked], axis=0)
-            axes.plot(RECALLS, mean, color="black", linewidth=2.5, label=f"{metrics.map50:.3f}  mean", zorder=4)
+            axes.plot(
+                RECALLS,
+                mean,
+                color="black",
+                linewidth=2.5,
+                label=f"{metrics.map50:.3f}  mean",
+                zorder=4,
+            )
             handles, labels = axes.get_legend_handles_labels()
             handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
-            legend = axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+            legend = axes.legend(
+                handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False
+            )
             legend.set_title("AP50  class")
             legend.set_alignment("left")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision (interpolated)")
@@ -62,7 +75,9 @@ def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
     """One line a class, best first; where the legend would not hold them all, the middle ones in gray."""
     middle = ranked[EXTREMES:-EXTREMES] if len(ranked) > LEGEND_ROWS else []
     gray = {name for name, _ in middle}
-    colors = iter(matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, max(len(ranked) - len(middle), 1))))
+    colors = iter(
+        matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, max(len(ranked) - len(middle), 1)))
+    )
     for name, item in ranked:
         if name in gray:
             label = f"…  {len(gray)} others" if name == middle[0][0] else None
@@ -94,7 +109,9 @@ def confusion(metrics: Metrics, path: str | Path) -> None:
         axes.set_xticks(ticks, shown, rotation=90 if len(names) > 4 else 0, fontsize=size)
         axes.set_yticks(ticks, shown, fontsize=size)
         axes.set(xlabel="Predicted", ylabel="True")
-        axes.set_title(f"Confusion matrix, {metrics.images} images (score at least 0.25, IoU at least 0.5)")
+        axes.set_title(
+            f"Confusion matrix, {metrics.images} images (score at least 0.25, IoU at least 0.5)"
+        )
         if len(names) <= CELL_TEXT:
             _numbers(axes, counts, share)
         _save(figure, path)
@@ -104,7 +121,15 @@ def _numbers(axes: Axes, counts: np.ndarray, share: np.ndarray) -> None:
     size = 9 if len(counts) <= 10 else 6
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if share[row, column] > 0.55 else "black"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=size)
+        axes.text(
+            column,
+            row,
+            str(counts[row, column]),
+            ha="center",
+            va="center",
+            color=color,
+            fontsize=size,
+        )
 
 
 def training_curves(rows: Sequence[dict[str, float]], path: str | Path) -> None:
@@ -119,7 +144,9 @@ def training_curves(rows: Sequence[dict[str, float]], path: str | Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 3.8), layout="constrained")
         loss, precision, rate = figure.subplots(1, 3)
-        _lines(loss, rows, {"loss": "total", "box": "box", "objectness": "objectness", "cls": "class"})
+        _lines(
+            loss, rows, {"loss": "total", "box": "box", "objectness": "objectness", "cls": "class"}
+        )
         _lines(precision, rows, {"map50": "mAP50", "map50_95": "mAP50-95"})
         _lines(rate, rows, {"lr": "learning rate"})
         loss.set(title="Training loss (weighted)", ylabel="Loss")
@@ -144,7 +171,9 @@ def _lines(axes: Axes, rows: Sequence[dict[str, float]], labels: dict[str, str])
         points = _series(rows, key)
         if points:
             marker = "o" if len(points) <= 30 else ""
-            axes.plot(*zip(*points, strict=True), label=label, marker=marker, markersize=3, linewidth=1.5)
+            axes.plot(
+                *zip(*points, strict=True), label=label, marker=marker, markersize=3, linewidth=1.5
+            )
 
 
 def _best(rows: Sequence[dict[str, float]]) -> str:

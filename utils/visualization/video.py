@@ -15,7 +15,9 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg prints its own lines beside our one-line errors
+os.environ.setdefault(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # FFmpeg prints its own lines beside our one-line errors
 
 import cv2
 import numpy as np
@@ -42,16 +44,26 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         frame_count: the container's estimate; none when unknown. note: what was assumed about the video, if anything.
     """
 
-    def __init__(self, capture: cv2.VideoCapture, first: np.ndarray, name: str, is_camera: bool) -> None:
+    def __init__(
+        self, capture: cv2.VideoCapture, first: np.ndarray, name: str, is_camera: bool
+    ) -> None:
         self._capture, self._first = capture, first
         self.name, self.is_camera = name, is_camera
         self.height, self.width = first.shape[:2]
         fps = capture.get(cv2.CAP_PROP_FPS)
-        known = math.isfinite(fps) and 0.1 <= fps < 1000  # 1000 and 90000 are clock ticks, not frame rates
+        known = (
+            math.isfinite(fps) and 0.1 <= fps < 1000
+        )  # 1000 and 90000 are clock ticks, not frame rates
         self.fps = float(fps) if known else FALLBACK_FPS
-        self.note = None if known else f"{name}: frame rate {fps:g} is not usable, {FALLBACK_FPS:g} fps assumed"
+        self.note = (
+            None
+            if known
+            else f"{name}: frame rate {fps:g} is not usable, {FALLBACK_FPS:g} fps assumed"
+        )
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.frame_count = int(count) if not is_camera and math.isfinite(count) and 0 < count < 2**31 else None
+        self.frame_count = (
+            int(count) if not is_camera and math.isfinite(count) and 0 < count < 2**31 else None
+        )
 
     def __iter__(self) -> Iterator[np.ndarray]:
         frame, good = self._first, True
@@ -84,18 +96,32 @@ def open_source(source: str | int | Path) -> VideoSource:
         return VideoSource(capture, first, name, camera or stream)
     capture.release()
     if camera:
-        raise UserError(f"cannot open camera {text}: give a video file or another camera's number with --source")
-    what = "the stream does not open" if stream else "no video that OpenCV reads, without frames, or corrupt"
+        raise UserError(
+            f"cannot open camera {text}: give a video file or another camera's number with --source"
+        )
+    what = (
+        "the stream does not open"
+        if stream
+        else "no video that OpenCV reads, without frames, or corrupt"
+    )
     raise UserError(f"cannot read video {text}: {what}")
 
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise UserError(f"cannot read video {path}: it is a folder, expected a video file or a camera's number")
+        raise UserError(
+            f"cannot read video {path}: it is a folder, expected a video file or a camera's number"
+        )
     if not path.is_file():
-        siblings = [file.name for file in path.parent.iterdir() if file.is_file()] if path.parent.is_dir() else []
+        siblings = (
+            [file.name for file in path.parent.iterdir() if file.is_file()]
+            if path.parent.is_dir()
+            else []
+        )
         hint = nearest(path.name, siblings) if len(siblings) < 1000 else ""
-        raise UserError(f"cannot read video {path}: no such file{hint if hint.startswith('; did') else ''}")
+        raise UserError(
+            f"cannot read video {path}: no such file{hint if hint.startswith('; did') else ''}"
+        )
 
 
 def _quiet() -> None:
@@ -118,9 +144,13 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         self.path, self.fps, self.size, self.frames = Path(path), fps, size, 0
         codec = CODECS.get(self.path.suffix.lower())
         if codec is None:
-            raise UserError(f"cannot write video {path}: suffix '{self.path.suffix}' is not one of {', '.join(CODECS)}")
+            raise UserError(
+                f"cannot write video {path}: suffix '{self.path.suffix}' is not one of {', '.join(CODECS)}"
+            )
         if not (math.isfinite(fps) and fps > 0):
-            raise UserError(f"cannot write video {path}: the frame rate must be positive, got {fps}")
+            raise UserError(
+                f"cannot write video {path}: the frame rate must be positive, got {fps}"
+            )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -129,7 +159,9 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         even = size[0] + size[0] % 2, size[1] + size[1] % 2
         self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*codec), fps, even)
         if not self._writer.isOpened():
-            raise UserError(f"cannot write video {path}: OpenCV cannot open it (codec {codec}, {even[0]}x{even[1]})")
+            raise UserError(
+                f"cannot write video {path}: OpenCV cannot open it (codec {codec}, {even[0]}x{even[1]})"
+            )
 
     def write(self, rgb: np.ndarray) -> None:
         """Append an RGB uint8 `(h, w, 3)` frame."""
@@ -161,8 +193,12 @@ class Window:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UserError("--show needs a screen, but neither DISPLAY nor WAYLAND_DISPLAY is set; leave --show out")
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise UserError(
+                "--show needs a screen, but neither DISPLAY nor WAYLAND_DISPLAY is set; leave --show out"
+            )
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error:
@@ -174,7 +210,10 @@ class Window:
         """Show an image for `wait` ms (0: until a key); False once the user pressed q or Esc or closed the window."""
         cv2.imshow(self.title, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(wait) & 0xFF
-        return key not in (ord("q"), 27) and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+        return (
+            key not in (ord("q"), 27)
+            and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+        )
 
     def close(self) -> None:
         cv2.destroyWindow(self.title)
@@ -219,12 +258,16 @@ def process(
     """
     screen = Window(source.name) if window else None
     start, result = time.perf_counter(), VideoResult()
-    shots: BoundedQueue[Shot] = BoundedQueue(1 if source.is_camera else QUEUE, newest=source.is_camera)
+    shots: BoundedQueue[Shot] = BoundedQueue(
+        1 if source.is_camera else QUEUE, newest=source.is_camera
+    )
     drawn: BoundedQueue[Drawn] = BoundedQueue(QUEUE)
     shown: BoundedQueue[np.ndarray] | None = BoundedQueue(1, newest=True) if window else None
     workers = [
         threading.Thread(target=_decode, args=(source, shots, start), name="decode", daemon=True),
-        threading.Thread(target=_render, args=(drawn, sink, shown, source.is_camera), name="render", daemon=True),
+        threading.Thread(
+            target=_render, args=(drawn, sink, shown, source.is_camera), name="render", daemon=True
+        ),
     ]
     try:
         for worker in workers:
@@ -282,7 +325,10 @@ def _decode(source: VideoSource, shots: BoundedQueue[Shot], start: float) -> Non
 
 
 def _render(
-    drawn: BoundedQueue[Drawn], sink: VideoSink | None, shown: BoundedQueue[np.ndarray] | None, real_time: bool
+    drawn: BoundedQueue[Drawn],
+    sink: VideoSink | None,
+    shown: BoundedQueue[np.ndarray] | None,
+    real_time: bool,
 ) -> None:
     """Thread: draw, write and hand to the window. In real time frames repeat or drop out to keep the sink's rate."""
     try:

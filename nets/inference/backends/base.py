@@ -113,8 +113,14 @@ def choose_device(backend: str, device: str) -> torch.device:
     if backend == "onnxruntime" and "CUDAExecutionProvider" in package.get_available_providers():
         return pick_device(device)
     if found.type != "cpu":
-        hint = "; pip install onnxruntime-gpu" if backend == "onnxruntime" and found.type == "cuda" else ""
-        raise UserError(f"device={device}: backend={backend} computes on the CPU here; use device=cpu{hint}")
+        hint = (
+            "; pip install onnxruntime-gpu"
+            if backend == "onnxruntime" and found.type == "cuda"
+            else ""
+        )
+        raise UserError(
+            f"device={device}: backend={backend} computes on the CPU here; use device=cpu{hint}"
+        )
     return found
 
 

@@ -9,7 +9,14 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from nets.inference.backends.base import BACKENDS, ON_TORCH, Backend, Source, choose_device, choose_precision
+from nets.inference.backends.base import (
+    BACKENDS,
+    ON_TORCH,
+    Backend,
+    Source,
+    choose_device,
+    choose_precision,
+)
 from nets.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from nets.inference.backends.openvino_backend import OpenVinoBackend
 from nets.inference.backends.torch_backend import CompiledBackend, TorchBackend
@@ -53,7 +60,9 @@ def make_backend(name: str, source: Source) -> Backend:
     if name == "auto":
         return _fastest(source)
     if source.onnx and name in ON_TORCH:
-        raise UserError(f"backend={name}: cannot run {source.onnx}; expected onnxruntime or openvino")
+        raise UserError(
+            f"backend={name}: cannot run {source.onnx}; expected onnxruntime or openvino"
+        )
     device = choose_device(name, source.config.device)
     return MAKERS[name](source, choose_precision(name, source.config.precision, device), device)
 
@@ -63,16 +72,23 @@ def _fastest(source: Source) -> Backend:
     candidates = [_candidate(name, source) for name in BACKENDS]
     made = [one for one in candidates if one.backend]
     if not made:
-        raise UserError(f"backend=auto: none works here: {'; '.join(f'{c.name}: {c.reason}' for c in candidates)}")
+        raise UserError(
+            f"backend=auto: none works here: {'; '.join(f'{c.name}: {c.reason}' for c in candidates)}"
+        )
     height, width = source.config.input_size
     canvas = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
     clocks = {one.name: timed(partial(_run, one.backend, canvas)) for one in made if one.backend}
-    for one, times in zip(made, interleave(clocks, Budget(SECONDS * len(made))).values(), strict=True):
+    for one, times in zip(
+        made, interleave(clocks, Budget(SECONDS * len(made))).values(), strict=True
+    ):
         one.times = times.tolist()
     best = min(made, key=lambda one: median(one.times))
     assert best.backend is not None
     table = "\n".join(str(one) for one in candidates)
-    tqdm.write(f"backend=auto\n{table}\n  fastest here: backend={best.name} (set it to save this)", file=sys.stderr)
+    tqdm.write(
+        f"backend=auto\n{table}\n  fastest here: backend={best.name} (set it to save this)",
+        file=sys.stderr,
+    )
     return best.backend
 
 

@@ -24,7 +24,9 @@ def quantized_file(source: Source) -> Path:
         return path
     openvino, nncf = need("openvino", WANTED_BY), need("nncf", WANTED_BY)
     if source.calibration is None:
-        raise UserError(f"{WANTED_BY}: no images to calibrate on; run eval.py with it once: it has some")
+        raise UserError(
+            f"{WANTED_BY}: no images to calibrate on; run eval.py with it once: it has some"
+        )
     model = openvino.Core().read_model(source.onnx_file())
     quantized = _quantize(nncf, model, source.calibration())
     part = path.with_suffix(f".{os.getpid()}.xml")
@@ -42,7 +44,9 @@ def _quantize(nncf: Any, model: Any, canvases: np.ndarray) -> Any:
         pictures,
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: leaky ReLU's have a short negative side
         subset_size=len(canvases),
-        ignored_scope=nncf.IgnoredScope(names=[_first_convolution(model), *_after_the_heads(model)]),
+        ignored_scope=nncf.IgnoredScope(
+            names=[_first_convolution(model), *_after_the_heads(model)]
+        ),
     )
 
 

@@ -19,7 +19,11 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        cuda = [("CUDAExecutionProvider", {"device_id": device.index or 0})] if device.type == "cuda" else []
+        cuda = (
+            [("CUDAExecutionProvider", {"device_id": device.index or 0})]
+            if device.type == "cuda"
+            else []
+        )
         self.session = onnxruntime.InferenceSession(
             str(source.onnx_file()), options, providers=[*cuda, "CPUExecutionProvider"]
         )

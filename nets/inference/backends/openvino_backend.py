@@ -8,7 +8,11 @@ from torch import Tensor
 from nets.inference.backends.base import Source
 from nets.inference.backends.int8 import quantized_file
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: what is not quantized stays in float32
+HINTS = {
+    "fp32": "f32",
+    "bf16": "bf16",
+    "int8": "f32",
+}  # int8: what is not quantized stays in float32
 
 
 class OpenVinoBackend:
@@ -21,7 +25,9 @@ class OpenVinoBackend:
 
         self.precision = precision
         core = openvino.Core()
-        model = core.read_model(quantized_file(source) if precision == "int8" else source.onnx_file())
+        model = core.read_model(
+            quantized_file(source) if precision == "int8" else source.onnx_file()
+        )
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),

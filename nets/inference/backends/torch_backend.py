@@ -43,4 +43,6 @@ class CompiledBackend(TorchBackend):
             return self.run(canvases.to(self.device, non_blocking=True))
         except torch._dynamo.exc.BackendCompilerFailed as error:
             reason = str(error).split("\n")[-1] or type(error).__name__
-            raise UserError(f"backend=compile: PyTorch cannot compile here; is there a compiler? {reason}") from None
+            raise UserError(
+                f"backend=compile: PyTorch cannot compile here; is there a compiler? {reason}"
+            ) from None

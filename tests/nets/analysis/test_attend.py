@@ -31,7 +31,9 @@ class Bright(nn.Module):
         feat2 = self._attend("feat2", nn.functional.avg_pool2d(images.mean(1, keepdim=True), 32))
         red, green, blue = (self.scale * feat1).unbind(1)
         empty = torch.zeros_like(red)
-        one = torch.stack([empty, empty, empty, empty, red + green - blue - 4, red - 4, green - 4], 1)
+        one = torch.stack(
+            [empty, empty, empty, empty, red + green - blue - 4, red - 4, green - 4], 1
+        )
         coarse = torch.cat([feat2 * 0] * 4 + [feat2 - 9] * 3, 1)
         return [coarse.repeat(1, 3, 1, 1), one.repeat(1, 3, 1, 1)]
 
@@ -115,7 +117,9 @@ def test_class_activation_works_with_attention_and_leaves_the_network_alone():
 
 @pytest.mark.parametrize("init", ["paper", "identity"])
 def test_attended_gives_the_maps_of_the_blocks_at_their_own_inputs(init):
-    net = YOLOv4Tiny(2, sites={"feat1": "cbam", "feat2": "self_attention", "lateral": "sk"}, init=init).eval()
+    net = YOLOv4Tiny(
+        2, sites={"feat1": "cbam", "feat2": "self_attention", "lateral": "sk"}, init=init
+    ).eval()
     image, inputs = torch.rand(IMAGE), {}
     for site, block in net.attention.items():
         block.register_forward_hook(lambda _, args, y, site=site: inputs.update({site: args[0]}))
@@ -129,7 +133,9 @@ def test_attended_gives_the_maps_of_the_blocks_at_their_own_inputs(init):
     assert torch.equal(seen["feat1"].maps["spatial"], expected["spatial"][0])
     assert seen["feat2"].point == (1, 2) and torch.equal(seen["feat2"].maps["query"], row[0])
     assert seen["feat1"].shape == (256, 4, 6) and seen["feat1"].point == (2, 4)
-    assert (seen["feat1"].alpha, seen["feat2"].alpha) == ((0.0, None) if init == "identity" else (None, None))
+    assert (seen["feat1"].alpha, seen["feat2"].alpha) == (
+        (0.0, None) if init == "identity" else (None, None)
+    )
 
 
 @pytest.mark.parametrize("point", [(0.0, 0.0), (95.99, 63.99), (96.0, 64.0)])

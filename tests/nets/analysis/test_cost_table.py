@@ -47,7 +47,9 @@ def test_what_a_block_adds(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: Clock.now)
     plain, (slow, cbam) = measure([f"{__name__}:Slow", "cbam"], SMALL)
     assert plain.params == 5_918_006 and slow.params == 3 * 7 and slow.gflops == 0
-    assert cbam.params == sum(count_parameters(build("cbam", channels)) for channels in (256, 512, 128))
+    assert cbam.params == sum(
+        count_parameters(build("cbam", channels)) for channels in (256, 512, 128)
+    )
     pooled = 2 * sum(2 * 2 * c * (c // 8) for c in (256, 512, 128))
     spatial = 2 * 2 * 49 * (2 * 2 + 1 * 1 + 2 * 2)
     assert cbam.gflops == pytest.approx((pooled + spatial) / 1e9)
@@ -68,7 +70,9 @@ def test_the_page():
         Line("dear", 1234567, 1.5, Times([30.0], [10.0]), Times([200.0], [100.0])),
         Line("cheap", 5, 0.0, Times([11.0], [10.0]), Times([99.0], [100.0])),
     ]
-    page = markdown(Cost(5_918_006, 6.814), lines, SMALL, "python -m nets.cost_table cheap dear").splitlines()
+    page = markdown(
+        Cost(5_918_006, 6.814), lines, SMALL, "python -m nets.cost_table cheap dear"
+    ).splitlines()
     rows = [line for line in page if line.startswith("|")][2:]
     assert rows == [
         "| none (phi 0) | 5,918,006 in all | 6.814 in all | 10.0 | | 100.0 | |",
@@ -77,17 +81,35 @@ def test_the_page():
     ]
     assert "    python -m nets.cost_table cheap dear" in page
     text = "\n".join(page)
-    assert "feat1, feat2, upsample" in text and "32x32" in text and torch.__version__.split("+")[0] in text
+    assert (
+        "feat1, feat2, upsample" in text
+        and "32x32" in text
+        and torch.__version__.split("+")[0] in text
+    )
     assert str(Path.home()) not in text
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert (
-        call(monkeypatch, "eca", "--quick", "--rounds", "9", "--device", "cpu", "--out", str(tmp_path / "a" / "b.md"))
+        call(
+            monkeypatch,
+            "eca",
+            "--quick",
+            "--rounds",
+            "9",
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / "a" / "b.md"),
+        )
         == 0
     )
     page = (tmp_path / "a" / "b.md").read_text()
-    assert "| eca | 15 |" in page and "medians of 2 rounds" in page and "nets.cost_table eca --quick" in page
+    assert (
+        "| eca | 15 |" in page
+        and "medians of 2 rounds" in page
+        and "nets.cost_table eca --quick" in page
+    )
     assert "written: " in capsys.readouterr().out
 
 
@@ -98,7 +120,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         (["eca", "--at", "feta1"], "--at feta1: no such site; did you mean 'feat1'?"),
         (["--size", "100"], "--size 100: expected a multiple of 32"),
         (["--rounds", "0"], "--rounds 0: expected at least 1"),
-        (["--size", "32", "--batch", "1"], "--batch 1: a map of one cell has no statistics to normalize by"),
+        (
+            ["--size", "32", "--batch", "1"],
+            "--batch 1: a map of one cell has no statistics to normalize by",
+        ),
     ],
 )
 def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):

@@ -14,7 +14,12 @@ from utils.core.config import make_config
 from utils.core.errors import run_command
 
 SIZE = (64, 96)
-PLACED = {"csp1": "self_attention", "feat1": "eca", "upsample": {"name": "cbam", "reduction": 16}, "head32": "sk"}
+PLACED = {
+    "csp1": "self_attention",
+    "feat1": "eca",
+    "upsample": {"name": "cbam", "reduction": 16},
+    "head32": "sk",
+}
 
 
 def network(sites=None, **options) -> YOLOv4Tiny:
@@ -45,11 +50,26 @@ def test_every_site_has_a_row_with_its_shape_in_the_order_of_the_forward_pass():
     assert [row.site for row in sites] == list(SITES)
     assert {row.site: row.shape[0] for row in sites} == SITES
     places = {row.site or row.layer: index for index, row in enumerate(rows)}
-    assert places["backbone.csp1.conv4"] < places["csp1"] < places["stage1"] < places["backbone.csp2.conv1"]
-    assert places["neck.lateral"] < places["lateral"] < places["neck.reduce"] < places["upsample"] < places["head32"]
+    assert (
+        places["backbone.csp1.conv4"]
+        < places["csp1"]
+        < places["stage1"]
+        < places["backbone.csp2.conv1"]
+    )
+    assert (
+        places["neck.lateral"]
+        < places["lateral"]
+        < places["neck.reduce"]
+        < places["upsample"]
+        < places["head32"]
+    )
     shapes = {row.site or row.layer: row.shape for row in rows}
     assert shapes["backbone.stem1"] == (32, 32, 48) and shapes["stage1"] == (128, 16, 24)
-    assert shapes["feat1"] == (256, 4, 6) and shapes["feat2"] == (512, 2, 3) and shapes["upsample"] == (128, 4, 6)
+    assert (
+        shapes["feat1"] == (256, 4, 6)
+        and shapes["feat2"] == (512, 2, 3)
+        and shapes["upsample"] == (128, 4, 6)
+    )
     assert shapes["predict16"] == (24, 4, 6)
 
 
@@ -82,18 +102,30 @@ def test_the_network_is_left_as_it_was():
 def test_the_printed_table(monkeypatch, capsys):
     assert (
         call(
-            monkeypatch, "--classes", "3", "input_size=[64, 96]", "phi={feat1: eca, head16: {name: cbam, reduction: 4}}"
+            monkeypatch,
+            "--classes",
+            "3",
+            "input_size=[64, 96]",
+            "phi={feat1: eca, head16: {name: cbam, reduction: 4}}",
         )
         == 0
     )
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert "3 classes, input 3 x 64 x 96" in lines[0] and "attention.init: paper" in lines[0]
-    assert " ".join(next(line for line in lines if " feat1 " in line).split()) == "256 x 4 x 6 feat1 eca 5 0.0000"
+    assert (
+        " ".join(next(line for line in lines if " feat1 " in line).split())
+        == "256 x 4 x 6 feat1 eca 5 0.0000"
+    )
     assert "head16    cbam(reduction=4)" in text
     added = 5 + 2 * 256 * 64 + 2 * 49
-    assert next(line for line in lines if line.startswith("of it attention")).split()[3] == f"{added:,}"
-    assert f"{count_parameters(network()) + added:,}" in next(line for line in lines if line.startswith("total"))
+    assert (
+        next(line for line in lines if line.startswith("of it attention")).split()[3]
+        == f"{added:,}"
+    )
+    assert f"{count_parameters(network()) + added:,}" in next(
+        line for line in lines if line.startswith("total")
+    )
     assert all(f"{site} {channels}" in lines[-1] for site, channels in SITES.items())
 
 

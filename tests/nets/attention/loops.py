@@ -12,7 +12,9 @@ N = H * W
 
 
 def opened(name, channels=C, **options):
-    return neutral_gates_opened(attention.build({"name": name, **options}, channels)).double().eval()
+    return (
+        neutral_gates_opened(attention.build({"name": name, **options}, channels)).double().eval()
+    )
 
 
 def features(channels=C, height=H, width=W):

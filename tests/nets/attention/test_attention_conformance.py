@@ -83,14 +83,20 @@ def test_only_biases_that_are_cancelled_are_excused(name):
 
 
 def test_excused_parameters_of_options():
-    excused = {attention.describe(spec): set(attention.build(spec, 256).zero_gradient) for spec in VARIANTS}
+    excused = {
+        attention.describe(spec): set(attention.build(spec, 256).zero_gradient) for spec in VARIANTS
+    }
     assert excused["non_local(mode=gaussian)"] == {"g.bias", "W.bias"}
     assert excused["non_local(mode=dot_product, sub_sample=False)"] == {"W.bias"}
     assert excused["non_local(bn=False, inter=5)"] == {"phi.bias"}
     assert excused["external(projections=True, residual=False)"] == {"before.bias"}
     assert excused["ca(bias=True, activation=hardswish, min_channels=8)"] == {"conv_1x1.bias"}
     assert excused["emsa(heads=2, transform=False)"] == set()
-    assert excused["emsa(heads=4, sr_ratio=3, residual=False)"] == {"kv.bias", "norm.bias", "mix.bias"}
+    assert excused["emsa(heads=4, sr_ratio=3, residual=False)"] == {
+        "kv.bias",
+        "norm.bias",
+        "mix.bias",
+    }
 
 
 @pytest.mark.parametrize("dimension", [1, 3])
@@ -105,16 +111,22 @@ def test_non_local_on_sequences_and_videos(dimension, mode):
         assert block.attention(x)["query"].shape == (2, *sides)
 
 
-@pytest.mark.parametrize(("name", "norm"), [("bam", "channel.1"), ("sk", "fuse.1"), ("split", "bn1"), ("ca", "bn")])
+@pytest.mark.parametrize(
+    ("name", "norm"), [("bam", "channel.1"), ("sk", "fuse.1"), ("split", "bn1"), ("ca", "bn")]
+)
 def test_one_value_a_channel_uses_the_running_statistics_and_leaves_them(name, norm):
     block = neutral_gates_opened(attention.build(name, 64)).train()
     layer = block.get_submodule(norm)
     seen = []
     layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     kept = {key: value.clone() for key, value in layer.state_dict().items()}
-    side = 0 if name == "ca" else 4  # ca normalizes H + W values, two on a 1 x 1 map: nothing to excuse
+    side = (
+        0 if name == "ca" else 4
+    )  # ca normalizes H + W values, two on a 1 x 1 map: nothing to excuse
     block(torch.randn(1, 64, max(side, 1), max(side, 1)))
-    changed = [key for key, value in layer.state_dict().items() if not torch.equal(value, kept[key])]
+    changed = [
+        key for key, value in layer.state_dict().items() if not torch.equal(value, kept[key])
+    ]
     if name == "ca":
         assert changed == ["running_mean", "running_var", "num_batches_tracked"]
         return
@@ -136,11 +148,26 @@ def test_large_features_do_not_overflow_under_autocast(name):
 
 
 def test_scores_and_covariances_stay_in_float32_under_autocast():
-    query, key, value, x = torch.randn(2, 1, 6, 8), torch.randn(2, 1, 9, 8), torch.randn(2, 1, 9, 4), picture(16)
+    query, key, value, x = (
+        torch.randn(2, 1, 6, 8),
+        torch.randn(2, 1, 9, 8),
+        torch.randn(2, 1, 9, 4),
+        picture(16),
+    )
     gsop = attention.build({"name": "gsop", "mode": "both"}, 16).eval()
-    wide = [attend(query, key, value), attention_row(query, key), channel_weights(x), channel_attention(x)]
+    wide = [
+        attend(query, key, value),
+        attention_row(query, key),
+        channel_weights(x),
+        channel_attention(x),
+    ]
     with torch.autocast("cpu", torch.bfloat16):
-        same = [attend(query, key, value), attention_row(query, key), channel_weights(x), channel_attention(x)]
+        same = [
+            attend(query, key, value),
+            attention_row(query, key),
+            channel_weights(x),
+            channel_attention(x),
+        ]
         covariances = [branch.covariance(x.bfloat16()) for branch in (gsop.channel, gsop.position)]
         row = attention.build("ccnet", 16).attention(x.bfloat16())["query"]
     assert all(torch.equal(narrow, full) for narrow, full in zip(same, wide, strict=True))

@@ -36,7 +36,10 @@ def test_the_bottleneck_is_a_residual():
 
 
 def test_a_small_budget_convolves_the_first_channels():
-    block, x = attention.build({"name": "conv_control", "params": 200}, 64), torch.randn(2, 64, 5, 7)
+    block, x = (
+        attention.build({"name": "conv_control", "params": 200}, 64),
+        torch.randn(2, 64, 5, 7),
+    )
     width = partial_width(64, 200)
     y = block(x)
     assert width == 5 and torch.equal(y[:, width:], x[:, width:])

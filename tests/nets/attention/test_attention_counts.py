@@ -42,7 +42,10 @@ OPTIONS = [
     ({"name": "cbam", "kernel_size": 3}, 16_402),
     ({"name": "cbam", "reduction": 16}, 8_290),
     ({"name": "cbam", "norm": True}, 16_484),
-    ({"name": "ca", "reduction": 32, "min_channels": 8, "activation": "hardswish", "bias": True}, 6_680),
+    (
+        {"name": "ca", "reduction": 32, "min_channels": 8, "activation": "hardswish", "bias": True},
+        6_680,
+    ),
     ({"name": "triplet", "spatial": False}, 200),
     ({"name": "stn", "transform": "attention"}, 34_051),
     ({"name": "stn", "mode": "blend"}, 34_151),
@@ -64,12 +67,17 @@ def _count(spec, channels):
 
 def test_every_block_is_counted():
     missing = set(attention.names()) - set(COUNTS)
-    assert not missing, f"add to COUNTS the parameters, from the paper, of {', '.join(sorted(missing))}"
+    assert not missing, (
+        f"add to COUNTS the parameters, from the paper, of {', '.join(sorted(missing))}"
+    )
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_count(name):
-    assert (_count(name, 256), sum(_count(name, channels) for channels in (128, 256, 512))) == COUNTS[name]
+    assert (
+        _count(name, 256),
+        sum(_count(name, channels) for channels in (128, 256, 512)),
+    ) == COUNTS[name]
 
 
 @pytest.mark.parametrize(("spec", "expected"), OPTIONS, ids=lambda item: str(item))
@@ -77,7 +85,9 @@ def test_count_with_options(spec, expected):
     assert _count(spec, 256) == expected
 
 
-@pytest.mark.parametrize("name", sorted(set(COUNTS) - {"psa"}))  # psa needs four equal groups of channels
+@pytest.mark.parametrize(
+    "name", sorted(set(COUNTS) - {"psa"})
+)  # psa needs four equal groups of channels
 def test_few_channels_still_have_a_hidden_layer(name):
     block = attention.build({"name": name, "heads": 1} if name == "mhsa" else name, 3)
     assert all(parameter.numel() > 0 for parameter in block.parameters())

@@ -14,12 +14,19 @@ def _covariance_gate(branch, z, position):
     """Rows of the centered covariance of (rows, samples) z through norm, row convolution and 1x1."""
     z = torch.stack([row - row.mean() for row in z])
     count, samples = z.shape
-    covariance = torch.tensor([[(a @ b).item() / samples for b in z] for a in z], dtype=torch.float64)
+    covariance = torch.tensor(
+        [[(a @ b).item() / samples for b in z] for a in z], dtype=torch.float64
+    )
     rows = normalized(branch.row_norm, covariance)
     expand = branch.row.out_channels // count
-    out = [branch.row.weight[o, 0, :, 0] @ rows[o // expand] + branch.row.bias[o] for o in range(count * expand)]
+    out = [
+        branch.row.weight[o, 0, :, 0] @ rows[o // expand] + branch.row.bias[o]
+        for o in range(count * expand)
+    ]
     hidden = torch.stack(out)
-    return columns_through(branch.expand, (F.relu(hidden) if position else hidden)[:, None])[:, 0].sigmoid()
+    return columns_through(branch.expand, (F.relu(hidden) if position else hidden)[:, None])[
+        :, 0
+    ].sigmoid()
 
 
 def test_gsop_channel():
@@ -35,7 +42,9 @@ def test_gsop_channel():
 def test_gsop_position(size):
     def formula(block, x):
         branch, (height, width) = block.position, (size[0] // 8, size[1] // 8)
-        z = F.relu(normalized(branch.norm, columns_through(branch.reduce, F.relu(x.flatten(1))))).view(-1, *size)
+        z = F.relu(
+            normalized(branch.norm, columns_through(branch.reduce, F.relu(x.flatten(1))))
+        ).view(-1, *size)
         cells = [
             z[:, height * r : height * (r + 1), width * c : width * (c + 1)].mean((1, 2))
             for r in range(8)
@@ -51,14 +60,20 @@ def test_gsop_constant_map_has_no_covariance():
     block = opened("gsop", dim=128, mode="both")
     x = torch.full((1, C, 8, 8), 3.0, dtype=torch.float64)
     assert block.channel.covariance(x).abs().max() < 1e-12
-    same = block.position.covariance(x)[0]  # all positions are alike, so all entries are one variance
+    same = block.position.covariance(x)[
+        0
+    ]  # all positions are alike, so all entries are one variance
     assert torch.allclose(same, same[0, 0].expand_as(same)) and same[0, 0] > 0
 
 
 def test_triplet():
     def formula(block, x):
         total = torch.zeros_like(x)
-        planes = {0: x, 1: x.permute(1, 0, 2), 2: x.permute(2, 1, 0)}  # (pooled axis first): C; H; W over (H, C)
+        planes = {
+            0: x,
+            1: x.permute(1, 0, 2),
+            2: x.permute(2, 1, 0),
+        }  # (pooled axis first): C; H; W over (H, C)
         for layers, axis in zip(block.gates, (1, 2, 0), strict=True):
             pooled = torch.stack([planes[axis].max(0).values, planes[axis].mean(0)])
             gate = F.conv2d(pooled[None], layers[0].weight, padding=3)[0]
@@ -75,9 +90,13 @@ def test_triplet():
 @pytest.mark.parametrize("combine", ["sum", "product"])
 def test_bam(combine):
     def formula(block, x):
-        hidden = F.relu(normalized(block.channel[1], columns_through(block.channel[0], x.mean((1, 2))[:, None])))
+        hidden = F.relu(
+            normalized(block.channel[1], columns_through(block.channel[0], x.mean((1, 2))[:, None]))
+        )
         channel = columns_through(block.channel[3], hidden)[:, 0]
-        spatial = F.relu(normalized(block.spatial[1], columns_through(block.spatial[0], x.flatten(1)))).view(-1, H, W)
+        spatial = F.relu(
+            normalized(block.spatial[1], columns_through(block.spatial[0], x.flatten(1)))
+        ).view(-1, H, W)
         for layer in (3, 6):
             conv = block.spatial[layer]
             wide = F.pad(spatial, [4] * 4)
@@ -88,7 +107,11 @@ def test_bam(combine):
                     out[:, h, w] = (conv.weight * window).sum((1, 2, 3)) + conv.bias
             spatial = F.relu(normalized(block.spatial[layer + 1], out))
         place = columns_through(block.spatial[9], spatial.flatten(1)).view(1, H, W)
-        both = channel[:, None, None] * place if combine == "product" else channel[:, None, None] + place
+        both = (
+            channel[:, None, None] * place
+            if combine == "product"
+            else channel[:, None, None] + place
+        )
         return x * (1 + both.sigmoid())
 
     assert_equal(opened("bam", reduction=2, combine=combine), formula, features())
@@ -96,7 +119,10 @@ def test_bam(combine):
 
 def test_psa():
     def formula(block, x):
-        features = [F.conv2d(x[None], conv.weight, None, 1, conv.padding, 1, conv.groups)[0] for conv in block.convs]
+        features = [
+            F.conv2d(x[None], conv.weight, None, 1, conv.padding, 1, conv.groups)[0]
+            for conv in block.convs
+        ]
         excited = []
         for feature in features:
             hidden = F.relu(columns_through(block.se[0], feature.mean((1, 2))[:, None]))
@@ -132,7 +158,9 @@ def _bilinear(x, row, column, padding):
 def test_stn_with_a_fixed_theta(transform, mode, padding_mode):
     numbers = [0.8, 0.3, -0.2, -0.1, 1.1, 0.4] if transform == "affine" else [0.7, -0.2, 0.4]
     theta = [numbers[:3], numbers[3:]] if transform == "affine" else [[0.7, 0, -0.2], [0, 0.7, 0.4]]
-    block = attention.build({"name": "stn", "transform": transform, "mode": mode, "padding_mode": padding_mode}, C)
+    block = attention.build(
+        {"name": "stn", "transform": transform, "mode": mode, "padding_mode": padding_mode}, C
+    )
     block = block.double().eval()
     block.regress[2].bias.data = torch.tensor(numbers, dtype=torch.float64)
     gate = 1.0
@@ -146,7 +174,9 @@ def test_stn_with_a_fixed_theta(transform, mode, padding_mode):
             for w in range(W):
                 place = ((2 * w + 1) / W - 1, (2 * h + 1) / H - 1, 1)
                 u, v = (sum(a * b for a, b in zip(row, place, strict=True)) for row in theta)
-                warped[:, h, w] = _bilinear(x, ((v + 1) * H - 1) / 2, ((u + 1) * W - 1) / 2, padding_mode)
+                warped[:, h, w] = _bilinear(
+                    x, ((v + 1) * H - 1) / 2, ((u + 1) * W - 1) / 2, padding_mode
+                )
         return x + gate * (warped - x)
 
     assert_equal(block, formula, features())
@@ -160,7 +190,9 @@ def test_basic_block():
         hidden = conv(block.conv2, block.bn2, F.relu(conv(block.conv1, block.bn1, x)))
         channel, spatial = block.cbam.channelattention, block.cbam.spatialattention
         pooled = [hidden.mean((1, 2))[:, None], hidden.flatten(1).max(1).values[:, None]]
-        scores = sum(columns_through(channel.fc2, F.relu(columns_through(channel.fc1, p))) for p in pooled)
+        scores = sum(
+            columns_through(channel.fc2, F.relu(columns_through(channel.fc1, p))) for p in pooled
+        )
         hidden = hidden * scores.sigmoid()[:, :, None]
         planes = torch.stack([hidden.mean(0), hidden.max(0).values])
         gate = F.conv2d(planes[None], spatial.conv1.weight, padding=3)[0].sigmoid()

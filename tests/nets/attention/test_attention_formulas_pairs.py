@@ -11,7 +11,9 @@ from torch.nn import functional as F
 def _attended_positions(attended, x):
     """sum_j A_ij v_j of pam, (C, N)."""
     columns = x.flatten(1)
-    query, key, value = (columns_through(layer, columns) for layer in (attended.query, attended.key, attended.value))
+    query, key, value = (
+        columns_through(layer, columns) for layer in (attended.query, attended.key, attended.value)
+    )
     out = torch.zeros_like(value)
     for i in range(columns.shape[1]):
         weights = softmax([(query[:, i] @ key[:, j]).item() for j in range(columns.shape[1])])
@@ -41,7 +43,9 @@ def test_self_attention(name):
 
 def test_cam():
     assert_equal(
-        opened("cam"), lambda block, x: x + (block.gamma * _attended_channels(x)).view(x.shape), 0.5 * features()
+        opened("cam"),
+        lambda block, x: x + (block.gamma * _attended_channels(x)).view(x.shape),
+        0.5 * features(),
     )
 
 
@@ -64,8 +68,14 @@ def test_danet_head():
         for branch in (block.position, block.channel):
             narrow = conv(branch[0:2], x)
             is_position = branch is block.position
-            attended = _attended_positions(branch[3].attended, narrow) if is_position else _attended_channels(narrow)
-            total = total + conv(branch[4:6], narrow + (branch[3].gamma * attended).view(narrow.shape))
+            attended = (
+                _attended_positions(branch[3].attended, narrow)
+                if is_position
+                else _attended_channels(narrow)
+            )
+            total = total + conv(
+                branch[4:6], narrow + (branch[3].gamma * attended).view(narrow.shape)
+            )
         return columns_through(block.out, total.flatten(1)).view(x.shape)
 
     assert_equal(opened("danet_head", reduction=2), formula, features())
@@ -75,12 +85,15 @@ def test_danet_head():
 def test_ccnet(recurrence):
     def once(block, x):
         query, key, value = (
-            columns_through(layer, x.flatten(1)).view(-1, H, W) for layer in (block.query, block.key, block.value)
+            columns_through(layer, x.flatten(1)).view(-1, H, W)
+            for layer in (block.query, block.key, block.value)
         )
         out = x.clone()
         for h in range(H):
             for w in range(W):
-                cross = [(g, w) for g in range(H)] + [(h, v) for v in range(W) if v != w]  # H + W - 1 positions
+                cross = [(g, w) for g in range(H)] + [
+                    (h, v) for v in range(W) if v != w
+                ]  # H + W - 1 positions
                 weights = softmax([(query[:, h, w] @ key[:, g, v]).item() for g, v in cross])
                 for (g, v), weight in zip(cross, weights, strict=True):
                     out[:, h, w] += block.gamma * weight * value[:, g, v]
@@ -101,7 +114,9 @@ def test_a2():
             columns_through(m, columns) for m in (block.features, block.gather, block.distribute)
         )
         where = torch.tensor([softmax(row.tolist()) for row in gather], dtype=torch.float64)
-        which = torch.tensor([softmax(column.tolist()) for column in distribute.T], dtype=torch.float64).T
+        which = torch.tensor(
+            [softmax(column.tolist()) for column in distribute.T], dtype=torch.float64
+        ).T
         out = torch.zeros(len(features), N, dtype=torch.float64)
         for i in range(N):
             for slot in range(len(where)):
@@ -119,7 +134,9 @@ def test_external(projections):
         scores = columns_through(block.memory_key, columns)
         weights = torch.tensor([softmax(row.tolist()) for row in scores], dtype=torch.float64)
         for j in range(N):
-            weights[:, j] = weights[:, j] / (sum(weights[s, j].item() for s in range(len(weights))) + 1e-9)
+            weights[:, j] = weights[:, j] / (
+                sum(weights[s, j].item() for s in range(len(weights))) + 1e-9
+            )
         out = columns_through(block.memory_value, weights)
         if projections:
             out = normalized(block.after[1], columns_through(block.after[0], out))
@@ -154,14 +171,22 @@ def test_emsa(sr_ratio, transform):
         scores = torch.stack([query[part].T @ key[part] / math.sqrt(width) for part in parts])
         if transform:
             mix, bias = block.mix.weight[:, :, 0, 0], block.mix.bias
-            scores = torch.stack([sum(mix[o, i] * scores[i] for i in range(heads)) + bias[o] for o in range(heads)])
-        weights = torch.tensor([[softmax(row.tolist()) for row in head] for head in scores], dtype=torch.float64)
+            scores = torch.stack(
+                [sum(mix[o, i] * scores[i] for i in range(heads)) + bias[o] for o in range(heads)]
+            )
+        weights = torch.tensor(
+            [[softmax(row.tolist()) for row in head] for head in scores], dtype=torch.float64
+        )
         if transform:
-            weights = torch.stack([(a - a.mean()) / (a.var(unbiased=False) + 1e-5).sqrt() for a in weights])
+            weights = torch.stack(
+                [(a - a.mean()) / (a.var(unbiased=False) + 1e-5).sqrt() for a in weights]
+            )
         out = torch.cat([value[part] @ weights[head].T for head, part in enumerate(parts)])
         return x + columns_through(block.out, out).view(x.shape)
 
-    assert_equal(opened("emsa", heads=2, sr_ratio=sr_ratio, transform=transform), formula, features())
+    assert_equal(
+        opened("emsa", heads=2, sr_ratio=sr_ratio, transform=transform), formula, features()
+    )
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
@@ -170,13 +195,19 @@ def test_emsa(sr_ratio, transform):
 @pytest.mark.parametrize("mode", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
 def test_non_local(mode, bn, sub_sample, dimension):
     def pool(x):
-        return getattr(F, f"max_pool{dimension}d")(x[None], (1, 2, 2) if dimension == 3 else 2)[0] if sub_sample else x
+        return (
+            getattr(F, f"max_pool{dimension}d")(x[None], (1, 2, 2) if dimension == 3 else 2)[0]
+            if sub_sample
+            else x
+        )
 
     def formula(block, x):
         sides = x.shape[1:]
         g = pool(columns_through(block.g, x.flatten(1)).view(-1, *sides)).flatten(1)
         theta = x.flatten(1) if mode == "gaussian" else columns_through(block.theta, x.flatten(1))
-        phi = pool(x if mode == "gaussian" else columns_through(block.phi, x.flatten(1)).view(-1, *sides)).flatten(1)
+        phi = pool(
+            x if mode == "gaussian" else columns_through(block.phi, x.flatten(1)).view(-1, *sides)
+        ).flatten(1)
         out, keys = torch.zeros(len(g), theta.shape[1], dtype=torch.float64), phi.shape[1]
         for i in range(theta.shape[1]):
             if mode == "concatenation":
@@ -184,11 +215,19 @@ def test_non_local(mode, bn, sub_sample, dimension):
                 weights = [max((block.score.weight[0] @ pair).item(), 0) / keys for pair in pairs]
             else:
                 products = [(theta[:, i] @ phi[:, j]).item() for j in range(keys)]
-                weights = [value / keys for value in products] if mode == "dot_product" else softmax(products)
+                weights = (
+                    [value / keys for value in products]
+                    if mode == "dot_product"
+                    else softmax(products)
+                )
             for j, weight in enumerate(weights):
                 out[:, i] += weight * g[:, j]
         y = columns_through(block.W, out).view(x.shape)
         return x + (normalized(block.bn, y) if bn else y)
 
     x = torch.randn(2, C, *(2, 3, 4)[-dimension:], dtype=torch.float64)
-    assert_equal(opened("non_local", mode=mode, dimension=dimension, sub_sample=sub_sample, bn=bn), formula, x)
+    assert_equal(
+        opened("non_local", mode=mode, dimension=dimension, sub_sample=sub_sample, bn=bn),
+        formula,
+        x,
+    )

@@ -12,7 +12,9 @@ SELF_STARTING = {"self_attention", "pam", "cam", "danet", "ccnet", "gc", "non_lo
 
 @pytest.mark.parametrize("name", attention.names())
 def test_only_blocks_that_do_not_start_as_identity_are_wrapped(name):
-    assert isinstance(attention.build(name, 64, "identity"), IdentityStart) == (name not in SELF_STARTING)
+    assert isinstance(attention.build(name, 64, "identity"), IdentityStart) == (
+        name not in SELF_STARTING
+    )
     assert not isinstance(attention.build(name, 64), IdentityStart)
 
 
@@ -48,7 +50,10 @@ def test_a_naive_wrapper_around_a_closed_gate_never_trains(name):
 @pytest.mark.parametrize("name", attention.names())
 def test_wrapped_blocks_show_their_attention(name):
     x = torch.randn(1, 64, 5, 7)
-    assert attention.build(name, 64, "identity").attention(x).keys() == attention.build(name, 64).attention(x).keys()
+    assert (
+        attention.build(name, 64, "identity").attention(x).keys()
+        == attention.build(name, 64).attention(x).keys()
+    )
 
 
 @pytest.mark.parametrize("name", attention.names())

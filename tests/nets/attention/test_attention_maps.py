@@ -17,7 +17,9 @@ KEYS = {
     "branch": "sk psa split",
     "displacement": "stn",
 }
-EXPECTED = {name: set(keys.split()) for keys, names in KEYS.items() for name in names.split()} | {"gsop": {"channel"}}
+EXPECTED = {name: set(keys.split()) for keys, names in KEYS.items() for name in names.split()} | {
+    "gsop": {"channel"}
+}
 POINTS = [(0, 0), (4, 8), (2, 3)]
 
 
@@ -46,7 +48,9 @@ def test_channel_gates_are_the_factor_of_the_output(name):
 def test_gates_of_cbam_are_the_factor_of_the_output():
     block, x = _block("cbam"), picture(C)
     maps = block.attention(x)
-    assert torch.allclose(block(x), x * maps["channel"][:, :, None, None] * maps["spatial"][:, None], atol=1e-6)
+    assert torch.allclose(
+        block(x), x * maps["channel"][:, :, None, None] * maps["spatial"][:, None], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["bam", "ca", "triplet"])
@@ -114,7 +118,9 @@ def test_displacement_is_counted_in_positions():
     assert block.attention(picture(C))["displacement"].abs().max() == 0
     block.regress[2].bias.data[2] = 2 / W  # one position to the right
     block.regress[2].bias.data[5] = 4 / H  # two down
-    assert torch.allclose(block.attention(picture(C))["displacement"], torch.full((2, H, W), 5**0.5), atol=1e-5)
+    assert torch.allclose(
+        block.attention(picture(C))["displacement"], torch.full((2, H, W), 5**0.5), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["self_attention", "non_local", "mhsa", "emsa", "ccnet", "a2"])

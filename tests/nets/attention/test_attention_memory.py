@@ -9,7 +9,18 @@ from nets import attention
 LIMIT = 1e9
 SHAPE = (16, 256, 26, 26)
 SPECS = [
-    *("self_attention", "pam", "cam", "danet", "danet_head", "non_local", "mhsa", "emsa", "ccnet", "gsop"),
+    *(
+        "self_attention",
+        "pam",
+        "cam",
+        "danet",
+        "danet_head",
+        "non_local",
+        "mhsa",
+        "emsa",
+        "ccnet",
+        "gsop",
+    ),
     *(
         {"name": "non_local", "mode": mode, "sub_sample": False}
         for mode in ("gaussian", "dot_product", "concatenation")
@@ -20,7 +31,9 @@ SPECS = [
 
 def _saved_bytes(block, x):
     """Bytes that the forward pass keeps for the backward pass, each storage once, x and the parameters left out."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in (x, *block.parameters(), *block.buffers())}
+    known = {
+        tensor.untyped_storage().data_ptr() for tensor in (x, *block.parameters(), *block.buffers())
+    }
     storages = {}
 
     def pack(tensor):
@@ -45,7 +58,10 @@ def test_saved_activations_stay_under_a_gigabyte(spec):
 def test_the_measurement_counts_what_is_kept():
     x = torch.randn(SHAPE, requires_grad=True)
     assert _saved_bytes(torch.nn.Sigmoid(), x)[0] == 4 * x.numel()  # the output
-    assert _saved_bytes(torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Tanh()), x)[0] == 8 * x.numel()
+    assert (
+        _saved_bytes(torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Tanh()), x)[0]
+        == 8 * x.numel()
+    )
     assert _saved_bytes(torch.nn.Conv2d(256, 1, 1), x)[0] == 0  # x and the weights
 
 

@@ -100,15 +100,27 @@ def test_a_block_of_the_users_own_needs_no_base_class(own):
             "own_blocks:Strided",
             "own_blocks:Strided maps (2, 16, 13, 9) to (2, 16, 7, 9); expected one tensor",
         ),
-        ("own_blocks:Pair", "own_blocks:Pair maps (2, 16, 13, 9) to tuple; expected one tensor of the same shape"),
+        (
+            "own_blocks:Pair",
+            "own_blocks:Pair maps (2, 16, 13, 9) to tuple; expected one tensor of the same shape",
+        ),
         (
             "own_blocks:NoChannels",
             "own_blocks:NoChannels: __init__ does not take the channels; expected __init__(",
         ),
         ("own_blocks:Needs", "own_blocks:Needs.kernel: a value is required, it has no default"),
-        ({"name": "own_blocks:Good", "kernel": "3"}, "own_blocks:Good.kernel: expected a valid integer, got '3'"),
-        ({"name": "own_blocks:Good", "kernl": 3}, "own_blocks:Good: unknown option 'kernl'; did you mean 'kernel'?"),
-        ({"name": "own_blocks:Good", "kernel": 4}, "own_blocks:Good fails for 16 channels: RuntimeError"),
+        (
+            {"name": "own_blocks:Good", "kernel": "3"},
+            "own_blocks:Good.kernel: expected a valid integer, got '3'",
+        ),
+        (
+            {"name": "own_blocks:Good", "kernl": 3},
+            "own_blocks:Good: unknown option 'kernl'; did you mean 'kernel'?",
+        ),
+        (
+            {"name": "own_blocks:Good", "kernel": 4},
+            "own_blocks:Good fails for 16 channels: RuntimeError",
+        ),
         ("own_blocks:torch", "phi: module 'own_blocks' has no class 'torch'"),
     ],
 )
@@ -130,16 +142,33 @@ def test_a_users_block_with_a_mistake(own, spec, message):
     ],
 )
 def test_the_check_finds_what_is_wrong(own, monkeypatch, capsys, name, complaints):
-    quick = {key: value for key, value in check.CHECKS.items() if key not in ("compiles", "exports_to_onnx")}
+    quick = {
+        key: value
+        for key, value in check.CHECKS.items()
+        if key not in ("compiles", "exports_to_onnx")
+    }
     monkeypatch.setattr(check, "CHECKS", quick)
     assert check.check_block(f"own_blocks:{name}", 16) == (not complaints)
-    failed = [line.split("FAILED")[0].strip() for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
+    failed = [
+        line.split("FAILED")[0].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if "FAILED" in line
+    ]
     assert set(complaints) <= set(failed)
 
 
 def test_the_check_is_one_command(own):
-    command = [sys.executable, "-m", "nets.attention.check", "own_blocks:Strided", "--channels", "8"]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(own), capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "nets.attention.check",
+        "own_blocks:Strided",
+        "--channels",
+        "8",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=_environment(own), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2 and "expected one tensor of the same shape" in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
 
@@ -147,8 +176,17 @@ def test_the_check_is_one_command(own):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("Good", 0), ("Hidden", 1)])
 def test_the_check_command_reports_with_its_exit_code(own, name, code):
-    command = [sys.executable, "-m", "nets.attention.check", f"own_blocks:{name}", "--channels", "8"]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(own), capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "nets.attention.check",
+        f"own_blocks:{name}",
+        "--channels",
+        "8",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=_environment(own), capture_output=True, text=True, check=False
+    )
     assert done.returncode == code, done.stdout + done.stderr
     assert "keeps the shape            ok" in done.stdout
 

@@ -42,7 +42,9 @@ def test_se(bias):
 
 
 @pytest.mark.parametrize(("activation", "layer"), [("relu", nn.ReLU), ("silu", nn.SiLU)])
-@pytest.mark.parametrize(("gate", "squash"), [("sigmoid", nn.Sigmoid), ("hardsigmoid", nn.Hardsigmoid)])
+@pytest.mark.parametrize(
+    ("gate", "squash"), [("sigmoid", nn.Sigmoid), ("hardsigmoid", nn.Hardsigmoid)]
+)
 def test_se_conv(activation, layer, gate, squash):
     from torchvision.ops import SqueezeExcitation
 
@@ -64,7 +66,10 @@ def test_eca(kernel_size):
 
 @pytest.mark.parametrize("channels", [8, 64, 128, 512, 2048])
 def test_eca_kernel_width_follows_the_channels(channels):
-    assert attention.build("eca", channels).conv.kernel_size == timm_layers.EcaModule(channels).conv.kernel_size
+    assert (
+        attention.build("eca", channels).conv.kernel_size
+        == timm_layers.EcaModule(channels).conv.kernel_size
+    )
 
 
 @pytest.mark.parametrize("kernel_size", [3, 7])
@@ -84,7 +89,11 @@ def test_cbam(kernel_size):
 def test_gc(fusion, pool):
     ours = _ours("gc", fusion=fusion, pool=pool)
     theirs = timm_layers.GlobalContext(
-        256, use_attn=pool == "attention", fuse_add=fusion != "mul", fuse_scale=fusion != "add", rd_ratio=1 / 16
+        256,
+        use_attn=pool == "attention",
+        fuse_add=fusion != "mul",
+        fuse_scale=fusion != "add",
+        rd_ratio=1 / 16,
     )
     if pool == "attention":
         _copy([(ours.mask, theirs.conv_attn)])
@@ -100,8 +109,17 @@ def test_ca(activation):
     from timm.layers.coord_attn import CoordAttn
 
     ours = _ours("ca", activation=activation)
-    theirs = CoordAttn(256, rd_channels=16, act_layer=nn.Hardswish if activation == "hardswish" else nn.ReLU)
-    _copy([(ours.conv_1x1, theirs.conv1), (ours.bn, theirs.bn1), (ours.F_h, theirs.conv_h), (ours.F_w, theirs.conv_w)])
+    theirs = CoordAttn(
+        256, rd_channels=16, act_layer=nn.Hardswish if activation == "hardswish" else nn.ReLU
+    )
+    _copy(
+        [
+            (ours.conv_1x1, theirs.conv1),
+            (ours.bn, theirs.bn1),
+            (ours.F_h, theirs.conv_h),
+            (ours.F_w, theirs.conv_w),
+        ]
+    )
     _assert_equal(ours, theirs)
 
 
@@ -109,7 +127,13 @@ def test_non_local():
     ours = _ours("non_local", sub_sample=False)
     theirs = timm_layers.NonLocalAttn(256, rd_channels=128, use_scale=False)
     _copy(
-        [(ours.theta, theirs.t), (ours.phi, theirs.p), (ours.g, theirs.g), (ours.W, theirs.z), (ours.bn, theirs.norm)]
+        [
+            (ours.theta, theirs.t),
+            (ours.phi, theirs.p),
+            (ours.g, theirs.g),
+            (ours.W, theirs.z),
+            (ours.bn, theirs.norm),
+        ]
     )
     _assert_equal(ours, theirs)
 
@@ -119,7 +143,13 @@ def test_sk():
     theirs = timm_layers.SelectiveKernel(256, groups=32, split_input=False, rd_channels=32)
     for mine, other in zip(ours.paths, theirs.paths, strict=True):
         _copy([(mine[0], other.conv), (mine[1], other.bn)])
-    _copy([(ours.fuse[0], theirs.attn.fc_reduce), (ours.fuse[1], theirs.attn.bn), (ours.select, theirs.attn.fc_select)])
+    _copy(
+        [
+            (ours.fuse[0], theirs.attn.fc_reduce),
+            (ours.fuse[1], theirs.attn.bn),
+            (ours.select, theirs.attn.fc_select),
+        ]
+    )
     _assert_equal(ours, theirs)
 
 
@@ -127,7 +157,12 @@ def test_sk():
 def test_split(radix, groups):
     ours = _ours("split", radix=radix, groups=groups)
     theirs = timm_layers.SplitAttn(256, radix=radix, groups=groups, norm_layer=nn.BatchNorm2d)
-    _copy([(getattr(ours, name), getattr(theirs, name)) for name in ("conv", "bn0", "fc1", "bn1", "fc2")])
+    _copy(
+        [
+            (getattr(ours, name), getattr(theirs, name))
+            for name in ("conv", "bn0", "fc1", "bn1", "fc2")
+        ]
+    )
     _assert_equal(ours, theirs)
 
 

@@ -58,7 +58,8 @@ def test_every_block_names_its_paper_and_its_file_explains_it(name):
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(0, None), ("none", None), (None, None), (1, "se"), (2, "cbam"), (3, "eca"), (4, "ca")]
+    ("number", "name"),
+    [(0, None), ("none", None), (None, None), (1, "se"), (2, "cbam"), (3, "eca"), (4, "ca")],
 )
 def test_numbers_keep_the_meaning_of_the_reference(number, name):
     block = attention.build(number, 64)
@@ -68,7 +69,9 @@ def test_numbers_keep_the_meaning_of_the_reference(number, name):
 
 def test_options_reach_the_block():
     assert attention.build({"name": "se", "reduction": 8}, 64).fc[0].out_features == 8
-    assert attention.build({"name": 2, "kernel_size": 3}, 64).spatialattention.conv1.kernel_size == (3, 3)
+    assert attention.build(
+        {"name": 2, "kernel_size": 3}, 64
+    ).spatialattention.conv1.kernel_size == (3, 3)
     assert len(attention.build({"name": "sk", "kernels": [3, 5, 7]}, 64).paths) == 3
 
 
@@ -79,18 +82,30 @@ def test_options_reach_the_block():
         (7, "phi: unknown attention block '7'; expected one of: none, a2, bam"),
         (True, "phi: expected a number 0 to 4, a name or {name: ..., option: value}, got True"),
         ({"name": "none", "reduction": 8}, "phi: none takes no options, got reduction"),
-        ({"name": "cbam", "reducton": 8}, "cbam: unknown option 'reducton'; did you mean 'reduction'?"),
+        (
+            {"name": "cbam", "reducton": 8},
+            "cbam: unknown option 'reducton'; did you mean 'reduction'?",
+        ),
         ({"name": "cam", "reduction": 8}, "cam: unknown option 'reduction'; it has no options"),
         ({"name": "se", "reduction": "8"}, "se.reduction: expected a valid integer, got '8'"),
         ({"name": "se", "reduction": 8.5}, "se.reduction: expected a valid integer, got 8.5"),
         ({"name": "se", "reduction": 8.0}, "se.reduction: expected a valid integer, got 8.0"),
         ({"name": "se", "reduction": True}, "se.reduction: expected a valid integer, got True"),
-        ({"name": "se", "reduction": 0}, "se.reduction: expected a value greater than or equal to 1, got 0"),
+        (
+            {"name": "se", "reduction": 0},
+            "se.reduction: expected a value greater than or equal to 1, got 0",
+        ),
         ({"name": "se", "bias": 1}, "se.bias: expected a valid boolean, got 1"),
         ({"name": "cbam", "kernel_size": 5}, "cbam.kernel_size: expected 3 or 7, got 5"),
         ({"name": "eca", "kernel_size": 4}, "eca.kernel_size: expected an odd number, got 4"),
-        ({"name": "gsop", "dim": 1}, "gsop.dim: expected a value greater than or equal to 2, got 1"),
-        ({"name": "ca", "activation": "gelu"}, "ca.activation: expected 'relu' or 'hardswish', got 'gelu'"),
+        (
+            {"name": "gsop", "dim": 1},
+            "gsop.dim: expected a value greater than or equal to 2, got 1",
+        ),
+        (
+            {"name": "ca", "activation": "gelu"},
+            "ca.activation: expected 'relu' or 'hardswish', got 'gelu'",
+        ),
         (
             {"name": "mhsa", "heads": 7},
             f"mhsa.heads: 7 does not divide 64 channels{DIVISORS}",
@@ -107,8 +122,14 @@ def test_options_reach_the_block():
             {"name": "psa", "kernels": [3, 5, 7], "groups": [1, 1, 1]},
             f"psa.kernels: 3 branches do not divide 64 channels{DIVISORS}",
         ),
-        ("no_such_package:Block", "phi: cannot import 'no_such_package:Block': ModuleNotFoundError"),
-        ("nets.attention.mixed:CBMA", "phi: module 'nets.attention.mixed' has no class 'CBMA'; did you mean 'CBAM'?"),
+        (
+            "no_such_package:Block",
+            "phi: cannot import 'no_such_package:Block': ModuleNotFoundError",
+        ),
+        (
+            "nets.attention.mixed:CBMA",
+            "phi: module 'nets.attention.mixed' has no class 'CBMA'; did you mean 'CBAM'?",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(spec, message):
@@ -127,14 +148,23 @@ def test_phi_is_expanded_to_sites():
     assert attention.parse_phi("cbam", at) == {"feat1": "cbam", "upsample": "cbam"}
     assert attention.parse_phi(3, at) == {"feat1": 3, "upsample": 3}
     with_options = {"name": "cbam", "reduction": 8}
-    assert attention.parse_phi(with_options, at) == {"feat1": with_options, "upsample": with_options}
+    assert attention.parse_phi(with_options, at) == {
+        "feat1": with_options,
+        "upsample": with_options,
+    }
     mixed = {"feat1": "eca", "feat2": with_options, "stem": "none", "upsample": 0}
     assert attention.parse_phi(mixed, at) == {"feat1": "eca", "feat2": with_options}
-    assert attention.parse_phi(0, at) == attention.parse_phi(None, at) == attention.parse_phi({}, at) == {}
+    assert (
+        attention.parse_phi(0, at)
+        == attention.parse_phi(None, at)
+        == attention.parse_phi({}, at)
+        == {}
+    )
 
 
 @pytest.mark.parametrize(
-    "phi", ["cbma", {"feat1": "ecaa"}, {"name": "se", "ratio": 8}, {"feat1": {"name": "se", "b": 1}}]
+    "phi",
+    ["cbma", {"feat1": "ecaa"}, {"name": "se", "ratio": 8}, {"feat1": {"name": "se", "b": 1}}],
 )
 def test_phi_with_a_mistake(phi):
     with pytest.raises(UserError):
@@ -144,7 +174,8 @@ def test_phi_with_a_mistake(phi):
 def test_describe():
     assert attention.describe({"name": 2, "reduction": 16}) == "cbam(reduction=16)"
     assert (
-        attention.describe({"name": "psa", "kernels": [3, 5], "groups": [1, 2]}) == "psa(kernels=[3, 5], groups=[1, 2])"
+        attention.describe({"name": "psa", "kernels": [3, 5], "groups": [1, 2]})
+        == "psa(kernels=[3, 5], groups=[1, 2])"
     )
     assert attention.describe("mine.blocks:Mine") == "mine.blocks:Mine"
 
@@ -167,7 +198,10 @@ def test_a_new_block_is_one_new_file(tmp_path, monkeypatch):
     registry._discover.cache_clear()
     try:
         assert set(attention.names()) >= {*SPECIFIED, "double"}
-        assert torch.equal(attention.build({"name": "double", "factor": 3.0}, 1)(torch.ones(1)), torch.full((1,), 3.0))
+        assert torch.equal(
+            attention.build({"name": "double", "factor": 3.0}, 1)(torch.ones(1)),
+            torch.full((1,), 3.0),
+        )
     finally:
         registry._discover.cache_clear()
         sys.modules.pop("nets.attention.scale", None)

@@ -46,7 +46,9 @@ def skip_without(*packages: str) -> None:
 
 def detector_for(trained: Result, backend: str, precision: str = "fp32") -> Detector:
     skip_without(*NEEDS[backend])
-    return load_model(trained.run, {"eval.batch_size": 3, "eval.score": 0.0}, backend=backend, precision=precision)
+    return load_model(
+        trained.run, {"eval.batch_size": 3, "eval.score": 0.0}, backend=backend, precision=precision
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +93,23 @@ def test_the_torch_backend_is_the_network_and_its_coder(reference: Detector) -> 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_backend_gives_what_torch_gives(
-    engine: str, trained: Result, reference: Detector, pictures: DetectionDataset, expected: list[Detections]
+    engine: str,
+    trained: Result,
+    reference: Detector,
+    pictures: DetectionDataset,
+    expected: list[Detections],
 ) -> None:
     detector = detector_for(trained, engine)
     for count in (1, 3):
         canvases = torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8)
-        (boxes, scores), (wanted_boxes, wanted_scores) = detector.backend(canvases), reference.backend(canvases)
+        (boxes, scores), (wanted_boxes, wanted_scores) = (
+            detector.backend(canvases),
+            reference.backend(canvases),
+        )
         assert boxes.dtype == scores.dtype == torch.float32
-        torch.testing.assert_close(boxes, wanted_boxes, atol=1e-4, rtol=0)  # swapped colors move them by 1e-3
+        torch.testing.assert_close(
+            boxes, wanted_boxes, atol=1e-4, rtol=0
+        )  # swapped colors move them by 1e-3
         torch.testing.assert_close(scores, wanted_scores, atol=1e-6, rtol=1e-5)
     assert (detector.backend.name, detector.backend.precision) == (engine, "fp32")
     found = run_detector(detector, pictures, progress=False)
@@ -110,13 +121,20 @@ def test_a_backend_gives_what_torch_gives(
 def test_bf16_is_near(engine: str, trained: Result, reference: Detector) -> None:
     canvases = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     detector = detector_for(trained, engine, "bf16")
-    (boxes, scores), (exact_boxes, exact_scores) = detector.backend(canvases), reference.backend(canvases)
+    (boxes, scores), (exact_boxes, exact_scores) = (
+        detector.backend(canvases),
+        reference.backend(canvases),
+    )
     assert boxes.dtype == scores.dtype == torch.float32 and detector.precision == "bf16"
     assert (boxes - exact_boxes).abs().max() < 2 and (scores - exact_scores).abs().max() < 0.02
-    assert engine == "openvino" or not torch.equal(boxes, exact_boxes)  # OpenVINO stays in fp32 on a CPU without
+    assert engine == "openvino" or not torch.equal(
+        boxes, exact_boxes
+    )  # OpenVINO stays in fp32 on a CPU without
 
 
-def test_an_onnx_file_is_a_whole_detector(trained: Result, reference: Detector, tmp_path: Path) -> None:
+def test_an_onnx_file_is_a_whole_detector(
+    trained: Result, reference: Detector, tmp_path: Path
+) -> None:
     skip_without(*NEEDS["onnxruntime"])
     file = detector_for(trained, "onnxruntime").source.onnx_file()
     assert file.parent == trained.run / ".cache" / "models", "exported once, beside the weights"
@@ -134,7 +152,9 @@ def test_an_onnx_file_is_a_whole_detector(trained: Result, reference: Detector, 
     ):
         with pytest.raises(UserError, match=words):
             load_model(file, **changes)
-    with pytest.raises(UserError, match=r"backend=torch: cannot run .*expected onnxruntime or openvino"):
+    with pytest.raises(
+        UserError, match=r"backend=torch: cannot run .*expected onnxruntime or openvino"
+    ):
         _ = load_model(file, backend="torch").backend
     evaluation = evaluate_weights(str(file), json_path=str(tmp_path / "n.json"))
     assert evaluation.metrics.map50 == pytest.approx(trained.evaluation.metrics.map50, abs=1e-3)
@@ -145,7 +165,9 @@ def test_openvino_reads_the_metadata_where_onnxruntime_is_missing(
 ) -> None:
     file = detector_for(trained, "openvino").source.onnx_file()
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
+    )
     loaded = load_model(file)
     assert (loaded.backend.name, loaded.names) == ("openvino", reference.names)
 
@@ -155,10 +177,14 @@ def test_onnx_files_of_others_are_refused(tmp_path: Path) -> None:
     import onnx
 
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value]
+    )
     graph.output[0].name = "y"
     opset = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "other.onnx")
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "other.onnx"
+    )
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(UserError, match=r"other\.onnx: no config in its metadata"):
         load_model(tmp_path / "other.onnx")
@@ -167,17 +193,25 @@ def test_onnx_files_of_others_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_a_missing_package_is_named(engine: str, trained: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    engine: str, trained: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, engine, None)
-    with pytest.raises(UserError, match=f"backend={engine}: {engine} is not installed: pip install {engine}"):
+    with pytest.raises(
+        UserError, match=f"backend={engine}: {engine} is not installed: pip install {engine}"
+    ):
         load_model(trained.run, backend=engine)
 
 
 def test_precisions_and_devices() -> None:
     skip_without("openvino", "onnxruntime")
     assert choose_precision("onnxruntime", "auto", CPU) == "fp32"
-    assert choose_precision("openvino", "int8", CPU) == choose_precision("auto", "int8", CPU) == "int8"
-    with pytest.raises(UserError, match=r"precision=int8: backend=torch computes in fp32, bf16, fp16; .*openvino"):
+    assert (
+        choose_precision("openvino", "int8", CPU) == choose_precision("auto", "int8", CPU) == "int8"
+    )
+    with pytest.raises(
+        UserError, match=r"precision=int8: backend=torch computes in fp32, bf16, fp16; .*openvino"
+    ):
         choose_precision("torch", "int8", CPU)
     with pytest.raises(UserError, match="precision=bf16: backend=onnxruntime computes in fp32"):
         choose_precision("onnxruntime", "bf16", CPU)
@@ -197,7 +231,9 @@ class Fake:
         return torch.zeros(1, 1, 4), torch.zeros(1, 1, 1)
 
 
-def test_auto_takes_the_fastest_that_works(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_auto_takes_the_fastest_that_works(
+    trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     def refuse(*arguments: object) -> Fake:
         raise UserError("not on this machine")
 
@@ -213,9 +249,15 @@ def test_auto_takes_the_fastest_that_works(trained: Result, monkeypatch: pytest.
     detector = load_model(trained.run, backend="auto")
     assert detector.backend.name == "onnxruntime" and detector.backend is detector.backend
     shown = capsys.readouterr().err
-    assert "fastest here: backend=onnxruntime" in shown and "not on this machine" in shown and "ms an image" in shown
+    assert (
+        "fastest here: backend=onnxruntime" in shown
+        and "not on this machine" in shown
+        and "ms an image" in shown
+    )
     monkeypatch.setattr(fastest, "MAKERS", dict.fromkeys(makers, refuse))
-    with pytest.raises(UserError, match="backend=auto: none works here: torch: not on this machine"):
+    with pytest.raises(
+        UserError, match="backend=auto: none works here: torch: not on this machine"
+    ):
         _ = load_model(trained.run, backend="auto").backend
 
 
@@ -246,8 +288,14 @@ def test_int8_is_calibrated_once_and_its_loss_is_printed(
     assert list((tmp_path / ".cache" / "models").glob("copy-*-int8.xml"))
     again = load_model(weights, backend="openvino", precision="int8")  # has no images of its own
     canvases = torch.from_numpy(pictures.canvases(range(4)))
-    (boxes, scores), (exact_boxes, exact_scores) = again.backend(canvases), reference.backend(canvases)
-    assert 0.001 < (boxes - exact_boxes).abs().max() < 4 and 0 < (scores - exact_scores).abs().max() < 0.05
+    (boxes, scores), (exact_boxes, exact_scores) = (
+        again.backend(canvases),
+        reference.backend(canvases),
+    )
+    assert (
+        0.001 < (boxes - exact_boxes).abs().max() < 4
+        and 0 < (scores - exact_scores).abs().max() < 0.05
+    )
 
 
 def test_command_lines_bring_training_pictures(trained: Result) -> None:

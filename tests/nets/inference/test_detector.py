@@ -31,8 +31,13 @@ class OneBox(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         self.seen.append(images)
         count, _, height, width = images.shape
-        maps = [torch.full((count, 3, 7, height // stride, width // stride), -12.0) for stride in (32, 16)]
-        maps[1][:, 1, :, 1, 2] = torch.tensor([0.0, 0, 0, 0, 12, -12, 12])[None]  # anchor 8x4, cell x 2, y 1
+        maps = [
+            torch.full((count, 3, 7, height // stride, width // stride), -12.0)
+            for stride in (32, 16)
+        ]
+        maps[1][:, 1, :, 1, 2] = torch.tensor([0.0, 0, 0, 0, 12, -12, 12])[
+            None
+        ]  # anchor 8x4, cell x 2, y 1
         return [one.flatten(1, 2) for one in maps]
 
 
@@ -68,7 +73,9 @@ def assert_same(first: Detections, second: Detections) -> None:
         (10, 100, [56.25, 0, 68.75, 0]),  # in the padding above: nothing is left of it but an edge
     ],
 )
-def test_boxes_come_back_in_pixels_of_the_picture(stub: Detector, height: int, width: int, box: list[float]):
+def test_boxes_come_back_in_pixels_of_the_picture(
+    stub: Detector, height: int, width: int, box: list[float]
+):
     found = stub(np.zeros((height, width, 3), np.uint8))
     assert (found.width, found.height, found.names) == (width, height, ("cat", "dog"))
     if box[1] < box[3]:
@@ -93,7 +100,13 @@ def test_every_kind_of_picture_gives_the_same(detector: Detector, tmp_path: Path
     planes = torch.from_numpy(image).permute(2, 0, 1)
     expected = detector(image, EVERYTHING)
     assert len(expected) > 0 and expected.image is None
-    for other in (tmp_path / "a.png", str(tmp_path / "a.png"), planes, planes.float() / 255, planes.double() / 255):
+    for other in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        planes,
+        planes.float() / 255,
+        planes.double() / 255,
+    ):
         assert_same(detector(other, EVERYTHING), expected)
     assert detector(tmp_path / "a.png").image == str(tmp_path / "a.png")
 
@@ -101,7 +114,11 @@ def test_every_kind_of_picture_gives_the_same(detector: Detector, tmp_path: Path
 def test_a_list_gives_a_list(detector: Detector):
     images = [picture(), picture(80, 40, 1), picture(64, 64, 2)]
     found = detector(images, EVERYTHING)
-    assert isinstance(found, list) and [(one.height, one.width) for one in found] == [(50, 90), (80, 40), (64, 64)]
+    assert isinstance(found, list) and [(one.height, one.width) for one in found] == [
+        (50, 90),
+        (80, 40),
+        (64, 64),
+    ]
     for image, together in zip(images, found, strict=True):
         assert_same(detector(image, EVERYTHING), together)
     assert [len(detector([images[0]], EVERYTHING)), detector([])] == [1, []]

@@ -39,7 +39,9 @@ def threads() -> Iterator[int]:
 
 
 def detector_of(*overrides: str) -> Detector:
-    config = load_config("shapes.yaml", ["input_size=64", "precision=fp32", "predict.score=0.01", *overrides])
+    config = load_config(
+        "shapes.yaml", ["input_size=64", "precision=fp32", "predict.score=0.01", *overrides]
+    )
     torch.manual_seed(0)
     return Detector(build_model(config, 3), config, list("abc"), backend="torch")
 
@@ -73,10 +75,14 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return seen
 
 
-def test_each_thread_has_its_share_and_all_is_as_before_afterwards(threads: int, monkeypatch: pytest.MonkeyPatch):
+def test_each_thread_has_its_share_and_all_is_as_before_afterwards(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+):
     seen = watched(monkeypatch)
     assert len(list(stream(detector_of(), pictures(8)))) == 8
-    assert {count for _, count in seen} == {1} and {name.split("_")[0] for name, _ in seen} == {"detect"}
+    assert {count for _, count in seen} == {1} and {name.split("_")[0] for name, _ in seen} == {
+        "detect"
+    }
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("detect")]
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -86,7 +92,9 @@ def test_each_thread_has_its_share_and_all_is_as_before_afterwards(threads: int,
 
 
 @pytest.mark.parametrize("alone", ["one thread", "another backend", "a function"])
-def test_frame_by_frame_where_side_by_side_gains_nothing(alone: str, threads: int, monkeypatch: pytest.MonkeyPatch):
+def test_frame_by_frame_where_side_by_side_gains_nothing(
+    alone: str, threads: int, monkeypatch: pytest.MonkeyPatch
+):
     seen, detector = watched(monkeypatch), detector_of()
     if alone == "one thread":
         torch.set_num_threads(1)

@@ -14,7 +14,9 @@ from utils.core.errors import UserError
 
 def test_content_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoints.save(path, {"model": {"w": torch.arange(6.0).view(2, 3)}, "epoch": 3, "names": ["Hündin"]})
+    checkpoints.save(
+        path, {"model": {"w": torch.arange(6.0).view(2, 3)}, "epoch": 3, "names": ["Hündin"]}
+    )
     content = checkpoints.load(path)
     assert torch.equal(content["model"]["w"], torch.arange(6.0).view(2, 3))
     assert (content["epoch"], content["names"]) == (3, ["Hündin"])
@@ -22,7 +24,9 @@ def test_content_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["writing", "syncing", "renaming"])
-def test_a_crash_while_saving_keeps_the_old_file(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_while_saving_keeps_the_old_file(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "last.pt"
     checkpoints.save(path, {"epoch": 1})
     before = path.read_bytes()

@@ -46,22 +46,35 @@ def test_heads_equal_opencvs(heads: list[Tensor], expected: dict[str, np.ndarray
         assert np.abs(got.numpy() - expected[name]).max() < 1e-3
 
 
-def test_decoded_rows_equal_opencvs(detector: Detector, heads: list[Tensor], expected: dict[str, np.ndarray]) -> None:
+def test_decoded_rows_equal_opencvs(
+    detector: Detector, heads: list[Tensor], expected: dict[str, np.ndarray]
+) -> None:
     """OpenCV's rows go cell by cell with the three anchors inside, ours anchor by anchor."""
     boxes, scores = (part[0] for part in detector.network.coder(heads))
     start = 0
     for m, name in zip(heads, ("yolo13", "yolo26"), strict=True):
         side = m.shape[2]
         rows = slice(start, start := start + 3 * side * side)
-        theirs = torch.from_numpy(expected[name]).view(side, side, 3, 85).permute(2, 0, 1, 3).flatten(0, 2)
+        theirs = (
+            torch.from_numpy(expected[name])
+            .view(side, side, 3, 85)
+            .permute(2, 0, 1, 3)
+            .flatten(0, 2)
+        )
         size = boxes[rows, 2:] - boxes[rows, :2]
         ours = torch.cat([(boxes[rows, 2:] + boxes[rows, :2]) / 2, size], 1) / 416
-        assert ((ours - theirs[:, :4]).abs() / theirs[:, :4].clamp(min=1)).max() < 1e-4  # sizes reach 24 images
-        assert (m.view(3, 85, side, side)[:, 4].sigmoid().flatten() - theirs[:, 4]).abs().max() < 1e-4
+        assert (
+            (ours - theirs[:, :4]).abs() / theirs[:, :4].clamp(min=1)
+        ).max() < 1e-4  # sizes reach 24 images
+        assert (
+            m.view(3, 85, side, side)[:, 4].sigmoid().flatten() - theirs[:, 4]
+        ).abs().max() < 1e-4
         shown = theirs[:, 5:] > 0
         assert shown.any()
         assert (scores[rows] - theirs[:, 5:])[shown].abs().max() < 1e-4
-        assert scores[rows][~shown].max() < theirs[:, 5:][shown].min() + 1e-4  # cut at their threshold
+        assert (
+            scores[rows][~shown].max() < theirs[:, 5:][shown].min() + 1e-4
+        )  # cut at their threshold
 
 
 def test_a_darknet_file_brings_darknets_settings(detector: Detector) -> None:
@@ -74,12 +87,17 @@ def test_a_darknet_file_brings_darknets_settings(detector: Detector) -> None:
 
 
 def test_the_number_of_classes_follows_from_the_length(darknet_file: Callable[[int], Path]) -> None:
-    twenty, three = load_model(darknet_file(20), device="cpu"), load_model(darknet_file(3), device="cpu")
+    twenty, three = (
+        load_model(darknet_file(20), device="cpu"),
+        load_model(darknet_file(3), device="cpu"),
+    )
     assert len(twenty.names) == 20 and twenty.names[0] == "aeroplane"
     assert three.names == ("class 0", "class 1", "class 2")
 
 
-def test_writing_gives_back_the_same_bytes(detector: Detector, darknet_file: Callable[[int], Path], tmp_path) -> None:
+def test_writing_gives_back_the_same_bytes(
+    detector: Detector, darknet_file: Callable[[int], Path], tmp_path
+) -> None:
     out = tmp_path / "out.weights"
     write_darknet(detector.network, out, seen=32013312)
     assert out.read_bytes() == darknet_file(80).read_bytes()
@@ -109,7 +127,9 @@ def values_before(name: str) -> int:
     raise AssertionError(name)
 
 
-def test_a_file_cut_off_after_a_layer_is_read_that_far(darknet_file: Callable[[int], Path], tmp_path: Path) -> None:
+def test_a_file_cut_off_after_a_layer_is_read_that_far(
+    darknet_file: Callable[[int], Path], tmp_path: Path
+) -> None:
     """`yolov4-tiny.conv.29`: what Darknet's `partial` writes for training, all before the first output layer."""
     path = cut(darknet_file(80), tmp_path / "yolov4-tiny.conv.29", values_before("predict32"))
     network = YOLOv4Tiny(3)
@@ -158,7 +178,9 @@ def damage(kind: str, source: bytes) -> bytes:
         "empty",
     ],
 )
-def test_damaged_files_end_in_one_line(kind: str, darknet_file: Callable[[int], Path], tmp_path: Path) -> None:
+def test_damaged_files_end_in_one_line(
+    kind: str, darknet_file: Callable[[int], Path], tmp_path: Path
+) -> None:
     path = tmp_path / "bad.weights"
     path.write_bytes(damage(kind, darknet_file(20).read_bytes()))
     with pytest.raises(UserError) as caught:
@@ -166,7 +188,9 @@ def test_damaged_files_end_in_one_line(kind: str, darknet_file: Callable[[int], 
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_old_file_counts_what_it_has_seen_in_four_bytes(darknet_file: Callable[[int], Path], tmp_path: Path) -> None:
+def test_an_old_file_counts_what_it_has_seen_in_four_bytes(
+    darknet_file: Callable[[int], Path], tmp_path: Path
+) -> None:
     whole = darknet_file(3).read_bytes()
     old = tmp_path / "old.weights"
     old.write_bytes(np.array([0, 1, 0, 7], "<i4").tobytes() + whole[HEADER:])

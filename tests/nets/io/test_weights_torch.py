@@ -54,17 +54,24 @@ def block_shapes(phi: str, c: int) -> dict[str, tuple[int, ...]]:
             "conv_1x1.weight": (c // 16, c, 1, 1),
             "F_h.weight": (c, c // 16, 1, 1),
             "F_w.weight": (c, c // 16, 1, 1),
-            **{f"bn.{key}": (c // 16,) for key in ("weight", "bias", "running_mean", "running_var")},
+            **{
+                f"bn.{key}": (c // 16,) for key in ("weight", "bias", "running_mean", "running_var")
+            },
             "bn.num_batches_tracked": (),
         },
     }[phi]
 
 
-def conv_shapes(layers: list[tuple[str, int, int, int]], prefix: str = "") -> dict[str, tuple[int, ...]]:
+def conv_shapes(
+    layers: list[tuple[str, int, int, int]], prefix: str = ""
+) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, inputs, outputs, kernel in layers:
         shapes[f"{prefix}{name}.conv.weight"] = (outputs, inputs, kernel, kernel)
-        shapes |= {f"{prefix}{name}.bn.{key}": (outputs,) for key in ("weight", "bias", "running_mean", "running_var")}
+        shapes |= {
+            f"{prefix}{name}.bn.{key}": (outputs,)
+            for key in ("weight", "bias", "running_mean", "running_var")
+        }
         shapes[f"{prefix}{name}.bn.num_batches_tracked"] = ()
     return shapes
 
@@ -75,7 +82,9 @@ def reference_shapes(phi: str, classes: int) -> dict[str, tuple[int, ...]]:
     shapes |= {"yolo_headP5.1.weight": (outputs, 512, 1, 1), "yolo_headP5.1.bias": (outputs,)}
     shapes |= {"yolo_headP4.1.weight": (outputs, 256, 1, 1), "yolo_headP4.1.bias": (outputs,)}
     for site, channels in (("feat1", 256), ("feat2", 512), ("upsample", 128)):
-        shapes |= {f"{site}_att.{name}": shape for name, shape in block_shapes(phi, channels).items()}
+        shapes |= {
+            f"{site}_att.{name}": shape for name, shape in block_shapes(phi, channels).items()
+        }
     return shapes
 
 
@@ -104,8 +113,14 @@ def test_reference_weights_match_wholly_and_tell_phi(number: int, phi: str, tmp_
     assert not report.misshapen and not report.unknown and not report.fresh
     assert "(100%)" in report.lines()[0] and len(report.lines()) == 1
     # every tensor arrives once, unchanged: sums identify random tensors
-    held = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    assert sorted(t.sum().item() for t in held.values()) == sorted(state[name].sum().item() for name in tensors)
+    held = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    assert sorted(t.sum().item() for t in held.values()) == sorted(
+        state[name].sum().item() for name in tensors
+    )
     loaded = detector.network.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in held.items())
 
@@ -125,7 +140,9 @@ def test_reference_weights_match_wholly_and_tell_phi(number: int, phi: str, tmp_
 )
 def test_tensors_land_where_they_belong(theirs: str, ours: str, tmp_path: Path) -> None:
     shape = reference_shapes("se", 2)[theirs]
-    torch.save({f"module.{theirs}": torch.full(shape, 7.0)}, tmp_path / "one.pth")  # `module.`: saved by DataParallel
+    torch.save(
+        {f"module.{theirs}": torch.full(shape, 7.0)}, tmp_path / "one.pth"
+    )  # `module.`: saved by DataParallel
     network = YOLOv4Tiny(2, sites={"feat2": "se"})
     assert load_weights(network, read_weights(tmp_path / "one.pth")).matched == [ours]
     assert (network.state_dict()[ours] == 7).all()
@@ -169,7 +186,9 @@ def test_trained_blocks_go_behind_the_gates_of_an_identity_start(phi: str, tmp_p
 
 def test_other_blocks_and_blocks_with_gates_are_left_as_they_are(tmp_path: Path) -> None:
     torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
-    report = load_weights(YOLOv4Tiny(20, sites={"feat1": "cbam"}, init="identity"), read_weights(tmp_path / "se.pth"))
+    report = load_weights(
+        YOLOv4Tiny(20, sites={"feat1": "cbam"}, init="identity"), read_weights(tmp_path / "se.pth")
+    )
     assert not report.gated and "attention.feat1.fc.0.weight" in report.unknown
     network = YOLOv4Tiny(20, sites={"feat1": "se"}, init="identity")
     torch.save(network.state_dict(), tmp_path / "gated.pth")
@@ -220,7 +239,9 @@ def test_report_lines_name_a_few_and_count_the_rest() -> None:
         ("e.onnx", {}),
     ],
 )
-def test_files_that_hold_no_weights_of_ours_end_in_one_line(name: str, content: object, tmp_path: Path) -> None:
+def test_files_that_hold_no_weights_of_ours_end_in_one_line(
+    name: str, content: object, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / name)
     with pytest.raises(UserError) as caught:
         load_weights(YOLOv4Tiny(1), read_weights(tmp_path / name))
@@ -259,9 +280,13 @@ def test_own_checkpoint_comes_back_as_it_was(run: Path) -> None:
 
 
 def test_own_checkpoint_with_changes(run: Path) -> None:
-    detector = load_model(run, {"predict.score": 0.5}, device="cpu", precision=None, input_size=(32, 64))
+    detector = load_model(
+        run, {"predict.score": 0.5}, device="cpu", precision=None, input_size=(32, 64)
+    )
     assert detector.config.predict.score == 0.5 and detector.input_size == (32, 64)
-    with pytest.raises(UserError, match=r"unknown key 'predict\.scor'; did you mean 'predict\.score'"):
+    with pytest.raises(
+        UserError, match=r"unknown key 'predict\.scor'; did you mean 'predict\.score'"
+    ):
         load_model(run, {"predict.scor": 0.5})
 
 

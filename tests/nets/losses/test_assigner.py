@@ -35,14 +35,18 @@ BOXES = torch.tensor(
     ],
     dtype=torch.float32,
 )
-PRESENT = torch.tensor([[True, True, True, True, True, False], [True, True, True, True, False, False]])
+PRESENT = torch.tensor(
+    [[True, True, True, True, True, False], [True, True, True, True, False, False]]
+)
 
 
 def coder(**options: float) -> BoxCoder:
     return BoxCoder(ANCHORS, MASKS, **options)
 
 
-def loop_candidates(box: list[float], rule: LossConfig, neighbors: bool, masks=MASKS) -> Counter[int]:
+def loop_candidates(
+    box: list[float], rule: LossConfig, neighbors: bool, masks=MASKS
+) -> Counter[int]:
     """Flat indices of the predictions that may learn one object."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     w, h = max(box[2] - box[0], 1e-3), max(box[3] - box[1], 1e-3)
@@ -88,7 +92,11 @@ def test_candidates_equal_loops(assign: str, new_coords: bool) -> None:
         for obj in range(6):
             got = Counter(found.index[picture, obj][found.valid[picture, obj]].tolist())
             here = bool(PRESENT[picture, obj])
-            expected = loop_candidates(BOXES[picture, obj].tolist(), rule, neighbors) if here else Counter()
+            expected = (
+                loop_candidates(BOXES[picture, obj].tolist(), rule, neighbors)
+                if here
+                else Counter()
+            )
             assert got == expected, (picture, obj)
 
 
@@ -103,10 +111,14 @@ def test_thresholds_are_the_configurations(option: dict) -> None:
 @pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
 def test_no_object_is_lost_to_anchors_that_do_not_fit(assign: str) -> None:
     """Nor to an anchor that no head uses: Darknet's own masks leave the smallest out."""
-    boxes = torch.tensor([[[3.0, 3, 4, 4], [0, 0, 128, 1], [0, 0, 1, 96], [20, 20, 21, 22], [0, 0, 128, 96]]])
+    boxes = torch.tensor(
+        [[[3.0, 3, 4, 4], [0, 0, 128, 1], [0, 0, 1, 96], [20, 20, 21, 22], [0, 0, 128, 96]]]
+    )
     present = torch.ones(1, 5, dtype=torch.bool)
     for masks in (MASKS, ((3, 4, 5), (1, 2, 3))):
-        found = candidates(boxes, present, SHAPES, BoxCoder(ANCHORS, masks), LossConfig(assign=assign))
+        found = candidates(
+            boxes, present, SHAPES, BoxCoder(ANCHORS, masks), LossConfig(assign=assign)
+        )
         assert found.valid.any(2).all()
 
 

@@ -21,13 +21,19 @@ PARTS = ("loss", "box", "objectness", "cls")
 RULES = ["best", "iou", "ratio", "aligned"]
 
 BOXES = torch.tensor(
-    [[[10.0, 10, 34, 40], [20, 12, 44, 42], [60, 30, 120, 90]], [[3, 50, 90, 80], [0, 0, 0, 0], [0, 0, 0, 0]]]
+    [
+        [[10.0, 10, 34, 40], [20, 12, 44, 42], [60, 30, 120, 90]],
+        [[3, 50, 90, 80], [0, 0, 0, 0], [0, 0, 0, 0]],
+    ]
 )
 LABELS = torch.tensor([[0, 2, 1], [1, -1, -1]])
 
 
 def random_maps(batch: int = 2, spread: float = 1.0) -> list[Tensor]:
-    return [(torch.randn(batch, 3 * (5 + CLASSES), *shape) * spread).requires_grad_() for shape in SHAPES]
+    return [
+        (torch.randn(batch, 3 * (5 + CLASSES), *shape) * spread).requires_grad_()
+        for shape in SHAPES
+    ]
 
 
 def criterion(new_coords: bool = True, anchors=ANCHORS, **options: object) -> YoloLoss:
@@ -43,7 +49,9 @@ def test_iou_and_ciou_equal_torchvision() -> None:
     targets = boxes.roll(1, 0) * torch.rand(200, 1).add(0.5)
     iou, ciou = paired_iou(boxes, targets)
     torch.testing.assert_close(iou, box_iou(boxes, targets).diagonal(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(1 - ciou, complete_box_iou_loss(boxes, targets), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        1 - ciou, complete_box_iou_loss(boxes, targets), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_ciou_gradient_equals_torchvision() -> None:
@@ -71,19 +79,25 @@ def bce(logit: float, target: float) -> float:
     return max(logit, 0) - logit * target + math.log1p(math.exp(-abs(logit)))
 
 
-def slow_loss(loss: YoloLoss, maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, float]:
+def slow_loss(
+    loss: YoloLoss, maps: list[Tensor], boxes: Tensor, labels: Tensor
+) -> dict[str, float]:
     config, raw = loss.config, flatten_maps(maps).detach()
     predicted, _ = loss.coder(maps)
     found = candidates(boxes, labels >= 0, SHAPES, loss.coder, config)
     triples = [(b, m, int(found.index[b, m, k])) for b, m, k in found.valid.nonzero().tolist()]
-    overlap = {t: box_iou(predicted[t[0], t[2]][None], boxes[t[0], t[1]][None]).item() for t in triples}
+    overlap = {
+        t: box_iou(predicted[t[0], t[2]][None], boxes[t[0], t[1]][None]).item() for t in triples
+    }
     if config.assign == "aligned":
         chosen = []
         for pair in {t[:2] for t in triples}:
             own = [t for t in triples if t[:2] == pair]
 
             def rank(t: tuple[int, int, int]) -> float:
-                return raw[t[0], t[2], 5 + int(labels[t[0], t[1]])].sigmoid().item() * overlap[t] ** 6
+                return (
+                    raw[t[0], t[2], 5 + int(labels[t[0], t[1]])].sigmoid().item() * overlap[t] ** 6
+                )
 
             chosen += sorted(own, key=rank, reverse=True)[: config.top_k]
         triples = chosen
@@ -93,10 +107,14 @@ def slow_loss(loss: YoloLoss, maps: list[Tensor], boxes: Tensor, labels: Tensor)
         box += complete_box_iou_loss(predicted[b, index], boxes[b, m]).item()
         target[b, index] = max(target[b, index].item(), overlap[b, m, index])
         for c in range(CLASSES):
-            wanted = (1 - config.label_smoothing) * (c == labels[b, m].item()) + config.label_smoothing / CLASSES
+            wanted = (1 - config.label_smoothing) * (
+                c == labels[b, m].item()
+            ) + config.label_smoothing / CLASSES
             cls += bce(raw[b, index, 5 + c].item(), wanted)
     objectness = sum(
-        bce(raw[b, i, 4].item(), target[b, i].item()) for b in range(raw.shape[0]) for i in range(raw.shape[1])
+        bce(raw[b, i, 4].item(), target[b, i].item())
+        for b in range(raw.shape[0])
+        for i in range(raw.shape[1])
     )
     count = max(1, len(triples))
     parts = {
@@ -113,7 +131,9 @@ def test_loss_equals_loops(assign: str, new_coords: bool) -> None:
     loss = criterion(new_coords, assign=assign, label_smoothing=0.1, top_k=3, box=3.0, cls=0.7)
     maps = random_maps()
     got = loss(maps, BOXES, LABELS)
-    assert {name: got[name].item() for name in PARTS} == pytest.approx(slow_loss(loss, maps, BOXES, LABELS), rel=1e-4)
+    assert {name: got[name].item() for name in PARTS} == pytest.approx(
+        slow_loss(loss, maps, BOXES, LABELS), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("assign", RULES)
@@ -125,12 +145,16 @@ def test_the_padded_path_of_a_gpu_gives_the_same_loss_and_gradients(
     compact = loss(maps, BOXES, LABELS)
     compact_gradients = torch.autograd.grad(compact["loss"], maps)
     monkeypatch.setattr(
-        nets.losses.yolo_loss, "_positions", lambda valid: torch.unravel_index(torch.arange(valid.numel()), valid.shape)
+        nets.losses.yolo_loss,
+        "_positions",
+        lambda valid: torch.unravel_index(torch.arange(valid.numel()), valid.shape),
     )
     padded = loss(maps, BOXES, LABELS)
     for name in PARTS:
         torch.testing.assert_close(padded[name], compact[name], atol=1e-6, rtol=1e-5)
-    for ours, theirs in zip(torch.autograd.grad(padded["loss"], maps), compact_gradients, strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(padded["loss"], maps), compact_gradients, strict=True
+    ):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
@@ -170,7 +194,10 @@ HARD = {
 @pytest.mark.parametrize("assign", ["best", "ratio", "aligned"])
 def test_hard_targets_give_finite_losses_and_gradients(case: str, assign: str) -> None:
     rows, classes = HARD[case]
-    boxes, labels = torch.tensor([rows, rows]), torch.tensor([classes, [-1] * len(classes)])  # the second is empty
+    boxes, labels = (
+        torch.tensor([rows, rows]),
+        torch.tensor([classes, [-1] * len(classes)]),
+    )  # the second is empty
     for new_coords in (True, False):
         for spread in (1.0, 50.0, 1e4):
             maps = random_maps(spread=spread)
@@ -209,7 +236,9 @@ def test_descent_on_one_batch_reaches_the_targets(assign: str, new_coords: bool)
         optimizer.step()
     boxes, scores = loss.coder(maps)
     for b, m in (LABELS >= 0).nonzero().tolist():
-        score, index = (scores[b, :, LABELS[b, m]] * (box_iou(boxes[b], BOXES[b, m][None])[:, 0] > 0.9)).max(0)
+        score, index = (
+            scores[b, :, LABELS[b, m]] * (box_iou(boxes[b], BOXES[b, m][None])[:, 0] > 0.9)
+        ).max(0)
         assert score > 0.7, (b, m)
         assert scores[b, index].argmax() == LABELS[b, m]
     unmatched = torch.ones(scores.shape[:2], dtype=torch.bool)

@@ -15,7 +15,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test runs both ways: as on a CPU, and as on a GPU."""
     if request.param == "together":
 
-        def together(boxes: Tensor, scores: Tensor, *limits: float, vote_iou: float = 1.0) -> list[Found]:
+        def together(
+            boxes: Tensor, scores: Tensor, *limits: float, vote_iou: float = 1.0
+        ) -> list[Found]:
             return select_together(boxes, scores, Limits(*limits, vote_iou))
 
         monkeypatch.setitem(globals(), "select", together)
@@ -29,10 +31,14 @@ def iou(a: list[float], b: list[float]) -> float:
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def greedy(boxes: Tensor, scores: Tensor, score: float, limit: float, most: int) -> list[tuple[float, int, int]]:
+def greedy(
+    boxes: Tensor, scores: Tensor, score: float, limit: float, most: int
+) -> list[tuple[float, int, int]]:
     """(score, box index, class) of what stays, best first."""
     rows = boxes.tolist()
-    values = [(s, i, c) for i, row in enumerate(scores.tolist()) for c, s in enumerate(row) if s > score]
+    values = [
+        (s, i, c) for i, row in enumerate(scores.tolist()) for c, s in enumerate(row) if s > score
+    ]
     kept: list[tuple[float, int, int]] = []
     for value, index, label in sorted(values, reverse=True):
         if all(label != other or iou(rows[index], rows[i]) <= limit for _, i, other in kept):
@@ -45,7 +51,9 @@ def random_boxes(count: int, low: float = 0.0, high: float = 200.0) -> Tensor:
     return torch.cat([corner, corner + torch.rand(count, 2) * 60 + 5], 1)
 
 
-def assert_equals_greedy(boxes: Tensor, scores: Tensor, score: float, limit: float, most: int) -> None:
+def assert_equals_greedy(
+    boxes: Tensor, scores: Tensor, score: float, limit: float, most: int
+) -> None:
     ((got_boxes, got_scores, got_labels),) = select(boxes[None], scores[None], score, limit, most)
     expected = greedy(boxes, scores, score, limit, most)
     assert got_labels.tolist() == [label for _, _, label in expected]
@@ -54,7 +62,9 @@ def assert_equals_greedy(boxes: Tensor, scores: Tensor, score: float, limit: flo
     assert got_labels.dtype == torch.int64
 
 
-@pytest.mark.parametrize(("score", "limit", "most"), [(0.1, 0.5, 1000), (0.5, 0.3, 1000), (0.01, 0.7, 7)])
+@pytest.mark.parametrize(
+    ("score", "limit", "most"), [(0.1, 0.5, 1000), (0.5, 0.3, 1000), (0.01, 0.7, 7)]
+)
 def test_select_equals_greedy_nms_class_by_class(score: float, limit: float, most: int) -> None:
     assert_equals_greedy(random_boxes(60), torch.rand(60, 3), score, limit, most)
 
@@ -89,7 +99,9 @@ def test_the_best_survive_when_there_are_more_candidates_than_nms_takes() -> Non
 def test_few_kept_of_many_candidates_equal_greedy_nms() -> None:
     """A crowd in one place keeps fewer boxes than asked for: every candidate must have had its turn."""
     crowd = torch.rand(1500, 2) * 30
-    boxes = torch.cat([torch.cat([crowd, crowd + 50 + torch.rand(1500, 2) * 20], 1), random_boxes(10, 300, 600)])
+    boxes = torch.cat(
+        [torch.cat([crowd, crowd + 50 + torch.rand(1500, 2) * 20], 1), random_boxes(10, 300, 600)]
+    )
     scores = torch.rand(1510, 1)
     scores[1500:] *= 0.01  # the lone ones come last
     assert_equals_greedy(boxes, scores, 0.0, 0.4, 100)
@@ -97,7 +109,9 @@ def test_few_kept_of_many_candidates_equal_greedy_nms() -> None:
 
 def test_many_candidates_are_taken_class_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(single, "MANY", 50)
-    scores = torch.rand(100, 5) * torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])  # classes that nothing is found of
+    scores = torch.rand(100, 5) * torch.tensor(
+        [1.0, 0.0, 1.0, 0.0, 0.0]
+    )  # classes that nothing is found of
     assert_equals_greedy(random_boxes(100), scores, 0.1, 0.3, 1000)
 
 
@@ -130,7 +144,9 @@ def test_voting_averages_the_boxes_of_its_class_that_overlap_enough(
         expected.append([t / weights for t in total])
         assert value == float(scores[index, label])
     assert len(labels) == len(values) == len(expected)
-    assert (got - boxes[[i for _, i, _ in greedy(boxes, scores, 0.2, 0.5, 100)]]).abs().max() > 1  # it moves boxes
+    assert (
+        got - boxes[[i for _, i, _ in greedy(boxes, scores, 0.2, 0.5, 100)]]
+    ).abs().max() > 1  # it moves boxes
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-4, atol=1e-3)
 
 
@@ -145,10 +161,14 @@ def test_the_best_alone_have_a_vote_and_the_others_stay(monkeypatch: pytest.Monk
         monkeypatch.setattr(module, "VOTERS", 3)
     offsets, values = [0.0, 1.0, 2.0, -3.0, 100.0], [0.9, 0.8, 0.7, 0.6, 0.5]
     boxes = torch.tensor([[x, 0.0, x + 10, 10.0] for x in offsets])
-    ((got, scores, _),) = select(boxes[None], torch.tensor(values)[None, :, None], 0.1, 0.3, 10, vote_iou=0.3)
+    ((got, scores, _),) = select(
+        boxes[None], torch.tensor(values)[None, :, None], 0.1, 0.3, 10, vote_iou=0.3
+    )
     weights = [v * iou(boxes[0].tolist(), boxes[i].tolist()) ** 2 for i, v in enumerate(values[:3])]
     moved = sum(w * x for w, x in zip(weights, offsets, strict=False)) / sum(weights)
-    torch.testing.assert_close(got, torch.tensor([[moved, 0.0, moved + 10, 10.0], [100.0, 0.0, 110.0, 10.0]]))
+    torch.testing.assert_close(
+        got, torch.tensor([[moved, 0.0, moved + 10, 10.0], [100.0, 0.0, 110.0, 10.0]])
+    )
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.5]))
 
 
@@ -156,7 +176,9 @@ def test_a_batch_is_what_its_pictures_are(monkeypatch: pytest.MonkeyPatch) -> No
     """Images of many, few and no candidates, in one batch: some need more than the best that are tried first."""
     for module in (batched, single):
         monkeypatch.setattr(module, "VOTERS", 60)
-    boxes = torch.stack([random_boxes(200), random_boxes(200, high=30), random_boxes(200), random_boxes(200)])
+    boxes = torch.stack(
+        [random_boxes(200), random_boxes(200, high=30), random_boxes(200), random_boxes(200)]
+    )
     scores = torch.rand(4, 200, 2) * torch.tensor([1.0, 1.0, 0.2, 0.01])[:, None, None]
     together = select(boxes, scores, 0.1, 0.4, 25, vote_iou=0.5)
     for index, found in enumerate(together):

@@ -19,7 +19,9 @@ SIZE = (64, 96)
 CLASSES = 2
 STILL = 1e-15  # float64: gradients that cancel leave less, the slowest parameter moves a hundred times as far
 SELF_STARTING = [
-    name for name in attention.names() if not isinstance(attention.build(name, 64, "identity"), IdentityStart)
+    name
+    for name in attention.names()
+    if not isinstance(attention.build(name, 64, "identity"), IdentityStart)
 ]
 
 
@@ -47,8 +49,14 @@ def bits(maps: list[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def run(network: nn.Module, precision: str = "fp32", layout: torch.memory_format = torch.contiguous_format) -> Tensor:
-    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
+def run(
+    network: nn.Module,
+    precision: str = "fp32",
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(
+        memory_format=layout
+    )
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         return bits(network.to(memory_format=layout)(images))
 
@@ -63,9 +71,13 @@ def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, pl
         for layout in (torch.contiguous_format, torch.channels_last):
             expected, got = run(plain, precision, layout), run(carrying, precision, layout)
             assert torch.equal(expected, got), f"{precision}, {layout}"
-    paper = nn.ModuleDict({site: attention.build(name, channels) for site, channels in SITES.items()}).eval()
+    paper = nn.ModuleDict(
+        {site: attention.build(name, channels) for site, channels in SITES.items()}
+    ).eval()
     carrying.attention = neutral_gates_opened(paper)
-    assert not torch.equal(run(plain), run(carrying)), "with its gates open the block must change the outputs"
+    assert not torch.equal(run(plain), run(carrying)), (
+        "with its gates open the block must change the outputs"
+    )
 
 
 @pytest.mark.slow
@@ -92,7 +104,9 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return torch.rand(2, 3, 128, 96), boxes, torch.randint(0, CLASSES, (2, 2))
 
 
-def train(blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8) -> tuple[list[float], list[str]]:
+def train(
+    blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8
+) -> tuple[list[float], list[str]]:
     """SGD on the blocks alone, through the rest of the network and its loss.
 
     Returns the losses, and the parameters that never moved.
@@ -102,7 +116,9 @@ def train(blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8) -> tu
     network.eval().requires_grad_(False)  # batch statistics would undo what a gate scales
     network.attention = nn.ModuleDict(blocks).train()
     network.double()  # float32 would swallow the first small steps behind a gate that has just begun to open
-    before = {name: parameter.detach().clone() for name, parameter in network.attention.named_parameters()}
+    before = {
+        name: parameter.detach().clone() for name, parameter in network.attention.named_parameters()
+    }
     criterion, (images, boxes, labels) = YoloLoss(plain.coder, LossConfig()), batch()
     optimizer = torch.optim.SGD(network.attention.parameters(), lr=0.05, momentum=0.9)
     losses = []
@@ -113,8 +129,16 @@ def train(blocks: dict[str, nn.Module], plain: YOLOv4Tiny, steps: int = 8) -> tu
         nn.utils.clip_grad_norm_(network.attention.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    exempt = {f"{site}.{name}" for site, block in blocks.items() for name in getattr(block, "zero_gradient", ())}
-    moved = {name for name, now in network.attention.named_parameters() if (now - before[name]).abs().max() > STILL}
+    exempt = {
+        f"{site}.{name}"
+        for site, block in blocks.items()
+        for name in getattr(block, "zero_gradient", ())
+    }
+    moved = {
+        name
+        for name, now in network.attention.named_parameters()
+        if (now - before[name]).abs().max() > STILL
+    }
     return losses, sorted(before.keys() - moved - exempt)
 
 
@@ -129,9 +153,13 @@ def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(na
 @pytest.mark.parametrize("name", SELF_STARTING)
 def test_a_naive_wrapper_would_never_train(name, plain):
     """What `build` avoids: around a block that is the identity already, the gate and the block hold each other shut."""
-    blocks = {site: IdentityStart(attention.build(name, SITES[site])) for site in AttentionConfig().at}
+    blocks = {
+        site: IdentityStart(attention.build(name, SITES[site])) for site in AttentionConfig().at
+    }
     _, stuck = train(blocks, plain, steps=4)
     assert {f"{site}.alpha" for site in blocks} <= set(stuck)
-    parameters = {f"{site}.{name}" for site, block in blocks.items() for name, _ in block.named_parameters()}
+    parameters = {
+        f"{site}.{name}" for site, block in blocks.items() for name, _ in block.named_parameters()
+    }
     exempt = {f"{site}.{name}" for site, block in blocks.items() for name in block.zero_gradient}
     assert set(stuck) == parameters - exempt

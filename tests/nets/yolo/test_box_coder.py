@@ -22,14 +22,18 @@ def random_maps(batch: int = 2, spread: float = 2.0) -> list[Tensor]:
     return [torch.randn(batch, 3 * (5 + CLASSES), *shape) * spread for shape in SHAPES]
 
 
-def scalar_decode(maps: list[Tensor], picture: int, new_coords: bool, k: float) -> tuple[list, list]:
+def scalar_decode(
+    maps: list[Tensor], picture: int, new_coords: bool, k: float
+) -> tuple[list, list]:
     boxes, scores = [], []
     for m, stride, mask in zip(maps, (32, 16), MASKS, strict=True):
         height, width = m.shape[2:]
         for a, index in enumerate(mask):
             for row in range(height):
                 for column in range(width):
-                    tx, ty, tw, th, to, *classes = m[picture].view(3, -1, height, width)[a, :, row, column].tolist()
+                    tx, ty, tw, th, to, *classes = (
+                        m[picture].view(3, -1, height, width)[a, :, row, column].tolist()
+                    )
                     x = (sigmoid(tx) * k - 0.5 * (k - 1) + column) * stride
                     y = (sigmoid(ty) * k - 0.5 * (k - 1) + row) * stride
                     w, h = ((2 * sigmoid(t)) ** 2 if new_coords else math.exp(t) for t in (tw, th))
@@ -40,15 +44,22 @@ def scalar_decode(maps: list[Tensor], picture: int, new_coords: bool, k: float) 
 
 
 @pytest.mark.parametrize(
-    ("new_coords", "given", "k"), [(True, None, 2.0), (False, None, 1.05), (False, 1.0, 1.0), (True, 1.3, 1.3)]
+    ("new_coords", "given", "k"),
+    [(True, None, 2.0), (False, None, 1.05), (False, 1.0, 1.0), (True, 1.3, 1.3)],
 )
-def test_boxes_and_scores_equal_scalar_loops(new_coords: bool, given: float | None, k: float) -> None:
+def test_boxes_and_scores_equal_scalar_loops(
+    new_coords: bool, given: float | None, k: float
+) -> None:
     maps = random_maps()
     boxes, scores = BoxCoder(ANCHORS, MASKS, new_coords, given)(maps)
     for picture in range(2):
         expected_boxes, expected_scores = scalar_decode(maps, picture, new_coords, k)
-        torch.testing.assert_close(boxes[picture], torch.tensor(expected_boxes), atol=1e-3, rtol=1e-5)
-        torch.testing.assert_close(scores[picture], torch.tensor(expected_scores), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            boxes[picture], torch.tensor(expected_boxes), atol=1e-3, rtol=1e-5
+        )
+        torch.testing.assert_close(
+            scores[picture], torch.tensor(expected_scores), atol=1e-6, rtol=1e-5
+        )
 
 
 def test_cells_are_in_the_order_of_flattened_maps() -> None:
@@ -73,7 +84,9 @@ def test_huge_logits_give_finite_boxes(new_coords: bool, logit: float) -> None:
     coder = BoxCoder(ANCHORS, MASKS, new_coords)
     boxes, scores = coder([torch.full((1, 3 * (5 + CLASSES), *shape), logit) for shape in SHAPES])
     assert boxes.isfinite().all() and scores.isfinite().all()
-    assert ((boxes[..., 2:] - boxes[..., :2]).prod(-1)).isfinite().all(), "areas must be finite too, NMS needs them"
+    assert ((boxes[..., 2:] - boxes[..., :2]).prod(-1)).isfinite().all(), (
+        "areas must be finite too, NMS needs them"
+    )
 
 
 def test_half_precision_maps_are_decoded_in_float32() -> None:
@@ -82,7 +95,9 @@ def test_half_precision_maps_are_decoded_in_float32() -> None:
     expected = coder([m.float() for m in maps])
     for got, wanted in zip(coder(maps), expected, strict=True):
         assert got.dtype == torch.float32
-        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)  # bfloat16 arithmetic would be off by 1e-2
+        torch.testing.assert_close(
+            got, wanted, atol=1e-4, rtol=1e-5
+        )  # bfloat16 arithmetic would be off by 1e-2
 
 
 # selection

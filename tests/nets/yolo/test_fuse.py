@@ -24,7 +24,9 @@ def norms(network: nn.Module) -> list[str]:
     return [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-@pytest.mark.parametrize("phi", ["none", "se", "cbam", "bam", "ca", "triplet", "sk", "split", "danet_head"])
+@pytest.mark.parametrize(
+    "phi", ["none", "se", "cbam", "bam", "ca", "triplet", "sk", "split", "danet_head"]
+)
 def test_outputs_stay_with_and_without_attention(phi: str) -> None:
     network = with_statistics(build_model(make_config({"phi": phi}), 3)).eval()
     images = torch.rand(2, 3, 64, 96)
@@ -59,7 +61,9 @@ def test_only_what_follows_a_convolution_directly_is_folded() -> None:
 
     apart = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2))
     of_the_batch = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
-    network = with_statistics(nn.Sequential(Own(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), apart, of_the_batch)).eval()
+    network = with_statistics(
+        nn.Sequential(Own(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), apart, of_the_batch)
+    ).eval()
     x = torch.randn(2, 2, 4, 4)
     folded = fold_batch_norms(network)
     assert norms(folded) == norms(network) and len(norms(network)) == 3

@@ -70,7 +70,9 @@ def test_attention_at_every_site_sees_its_map_and_trains() -> None:
         block.register_forward_hook(lambda _, args, out, site=site: sample(site, out))
     sum(m.square().sum() for m in network(torch.rand(1, 3, 64, 96))).backward()
     assert set(STRIDE) == set(SITES)
-    assert seen == {site: (1, SITES[site], 64 // STRIDE[site], 96 // STRIDE[site]) for site in SITES}
+    assert seen == {
+        site: (1, SITES[site], 64 // STRIDE[site], 96 // STRIDE[site]) for site in SITES
+    }
     assert list(seen) == list(SITES), "SITES must be in the order of the forward pass"
     for site, block in network.attention.items():
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters()), site
@@ -78,7 +80,12 @@ def test_attention_at_every_site_sees_its_map_and_trains() -> None:
 
 @pytest.mark.parametrize(
     ("site", "changed"),
-    [("feat1", [False, True]), ("csp3", [True, True]), ("upsample", [False, True]), ("head32", [True, False])],
+    [
+        ("feat1", [False, True]),
+        ("csp3", [True, True]),
+        ("upsample", [False, True]),
+        ("head32", [True, False]),
+    ],
 )
 def test_a_site_acts_on_what_follows_it_only(site: str, changed: list[bool]) -> None:
     plain = YOLOv4Tiny(2).eval()
@@ -91,7 +98,9 @@ def test_a_site_acts_on_what_follows_it_only(site: str, changed: list[bool]) -> 
 
 
 def test_unknown_site_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"attention site 'feat3' does not exist; did you mean 'feat[12]'\?"):
+    with pytest.raises(
+        UserError, match=r"attention site 'feat3' does not exist; did you mean 'feat[12]'\?"
+    ):
         network_for("se", at=["feat3"])
 
 
@@ -111,7 +120,9 @@ def test_prior_sets_the_mean_probabilities() -> None:
         maps = network(torch.rand(2, 3, 160, 96))
     for m, cells in zip(maps, (3 * 5 * 3, 3 * 10 * 6), strict=True):
         raw = flatten_maps([m]).sigmoid()
-        assert raw[..., 4].mean() * cells == pytest.approx(4.0, rel=0.1)  # each head expects the image's objects
+        assert raw[..., 4].mean() * cells == pytest.approx(
+            4.0, rel=0.1
+        )  # each head expects the image's objects
         assert raw[..., 5:].mean((0, 1)).tolist() == pytest.approx([0.7, 0.3, 0.001], rel=0.1)
 
 
@@ -125,9 +136,14 @@ def test_prior_is_finite_without_objects_and_with_too_many(objects: float) -> No
 def test_given_anchors_win_over_fitted_ones_and_those_over_darknets() -> None:
     fitted = [[float(i), float(i + 1)] for i in range(1, 7)]
     given = [[10.0 * i, 5.0] for i in range(1, 7)]
-    assert build_model(make_config({}), 1).coder.anchors.tolist() == [list(pair) for pair in DARKNET_ANCHORS]
+    assert build_model(make_config({}), 1).coder.anchors.tolist() == [
+        list(pair) for pair in DARKNET_ANCHORS
+    ]
     assert build_model(make_config({}), 1, fitted).coder.anchors.tolist() == fitted
-    assert build_model(make_config({"model": {"anchors": given}}), 1, fitted).coder.anchors.tolist() == given
+    assert (
+        build_model(make_config({"model": {"anchors": given}}), 1, fitted).coder.anchors.tolist()
+        == given
+    )
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +151,9 @@ def sections(parity: Path) -> list[tuple[str, dict[str, str]]]:
     return read_cfg(parity / "yolov4-tiny.cfg")
 
 
-def test_equal_to_darknets_cfg(sections: list[tuple[str, dict[str, str]]], darknet_file: Callable[[int], Path]) -> None:
+def test_equal_to_darknets_cfg(
+    sections: list[tuple[str, dict[str, str]]], darknet_file: Callable[[int], Path]
+) -> None:
     path = darknet_file(80)
     interpreter = Interpreter(sections, np.fromfile(path, "<f4", offset=20))
     network = YOLOv4Tiny(80).eval()
@@ -154,6 +172,10 @@ def test_default_box_settings_are_the_cfgs(sections: list[tuple[str, dict[str, s
     coder = YOLOv4Tiny(1).coder
     numbers = [float(value) for value in layers[0]["anchors"].split(",")]
     assert tuple(zip(numbers[::2], numbers[1::2], strict=True)) == DARKNET_ANCHORS
-    assert tuple(tuple(int(i) for i in layer["mask"].split(",")) for layer in layers) == DARKNET_MASKS == coder.masks
+    assert (
+        tuple(tuple(int(i) for i in layer["mask"].split(",")) for layer in layers)
+        == DARKNET_MASKS
+        == coder.masks
+    )
     assert {float(layer["scale_x_y"]) for layer in layers} == {coder.scale_x_y} == {1.05}
     assert not coder.new_coords

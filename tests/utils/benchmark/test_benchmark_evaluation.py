@@ -2,7 +2,13 @@
 
 import pytest
 
-from utils.benchmark.evaluation import CLASSES, coco_precision, coco_results, coco_truth, synthetic_set
+from utils.benchmark.evaluation import (
+    CLASSES,
+    coco_precision,
+    coco_results,
+    coco_truth,
+    synthetic_set,
+)
 from utils.metrics import evaluate
 
 

@@ -16,9 +16,17 @@ def product(precision: str, side: int, rate: float) -> Product:
 
 def test_the_best_size_of_a_precision_is_its_peak():
     some = [product("fp32", 1000, 90.0), product("fp32", 2000, 100.0), product("bf16", 1000, 300.0)]
-    assert fastest(some, "fp32") is some[1] and fastest(some, "bf16") is some[2] and fastest(some, "fp16") is None
+    assert (
+        fastest(some, "fp32") is some[1]
+        and fastest(some, "bf16") is some[2]
+        and fastest(some, "fp16") is None
+    )
     assert some[1].gflop == pytest.approx(16.0), "2 n^3"
-    assert [row.key for row in section(some).rows] == ["gemm.fp32.1000", "gemm.fp32.2000", "gemm.bf16.1000"]
+    assert [row.key for row in section(some).rows] == [
+        "gemm.fp32.1000",
+        "gemm.fp32.2000",
+        "gemm.bf16.1000",
+    ]
 
 
 def test_emulated_precisions_are_left_out(monkeypatch: pytest.MonkeyPatch):
@@ -35,7 +43,9 @@ def test_emulated_precisions_are_left_out(monkeypatch: pytest.MonkeyPatch):
 def test_rates_follow_from_times(monkeypatch: pytest.MonkeyPatch):
     """As if a product of 256x256 took 2 ms, the others 1 ms."""
     monkeypatch.setattr(gemm, "precisions", lambda _: ["fp32"])
-    monkeypatch.setattr(gemm, "product_clock", lambda precision, side, *_: lambda: {128: 1.0, 256: 2.0}[side])
+    monkeypatch.setattr(
+        gemm, "product_clock", lambda precision, side, *_: lambda: {128: 1.0, 256: 2.0}[side]
+    )
     small, large = peaks(CPU, quick=True)
     assert (small.side, large.side) == (128, 256)
     assert small.rate.median == pytest.approx(2 * 128**3 / 1e9 / 1e-3)

@@ -12,7 +12,9 @@ from utils.benchmark.naive import make_clocks, naive_detect, naive_network, naiv
 
 def test_the_naive_network_agrees_with_ours(bench: Bench):
     detector = bench.detector(precision="fp32")
-    for module in detector.network.train().modules():  # at a training's start the image hardly reaches the heads
+    for module in (
+        detector.network.train().modules()
+    ):  # at a training's start the image hardly reaches the heads
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
@@ -21,7 +23,11 @@ def test_the_naive_network_agrees_with_ours(bench: Bench):
     for head in (detector.network.predict32, detector.network.predict16):
         torch.nn.init.normal_(head.weight, std=0.1)
     network = naive_network(detector.network)
-    weight = next(parameter for parameter in network.parameters() if parameter.ndim == 4 and parameter.shape[2] > 1)
+    weight = next(
+        parameter
+        for parameter in network.parameters()
+        if parameter.ndim == 4 and parameter.shape[2] > 1
+    )
     assert weight.is_contiguous() and all(p.dtype == torch.float32 for p in network.parameters())
     canvases = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     boxes, scores = naive_detect(network.eval(), canvases)
@@ -36,7 +42,10 @@ def test_the_naive_network_agrees_with_ours(bench: Bench):
 def test_the_naive_step_is_a_step_of_plain_gradient_descent(bench: Bench):
     network = naive_network(bench.detector(precision="fp32").network).train()
     before = copy.deepcopy(network)
-    criterion, optimizer = YoloLoss(network.coder, bench.config.loss), torch.optim.SGD(network.parameters(), 0.01)
+    criterion, optimizer = (
+        YoloLoss(network.coder, bench.config.loss),
+        torch.optim.SGD(network.parameters(), 0.01),
+    )
     batch, images = bench.batch, bench.batch.images.contiguous()
     naive_step(network, criterion, optimizer, images, batch.boxes, batch.labels)
     loss = criterion(before(images), batch.boxes, batch.labels)["loss"]

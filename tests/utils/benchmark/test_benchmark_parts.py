@@ -14,7 +14,13 @@ SLOW = 0.15  # seconds
 
 
 def test_shares_of_the_whole_by_hand():
-    step = {**dict.fromkeys(PARTS, 0.0), "forward": 3.0, "loss": 1.0, "loss_backward": 2.0, "backward": 4.0}
+    step = {
+        **dict.fromkeys(PARTS, 0.0),
+        "forward": 3.0,
+        "loss": 1.0,
+        "loss_backward": 2.0,
+        "backward": 4.0,
+    }
     found = shares([step, {**step, "forward": 13.0}])
     assert found["forward"] == pytest.approx([30.0, 65.0])
     assert found["loss_whole"] == pytest.approx([30.0, 15.0])
@@ -33,10 +39,16 @@ def test_a_watched_step_is_a_step(bench: Bench):
     assert seconds.keys() == PARTS.keys() and all(value > 0 for value in seconds.values())
     kept = copy.copy(seconds)
     trainer.step(bench.batch)
-    assert seconds == kept and trainer.forward is trainer.network and isinstance(trainer.criterion, torch.nn.Module)
+    assert (
+        seconds == kept
+        and trainer.forward is trainer.network
+        and isinstance(trainer.criterion, torch.nn.Module)
+    )
 
 
-@pytest.mark.parametrize("part", ["batch", "forward", "loss", "loss_backward", "backward", "optimizer", "average"])
+@pytest.mark.parametrize(
+    "part", ["batch", "forward", "loss", "loss_backward", "backward", "optimizer", "average"]
+)
 def test_what_is_slow_is_found(bench: Bench, part: str, monkeypatch: pytest.MonkeyPatch):
     trainer = bench.trainer("fp32")
     trainer.start_epoch()
@@ -53,7 +65,9 @@ def test_what_is_slow_is_found(bench: Bench, part: str, monkeypatch: pytest.Monk
         tensor.register_hook(lambda _: time.sleep(SLOW))
 
     if part == "batch":
-        monkeypatch.setattr(trainer.batches.pictures, "canvases", slowed(trainer.batches.pictures.canvases))
+        monkeypatch.setattr(
+            trainer.batches.pictures, "canvases", slowed(trainer.batches.pictures.canvases)
+        )
     elif part == "forward":
         trainer.network.register_forward_pre_hook(lambda *_: time.sleep(SLOW))
     elif part == "loss":

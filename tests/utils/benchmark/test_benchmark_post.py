@@ -12,9 +12,17 @@ LIMITS = {"predict": (0.25, 0.45, 300), "eval": (0.001, 0.5, 100)}
 
 def test_every_candidate_is_one():
     boxes, scores = candidates(500)
-    assert boxes.shape == (500, 4) and scores.shape == (500, CLASSES) and (boxes[:, 2:] > boxes[:, :2]).all()
-    assert int((scores > LIMITS["predict"][0]).sum()) == int((scores > LIMITS["eval"][0]).sum()) == 500
-    assert torch.equal(candidates(500)[0], boxes) and not torch.equal(candidates(500, seed=1)[0], boxes)
+    assert (
+        boxes.shape == (500, 4)
+        and scores.shape == (500, CLASSES)
+        and (boxes[:, 2:] > boxes[:, :2]).all()
+    )
+    assert (
+        int((scores > LIMITS["predict"][0]).sum()) == int((scores > LIMITS["eval"][0]).sum()) == 500
+    )
+    assert torch.equal(candidates(500)[0], boxes) and not torch.equal(
+        candidates(500, seed=1)[0], boxes
+    )
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS.keys())
@@ -22,7 +30,9 @@ def test_every_candidate_is_one():
 def test_select_finds_what_the_loop_finds(limits: tuple[float, float, int], count: int):
     boxes, scores = candidates(count)
     for mine, theirs in zip(
-        select(boxes[None], scores[None], *limits)[0], loop_select(boxes, scores, *limits), strict=True
+        select(boxes[None], scores[None], *limits)[0],
+        loop_select(boxes, scores, *limits),
+        strict=True,
     ):
         assert torch.equal(mine, theirs)
 

@@ -22,7 +22,8 @@ def test_a_clock_answers_from_another_process():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("fail", "remote_clocks.make: ValueError: no such thing$"), ("die", "its process ended")]
+    ("name", "message"),
+    [("fail", "remote_clocks.make: ValueError: no such thing$"), ("die", "its process ended")],
 )
 def test_what_goes_wrong_there_is_one_line_here(name: str, message: str):
     remote = Remote(remote_clocks.make, 1.0)

@@ -25,14 +25,22 @@ def sections() -> list[Section]:
             share=0.254,
             target=Target(3.5, of="ratio"),
         ),
-        Row("train.share.loss", "share", Stat.of([2.0, 2.5, 2.75]), "%", target=Target(3.0, at_least=False)),
+        Row(
+            "train.share.loss",
+            "share",
+            Stat.of([2.0, 2.5, 2.75]),
+            "%",
+            target=Target(3.0, at_least=False),
+        ),
     ]
     return [Section("train", "side by side", rows, ["said beside it"])]
 
 
 def test_rates_and_ratios_are_taken_round_by_round():
     assert per_second([100.0, 200.0, 400.0], 16) == Stat(80.0, 60.0, 120.0, 3)
-    found = ratio_of([100.0, 200.0, 400.0], [50.0, 50.0, 400.0])  # 2, 4, 1: the median of ratios, not of medians
+    found = ratio_of(
+        [100.0, 200.0, 400.0], [50.0, 50.0, 400.0]
+    )  # 2, 4, 1: the median of ratios, not of medians
     assert found == Stat(2.0, 1.5, 3.0, 3)
 
 
@@ -61,7 +69,9 @@ def test_the_text_table():
 def test_the_markdown_table():
     lines = as_markdown(sections()[0]).splitlines()
     assert lines[0] == "## train: side by side"
-    assert lines[2] == "|  | median [quartiles] |  | ratio [quartiles] | GFLOP/s | of peak | target |"
+    assert (
+        lines[2] == "|  | median [quartiles] |  | ratio [quartiles] | GFLOP/s | of peak | target |"
+    )
     assert lines[3].count("---:") == 6
     assert (
         lines[5]
@@ -73,11 +83,15 @@ def test_the_markdown_table():
 
 def test_a_missed_target_is_named():
     assert summary(sections()) == "targets met: 1 of 2; missed: train.epoch.bf16 (2, ≥ 3.5)"
-    assert summary([Section("gemm", "", [Row("g", "g", Stat.of([1.0]), "")])]) == "targets met: 0 of 0"
+    assert (
+        summary([Section("gemm", "", [Row("g", "g", Stat.of([1.0]), "")])]) == "targets met: 0 of 0"
+    )
 
 
 def test_the_json_file():
-    found = json.loads(json.dumps(as_json(sections(), {"command": "c", "machine": {}, "settings": {}}, 12.34)))
+    found = json.loads(
+        json.dumps(as_json(sections(), {"command": "c", "machine": {}, "settings": {}}, 12.34))
+    )
     assert found.keys() == {"command", "machine", "settings", "sections", "targets", "seconds"}
     assert found["seconds"] == 12.3
     assert found["targets"] == {"met": ["train.share.loss"], "missed": ["train.epoch.bf16"]}
@@ -95,11 +109,20 @@ def test_the_json_file():
         "target": {"bound": 3.5, "at_least": True, "of": "ratio", "met": False},
     }
     plain = train["rows"][0]
-    assert [plain[key] for key in ("ratio", "over", "gflops", "share_of_peak", "target")] == [None] * 5
+    assert [plain[key] for key in ("ratio", "over", "gflops", "share_of_peak", "target")] == [
+        None
+    ] * 5
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(123456.7, "123,457"), (99.96, "100"), (45.678, "45.7"), (0.012345, "0.0123"), (-12.5, "-12.5")]
+    ("value", "text"),
+    [
+        (123456.7, "123,457"),
+        (99.96, "100"),
+        (45.678, "45.7"),
+        (0.012345, "0.0123"),
+        (-12.5, "-12.5"),
+    ],
 )
 def test_numbers_have_three_digits(value: float, text: str):
     assert number(value) == text

@@ -20,7 +20,9 @@ class Scripted:
         self.times = times
         self.asked: list[str] = []
 
-    def __call__(self, clocks: dict[str, Clock], effort: Budget, title: str = "") -> dict[str, np.ndarray]:
+    def __call__(
+        self, clocks: dict[str, Clock], effort: Budget, title: str = ""
+    ) -> dict[str, np.ndarray]:
         self.asked = list(clocks)
         for clock in clocks.values():
             assert clock() >= 0
@@ -42,13 +44,17 @@ def quiet(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def rows_of(section: Section) -> dict[str, Row]:
     found = {row.key: row for row in section.rows}
-    assert len(found) == len(section.rows) and all(key.startswith(f"{section.name}.") for key in found)
+    assert len(found) == len(section.rows) and all(
+        key.startswith(f"{section.name}.") for key in found
+    )
     return found
 
 
 def test_training_is_compared_with_the_naive_step(quiet: Bench, monkeypatch: pytest.MonkeyPatch):
     side = quiet.peak("fp32").side
-    script = Scripted({"naive": [80.0], "step fp32": [20.0], "epoch fp32": [80.0], "peak fp32": [0.5]})
+    script = Scripted(
+        {"naive": [80.0], "step fp32": [20.0], "epoch fp32": [80.0], "peak fp32": [0.5]}
+    )
     monkeypatch.setattr(train, "interleave", script)
     rows = rows_of(train.section(quiet))
     assert script.asked == ["naive", "step fp32", "peak fp32", "epoch fp32", "parts"]
@@ -65,7 +71,9 @@ def test_training_is_compared_with_the_naive_step(quiet: Bench, monkeypatch: pyt
     assert rows["train.decode_once"].value.n == 1
 
 
-def test_every_backend_is_compared_with_the_naive_network(quiet: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_every_backend_is_compared_with_the_naive_network(
+    quiet: Bench, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(inference, "wanted", lambda _: [("torch", "fp32"), ("onnxruntime", "fp64")])
     script = {
         "naive": [50.0, 90.0],
@@ -89,7 +97,9 @@ def test_every_backend_is_compared_with_the_naive_network(quiet: Bench, monkeypa
 
 
 def test_the_data_is_compared_with_what_a_step_takes(quiet: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "interleave", Scripted({"step": [100.0], "decode": [20.0], "batch_mosaic": [4.0]}))
+    monkeypatch.setattr(
+        data, "interleave", Scripted({"step": [100.0], "decode": [20.0], "batch_mosaic": [4.0]})
+    )
     rows = rows_of(data.section(quiet))
     assert rows["data.step"].value.median == pytest.approx(40) and rows["data.step"].ratio is None
     assert rows["data.decode"].ratio.median == pytest.approx(5)
@@ -98,7 +108,9 @@ def test_the_data_is_compared_with_what_a_step_takes(quiet: Bench, monkeypatch: 
 
 def test_post_processing_is_a_picture_s(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(post, "CANDIDATES", 100)
-    monkeypatch.setattr(post, "interleave", Scripted({"loop": [12.0], "select": [4.0], "select_plain": [6.0]}))
+    monkeypatch.setattr(
+        post, "interleave", Scripted({"loop": [12.0], "select": [4.0], "select_plain": [6.0]})
+    )
     rows = rows_of(post.section(bench))
     assert rows["post.select"].ratio.median == pytest.approx(3) and rows["post.select"].met is True
     assert rows["post.select_plain"].met is False and rows["post.select_batch"].target is None
@@ -111,7 +123,9 @@ def test_the_metrics_are_compared_with_pycocotools(bench: Bench, monkeypatch: py
     monkeypatch.setattr(evaluation, "interleave", Scripted(script))
     rows = rows_of(evaluation.section(bench))
     assert rows["evaluation.metrics"].ratio.median == pytest.approx(6)
-    assert rows["evaluation.detector"].value.median == pytest.approx(8 / 0.1), "all 8 validation images"
+    assert rows["evaluation.detector"].value.median == pytest.approx(8 / 0.1), (
+        "all 8 validation images"
+    )
     assert rows["evaluation.detector"].ratio.median == pytest.approx(0.8)
 
 
@@ -120,7 +134,9 @@ def test_what_is_tried(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     whole = Bench(dataclasses.replace(bench.settings, quick=False))
     pairs = inference.wanted(whole)
     whole.__exit__(None, None, None)
-    assert {precision for _, precision in pairs} == {"fp32", "int8"}, "bf16 would be emulated, fp16 needs a GPU"
+    assert {precision for _, precision in pairs} == {"fp32", "int8"}, (
+        "bf16 would be emulated, fp16 needs a GPU"
+    )
     assert {name for name, _ in pairs} == {"torch", "compile", "onnxruntime", "openvino"}
     assert not whole.folder.exists()
 
@@ -140,6 +156,8 @@ def test_an_epoch_is_whole_whatever_ran_before(bench: Bench, monkeypatch: pytest
         step()
     assert trainer.progress.step == 1
     counted: list[int] = []
-    monkeypatch.setattr(trainer, "step", lambda batch, own=trainer.step: counted.append(1) or own(batch))
+    monkeypatch.setattr(
+        trainer, "step", lambda batch, own=trainer.step: counted.append(1) or own(batch)
+    )
     train.run_epoch(trainer)
     assert len(counted) == trainer.progress.step == trainer.batches.steps == 2

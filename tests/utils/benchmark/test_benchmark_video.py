@@ -18,7 +18,10 @@ def test_the_stages_and_the_pipeline_see_every_frame(bench: Bench, tmp_path: Pat
     video.render(tmp_path / "drawn.mp4", frames, found)
     assert len(video.decode(tmp_path / "drawn.mp4")) == 6
     seen: list[int] = []
-    assert video.pipeline(clip, tmp_path / "out.mp4", predict, lambda index, _: seen.append(index)) == 6
+    assert (
+        video.pipeline(clip, tmp_path / "out.mp4", predict, lambda index, _: seen.append(index))
+        == 6
+    )
     assert seen == list(range(6))
 
 

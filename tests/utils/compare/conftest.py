@@ -13,7 +13,14 @@ from utils.compare.plan import Plan, make_plan
 from utils.compare.running import compare
 
 TINY = (
-    *("device=cpu", "precision=fp32", "threads=1", "input_size=64", "data.shapes_train=12", "data.shapes_val=8"),
+    *(
+        "device=cpu",
+        "precision=fp32",
+        "threads=1",
+        "input_size=64",
+        "data.shapes_train=12",
+        "data.shapes_val=8",
+    ),
     *("train.epochs=2", "train.batch_size=4", "train.save_minutes=1e-6"),
 )
 TIMES = ("latency_ms", "train_seconds")

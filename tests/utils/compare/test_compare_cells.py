@@ -27,7 +27,9 @@ def must_not_train(*args: object) -> None:
     raise AssertionError("a finished cell is trained again")
 
 
-def test_finished_cells_are_reused(copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_finished_cells_are_reused(
+    copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
+):
     for name in ("train", "resume", "close_run"):
         monkeypatch.setattr(cells, name, must_not_train)
     before = {path: path.stat().st_mtime_ns for path in copied.out.glob("cells/*/*/*")}
@@ -45,7 +47,9 @@ def test_a_cell_holds_what_the_evaluator_measured(finished: tuple[Plan, Comparis
     metrics = evaluate(split.samples, found, split.class_names)
     outcome = read_outcome(cell)
     assert sum(map(len, found)) > 0
-    assert (outcome.ap, outcome.ap50) == pytest.approx((100 * metrics.map50_95, 100 * metrics.map50), abs=1e-4)
+    assert (outcome.ap, outcome.ap50) == pytest.approx(
+        (100 * metrics.map50_95, 100 * metrics.map50), abs=1e-4
+    )
     with pytest.raises(UserError, match="detections of other images"):
         read_detections(cell, split.samples[1:], split.class_names)
 
@@ -55,11 +59,15 @@ def test_data_is_loaded_once(finished: tuple[Plan, Comparison], monkeypatch: pyt
     assert data(first.config) is data(second.config)
     larger = first.config.model_copy(update={"input_size": (96, 96)})
     assert data(larger) is not data(first.config)
-    uncached = first.config.model_copy(update={"data": first.config.data.model_copy(update={"cache": "none"})})
+    uncached = first.config.model_copy(
+        update={"data": first.config.data.model_copy(update={"cache": "none"})}
+    )
     assert data(uncached) is not data(uncached)  # damaged images would be known to later cells only
 
 
-def test_a_failed_cell_is_shown_and_tried_again(copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_failed_cell_is_shown_and_tried_again(
+    copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
+):
     expected, broken = tables(copied.out), copied.cells[1]
     shutil.rmtree(broken.folder)
 
@@ -81,16 +89,22 @@ def test_a_failed_cell_is_shown_and_tried_again(copied: Plan, tables: Tables, mo
     assert not (broken.folder / ERROR).exists() and tables(copied.out) == expected
 
 
-def test_nothing_finished_is_an_error(tmp_path: Path, copied: Plan, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_finished_is_an_error(
+    tmp_path: Path, copied: Plan, monkeypatch: pytest.MonkeyPatch
+):
     def broken(*args: object) -> None:
         raise UserError("the loss is not finite")
 
     monkeypatch.setattr(cells, "train", broken)
-    with pytest.raises(UserError, match="no training finished; the first one says: the loss is not finite"):
+    with pytest.raises(
+        UserError, match="no training finished; the first one says: the loss is not finite"
+    ):
         compare(replace(copied, out=tmp_path / "new"), [])
 
 
-def test_an_interrupted_cell_goes_on_mid_run(copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_an_interrupted_cell_goes_on_mid_run(
+    copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
+):
     expected, cell = tables(copied.out), copied.cells[3]
     shutil.rmtree(cell.folder)
     steps, whole = [], Trainer.step
@@ -111,7 +125,9 @@ def test_an_interrupted_cell_goes_on_mid_run(copied: Plan, tables: Tables, monke
     assert state(cell) == "finished" and tables(copied.out) == expected
 
 
-@pytest.mark.parametrize("missing", [(DONE,), (DONE, DETECTIONS), (DONE, DETECTIONS, "metrics.json")])
+@pytest.mark.parametrize(
+    "missing", [(DONE,), (DONE, DETECTIONS), (DONE, DETECTIONS, "metrics.json")]
+)
 def test_a_cell_killed_while_it_is_closed_is_closed(
     copied: Plan, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
@@ -129,8 +145,12 @@ def test_a_cell_killed_while_it_is_closed_is_closed(
 
 def test_a_folder_of_another_configuration_is_refused(copied: Plan):
     cell = copied.cells[0]
-    longer = cell.config.model_copy(update={"train": cell.config.train.model_copy(update={"epochs": 3})})
-    with pytest.raises(UserError, match=r"was trained with train.epochs=2, not 3: give another --out"):
+    longer = cell.config.model_copy(
+        update={"train": cell.config.train.model_copy(update={"epochs": 3})}
+    )
+    with pytest.raises(
+        UserError, match=r"was trained with train.epochs=2, not 3: give another --out"
+    ):
         state(replace(cell, config=longer))
     moved = cell.config.model_copy(update={"name": "elsewhere", "output": "other"})
     assert state(replace(cell, config=moved)) == "finished"
@@ -152,7 +172,9 @@ def test_labels_that_change_after_the_training_are_noticed(copied: Plan):
         compare(copied, [])
 
 
-def test_the_time_left_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, copied: Plan):
+def test_the_time_left_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, copied: Plan
+):
     def quick(cell: Cell, data: SharedData) -> bool:
         clock[0] += 100
         return True
@@ -171,7 +193,8 @@ def test_the_time_left_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12000, "3 h 20 min"), (7300, "2 h 02 min")]
+    ("seconds", "text"),
+    [(40, "40 s"), (720, "12 min"), (12000, "3 h 20 min"), (7300, "2 h 02 min")],
 )
 def test_durations(seconds: float, text: str):
     assert duration(seconds) == text

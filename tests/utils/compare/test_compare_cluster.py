@@ -67,7 +67,11 @@ def killing(victims: Callable[[], set[int]], times: int) -> Iterator[set[int]]:
 
 
 def test_results_are_those_of_one_after_the_other(
-    finished: tuple[Plan, Comparison], tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    finished: tuple[Plan, Comparison],
+    tables: Tables,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
 ):
     monkeypatch.chdir(tmp_path)  # relative folders are of the command's working directory
     plan = replace(finished[0], out=Path("side by side"))
@@ -81,11 +85,15 @@ def test_results_are_those_of_one_after_the_other(
     assert len({pid for cell in plan.cells for pid in pids(cell)}) == 2
     assert sum("objects: " in log for log in logs) == 2  # each worker has read the data once
     out = capsys.readouterr().out
-    assert "[1/4]" in out and re.search(r"^\[4/4\] \w+, seed 1: finished in \d+ s$", out, re.MULTILINE)
+    assert "[1/4]" in out and re.search(
+        r"^\[4/4\] \w+, seed 1: finished in \d+ s$", out, re.MULTILINE
+    )
     assert out.count("begins on") == 4 and "epoch" not in out
 
 
-def test_a_killed_workers_training_goes_on(copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_killed_workers_training_goes_on(
+    copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
+):
     monkeypatch.setattr(crew, "PATIENCE", 0.2)  # no worker imports PyTorch in less
     expected, cell = tables(copied.out), copied.cells[3]
     shutil.rmtree(cell.folder)
@@ -126,12 +134,16 @@ def test_a_training_that_kills_every_worker_fails_alone(
 def test_an_error_in_a_training_is_no_reason_to_repeat_it(copied: Plan, capsys):
     none, se = copied.variants
     wild = se.config.train.model_copy(update={"lr": 1e30, "clip": 0.0, "warmup_epochs": 0.0})
-    variant = replace(se, name="wild", folder="wild", config=se.config.model_copy(update={"train": wild}))
+    variant = replace(
+        se, name="wild", folder="wild", config=se.config.model_copy(update={"train": wild})
+    )
     plan = replace(copied, variants=(none, variant))
     comparison = compare(plan, [], ray="local")
     cells = [cell for cell in plan.cells if cell.variant == "wild"]
     assert set(comparison.failed) == {("wild", 0), ("wild", 1)}
     assert all("not finite" in str(failure(cell)) for cell in cells)
     assert [len(pids(cell)) for cell in cells] == [1, 1]
-    assert pids(cells[0]) != pids(cells[1])  # what a failed one leaves on a GPU does not meet the next
+    assert pids(cells[0]) != pids(
+        cells[1]
+    )  # what a failed one leaves on a GPU does not meet the next
     assert "[3/4] wild" in capsys.readouterr().out

@@ -33,10 +33,16 @@ def holder(tmp_path: Path):
         process.kill()
 
 
-def test_a_second_command_is_refused_until_the_first_one_is_killed(tmp_path: Path, holder: subprocess.Popen):
-    with pytest.raises(UserError, match=rf"^{tmp_path}: .*process {holder.pid}\): wait, or give another --out$"):  # noqa: SIM117
-        with locked(tmp_path):
-            pytest.fail("two at once")
+def test_a_second_command_is_refused_until_the_first_one_is_killed(
+    tmp_path: Path, holder: subprocess.Popen
+):
+    with (
+        pytest.raises(
+            UserError, match=rf"^{tmp_path}: .*process {holder.pid}\): wait, or give another --out$"
+        ),
+        locked(tmp_path),
+    ):
+        pytest.fail("two at once")
     holder.kill()
     holder.wait()
     with locked(tmp_path):

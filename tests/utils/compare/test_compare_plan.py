@@ -24,7 +24,9 @@ def plan_of(tmp_path: Path, text: str, **more) -> Plan:
 
 
 def test_cells_are_settings_times_seeds(tmp_path: Path):
-    plan = make_plan("shapes.yaml", ("none", "2", "{name: se, reduction: 8}"), seeds=(0, 7), overrides=SMALL)
+    plan = make_plan(
+        "shapes.yaml", ("none", "2", "{name: se, reduction: 8}"), seeds=(0, 7), overrides=SMALL
+    )
     assert plan.out == Path("runs/compare-shapes") and plan.baseline == "none"
     assert [variant.name for variant in plan.variants] == ["none", "cbam", "se(reduction=8)"]
     assert [(cell.variant, cell.seed) for cell in plan.cells][:4] == [
@@ -50,8 +52,12 @@ def test_a_file_of_variants_is_nested_or_dotted(tmp_path: Path):
     plan = plan_of(tmp_path, text, baseline="plain", seeds=(1,))
     plain, placed, sites, again = plan.variants
     assert plain.config.phi == "none" and plan.baseline == "plain"
-    assert placed.config.phi == {"name": "se", "reduction": 4} and placed.config.attention.at == ["feat1"]
-    assert placed.config.train.lr == 0.02 and placed.config.train.epochs == plain.config.train.epochs
+    assert placed.config.phi == {"name": "se", "reduction": 4} and placed.config.attention.at == [
+        "feat1"
+    ]
+    assert (
+        placed.config.train.lr == 0.02 and placed.config.train.epochs == plain.config.train.epochs
+    )
     assert placed.folder == "at_feat1" and sites.folder == "per_site"
     assert sites.config.phi == {"feat1": "eca", "feat2": "cbam"}
     assert again.config == plain.config and plan.cells[3].config.seed == 101
@@ -83,10 +89,15 @@ def test_lists_on_the_command_line_end_where_overrides_begin():
         ("--phi none se --seeds 0 1 seed=3", "seed=...: a comparison takes its seeds from --seeds"),
         ("--variants nowhere.yaml", "--variants nowhere.yaml: no such file"),
         ("--phi none se weights=nowhere.pt", "nowhere.pt"),
-        ("--phi none se --out /dev/null/x", "--out /dev/null/x: cannot make this folder: Not a directory"),
+        (
+            "--phi none se --out /dev/null/x",
+            "--out /dev/null/x: cannot make this folder: Not a directory",
+        ),
     ],
 )
-def test_a_command_lines_mistake_is_one_line(words: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_command_lines_mistake_is_one_line(
+    words: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.chdir(tmp_path)
     given = words.split() if "--config" in words else ["--config", "shapes.yaml", *words.split()]
     monkeypatch.setattr(sys, "argv", ["compare.py", *given])
@@ -109,7 +120,10 @@ def test_a_command_lines_mistake_is_one_line(words: str, message: str, monkeypat
             "setting 'b': data.val differs; settings are compared on the same test images",
         ),
         ("a: {}\nb: {output: x}", "setting 'b': output cannot be varied"),
-        ("a: {}\nb: {seed: x}", "setting 'b': seed: expected a whole number, added to --seeds, got 'x'"),
+        (
+            "a: {}\nb: {seed: x}",
+            "setting 'b': seed: expected a whole number, added to --seeds, got 'x'",
+        ),
         ("a b: {}\na/b: {}", "its folder 'a_b' is taken by another setting"),
         ("a: [", "not valid YAML"),
     ],
@@ -123,13 +137,18 @@ def parameters(variant) -> int:
     return count_parameters(build_model(variant.config, 6))
 
 
-@pytest.mark.parametrize("phi", ["se", "cbam", "ca", "{name: gc}", "{feat1: se, head16: cbam}", "mhsa", "split"])
+@pytest.mark.parametrize(
+    "phi", ["se", "cbam", "ca", "{name: gc}", "{feat1: se, head16: cbam}", "mhsa", "split"]
+)
 def test_a_control_has_the_parameters_of_what_it_controls(phi: str):
     plan = with_controls(make_plan("shapes.yaml", ("none", phi), overrides=SMALL), "params")
     none, setting, control = plan.variants
     own = parameters(setting) - parameters(none)
     assert parameters(control) - parameters(none) == pytest.approx(own, rel=0.04)
-    sites = {site: count_parameters(attention.build(spec, SITES[site])) for site, spec in control.config.phi.items()}
+    sites = {
+        site: count_parameters(attention.build(spec, SITES[site]))
+        for site, spec in control.config.phi.items()
+    }
     for site, count in sites.items():
         wanted = control.config.phi[site]["params"]
         assert count == pytest.approx(wanted, rel=0.1)
@@ -137,12 +156,17 @@ def test_a_control_has_the_parameters_of_what_it_controls(phi: str):
 
 
 def test_only_settings_with_attention_have_controls(tmp_path: Path):
-    plan = with_controls(plan_of(tmp_path, "a: {phi: eca}\nb: {train.lr: 0.1}\nc: {phi: eca}", baseline="c"), "params")
+    plan = with_controls(
+        plan_of(tmp_path, "a: {phi: eca}\nb: {train.lr: 0.1}\nc: {phi: eca}", baseline="c"),
+        "params",
+    )
     assert [variant.name for variant in plan.variants] == ["a", "a-control", "b", "c"]
     assert {block["params"] for block in matching_parameters(plan.variants[0]).values()} == {5}
 
 
-def test_a_latency_control_is_found_between_timings_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_latency_control_is_found_between_timings_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """As if a network's time were 10 ms, and 8 ms for a share of 1 of the square of the channels."""
 
     def timed(runs, seconds):

@@ -28,19 +28,28 @@ WORDS = ["compare.py", "--config", "shapes.yaml"]
         (["train.epochs=2"], None, ["train.epochs=2"]),
         (["--ray"], "local", []),
         (["--ray", "--phi", "none", "se", "train.epochs=2"], "local", ["train.epochs=2"]),
-        (["--ray", "data.root=/a/b", "train.epochs=2"], "local", ["data.root=/a/b", "train.epochs=2"]),
+        (
+            ["--ray", "data.root=/a/b", "train.epochs=2"],
+            "local",
+            ["data.root=/a/b", "train.epochs=2"],
+        ),
         (["--ray", "auto", "data.root=/a/b"], "auto", ["data.root=/a/b"]),
         (["--ray", "10.0.0.1:6379", "data.root=x:1"], "10.0.0.1:6379", ["data.root=x:1"]),
         (["--ray=ray://head:10001", "train.epochs=2"], "ray://head:10001", ["train.epochs=2"]),
     ],
 )
-def test_the_address_is_told_from_overrides(words: list[str], address, overrides, monkeypatch: pytest.MonkeyPatch):
+def test_the_address_is_told_from_overrides(
+    words: list[str], address, overrides, monkeypatch: pytest.MonkeyPatch
+):
     seen = {}
     monkeypatch.setattr(sys, "argv", WORDS + words)
     monkeypatch.setattr(
-        "utils.compare.plan.make_plan", lambda *args: seen.update(overrides=sorted(args[-1])) or _NoPlan()
+        "utils.compare.plan.make_plan",
+        lambda *args: seen.update(overrides=sorted(args[-1])) or _NoPlan(),
     )
-    monkeypatch.setattr("utils.compare.running.compare", lambda plan, words, ray: seen.update(ray=ray))
+    monkeypatch.setattr(
+        "utils.compare.running.compare", lambda plan, words, ray: seen.update(ray=ray)
+    )
     monkeypatch.setattr("utils.compare.running.summary", lambda *args: "")
     command.main()
     assert seen == {"ray": address, "overrides": sorted(overrides)}
@@ -109,7 +118,9 @@ def test_a_certain_gpu_is_refused(finished):
     plan = make_plan("shapes.yaml", ("none", "se"), overrides=["device=cpu"])
     first, second = plan.variants
     other = replace(second, config=second.config.model_copy(update={"device": "cuda:1"}))
-    with pytest.raises(UserError, match=r"^device=cuda:1: --ray hands out the GPUs itself; give device=cuda$"):
+    with pytest.raises(
+        UserError, match=r"^device=cuda:1: --ray hands out the GPUs itself; give device=cuda$"
+    ):
         refuse_early("local", replace(plan, variants=(first, other)))
 
 
@@ -127,14 +138,21 @@ GPUS = {"CPU": 10.0, "GPU": 4.0, "memory": 40.0 * GIB}
         (("device=cuda",), [BIG], 0, 1),
         (("device=auto",), [BIG, GPUS], 1, 2),  # its share of 10 cores for 4 GPUs, whole
         (("device=cuda", "threads=1"), [GPUS], 1, 1),
-        (("device=cuda", "threads=8"), [GPUS], 1, 2),  # else one training would take the cores of all GPUs
+        (
+            ("device=cuda", "threads=8"),
+            [GPUS],
+            1,
+            2,
+        ),  # else one training would take the cores of all GPUs
         (("device=cuda",), [{"CPU": 2.0, "GPU": 8.0}], 1, 0.25),
         (("device=auto",), [{**BIG, "GPU": 0.5}], 0, 1),
         (("device=cpu",), [GPUS], 0, 1),
         ((), [{"CPU": 0.0}], 0, 1),  # a head node whose cluster grows on demand
     ],
 )
-def test_what_a_training_is_given(tiny: Callable[..., Config], overrides, machines, gpus: int, cpus: float):
+def test_what_a_training_is_given(
+    tiny: Callable[..., Config], overrides, machines, gpus: int, cpus: float
+):
     config = tiny("threads=0", *overrides)
     found = needs_of(config, machines, (16, 8))
     assert (found.gpus, found.cpus) == (gpus, cpus)
@@ -151,7 +169,9 @@ def test_memory_counts_the_cached_pictures_and_the_batch(tiny: Callable[..., Con
     validation = 1000 * 416 * 416 * 3 / GIB
     alone = memory("data.cache=none")
     assert 2.0 < alone < 2.6  # measured: 2.1 GiB
-    assert memory() == pytest.approx(alone + 4.0 + validation, abs=0.01)  # 20,000 images exceed cache_gb
+    assert memory() == pytest.approx(
+        alone + 4.0 + validation, abs=0.01
+    )  # 20,000 images exceed cache_gb
     assert memory("data.cache_gb=20") == pytest.approx(alone + 21 * validation, abs=0.01)
     assert memory("data.cache=disk") == alone
     assert memory(room=3) == 3  # it is tried nevertheless
@@ -172,7 +192,9 @@ def test_memory_counts_the_cached_pictures_and_the_batch(tiny: Callable[..., Con
         ([100], 3, 300),
     ],
 )
-def test_the_time_left_counts_what_runs_side_by_side(running: list[float], waiting: int, seconds: float):
+def test_the_time_left_counts_what_runs_side_by_side(
+    running: list[float], waiting: int, seconds: float
+):
     assert time_left(100, running, waiting) == seconds
 
 
@@ -185,12 +207,16 @@ def test_a_finished_comparison_joins_no_cluster(copied: Plan, monkeypatch: pytes
     compare(copied, [], ray="local")
 
 
-def test_a_worker_refuses_folders_that_are_not_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_refuses_folders_that_are_not_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     place, out = tmp_path / "project", Path("runs") / "out"
     (place / out).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"cannot open .*\.lock: all machines must see the same folders"):
+    with pytest.raises(
+        UserError, match=r"cannot open .*\.lock: all machines must see the same folders"
+    ):
         Worker().start(place, out, "here, process 1")
     with locked(place / out):
         mark = (place / out / LOCK).read_text(encoding="utf-8")

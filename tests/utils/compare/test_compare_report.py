@@ -41,7 +41,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
             self.open.append(tag)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "data", "srcset")]
+        self.sources += [
+            value or "" for name, value in attrs if name in ("src", "href", "data", "srcset")
+        ]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
@@ -71,15 +73,30 @@ def test_the_page_is_whole_and_loads_nothing(finished: tuple[Plan, Comparison]):
         r'src="data:[^"]*"', "", source
     )  # fmt: skip
     text = " ".join(page.text)
-    for part in ("Verdicts", "Settings", "Differences", "How these numbers are computed", "circle", "95% over images"):
+    for part in (
+        "Verdicts",
+        "Settings",
+        "Differences",
+        "How these numbers are computed",
+        "circle",
+        "95% over images",
+    ):
         assert part in text
-    assert "python compare.py --phi none se" in text and "none, se; baseline none; 2 seeds; 8 test images" in text
+    assert (
+        "python compare.py --phi none se" in text
+        and "none, se; baseline none; 2 seeds; 8 test images" in text
+    )
 
 
 def test_markdown_and_page_show_the_same_tables(finished: tuple[Plan, Comparison]):
     text = (finished[0].out / "report.md").read_text(encoding="utf-8")
     page = " ".join(read_page(finished[0].out / "report.html").text)
-    cells = [cell.strip() for line in text.splitlines() if line.startswith("| ") for cell in line.strip("|").split("|")]
+    cells = [
+        cell.strip()
+        for line in text.splitlines()
+        if line.startswith("| ")
+        for cell in line.strip("|").split("|")
+    ]
     assert len(cells) > 80 and all(cell in page for cell in cells if not cell.startswith("---"))
 
 
@@ -98,15 +115,24 @@ def test_tables_hold_the_means_of_the_runs(finished: tuple[Plan, Comparison]):
     found = table["se"]
     assert float(found["p"]) == pytest.approx(reference.pvalue, rel=1e-4)
     assert float(found["seeds_low"]) == pytest.approx(interval.low, rel=1e-3)
-    assert float(found["both_low"]) <= min(float(found["seeds_low"]), float(found["images_low"])) + 1e-6
+    assert (
+        float(found["both_low"])
+        <= min(float(found["seeds_low"]), float(found["images_low"])) + 1e-6
+    )
     assert int(found["params"]) - int(table["none"]["params"]) == 43_008
-    assert float(found["sign_flip_least_p"]) == 0.5 and found["verdict"] == "no difference that these runs can show"
+    assert (
+        float(found["sign_flip_least_p"]) == 0.5
+        and found["verdict"] == "no difference that these runs can show"
+    )
     assert len(rows(plan.out / "cells.csv")) == 4
 
 
 def test_the_command_line_sums_up(finished: tuple[Plan, Comparison]):
     text = summary(finished[1], finished[0].out)
-    assert "se against none: no difference that these runs can show" in text and "With 2 seeds no verdict" in text
+    assert (
+        "se against none: no difference that these runs can show" in text
+        and "With 2 seeds no verdict" in text
+    )
     assert str(finished[0].out / "report.html") in text
 
 
@@ -114,7 +140,9 @@ def test_latency_is_kept_until_a_cell_changes(copied: Plan, monkeypatch: pytest.
     picture, cells = np.zeros((64, 64, 3), np.uint8), copied.cells[:2]
     first = measure_latency(copied.out, cells, picture)
     assert first.keys() == {"none", "se"} and all(value > 0 for value in first.values())
-    monkeypatch.setattr("utils.compare.latency.time_in_turns", lambda runs: {"none": 1.0, "se": 2.0})
+    monkeypatch.setattr(
+        "utils.compare.latency.time_in_turns", lambda runs: {"none": 1.0, "se": 2.0}
+    )
     assert measure_latency(copied.out, cells, picture) == first
     (cells[0].folder / "cell.json").touch()
     assert measure_latency(copied.out, cells, picture) == {"none": 1.0, "se": 2.0}
@@ -122,7 +150,9 @@ def test_latency_is_kept_until_a_cell_changes(copied: Plan, monkeypatch: pytest.
 
 def test_settings_take_turns():
     order: list[str] = []
-    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0)
+    times = time_in_turns(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0
+    )
     assert times.keys() == {"a", "b"} and order[:6] == ["a", "b"] * 3 and len(order) >= 20
 
 
@@ -133,13 +163,28 @@ def pair(mean: float, spread: float, seeds: int = 5) -> stats.Paired:
 def test_the_sentence_says_what_was_found():
     clear = pair(2.0, 0.3)
     text = sentence("se", "none", clear, "better", clear.p, (1.0, 3.0), 4, (3, 9))
-    assert text == "se is better than none by 2.00 AP (95% interval over seeds +1.63 to +2.37, corrected p < 0.001)."
+    assert (
+        text
+        == "se is better than none by 2.00 AP (95% interval over seeds +1.63 to +2.37, corrected p < 0.001)."
+    )
     text = sentence("se", "none", clear, "better", clear.p, (-1.0, 5.0), 4, (3, 9))
     assert "on other ones it may not" in text and "−1.00 to +5.00" in text
     vague = pair(0.1, 2.0)
-    text = sentence("se", "none", vague, "no difference that these runs can show", 0.9, (-3.0, 3.0), 34, (13, None))
+    text = sentence(
+        "se",
+        "none",
+        vague,
+        "no difference that these runs can show",
+        0.9,
+        (-3.0, 3.0),
+        34,
+        (13, None),
+    )
     assert "no difference that these runs can show (+0.10 AP" in text
-    assert "34 seeds would be needed (13 to more than 1000, as 5 seeds tell the spread no better)" in text
+    assert (
+        "34 seeds would be needed (13 to more than 1000, as 5 seeds tell the spread no better)"
+        in text
+    )
 
 
 def test_names_cannot_break_a_table():
@@ -155,20 +200,36 @@ def test_names_cannot_break_a_table():
 def test_a_setting_does_not_differ_from_itself(tiny_words: tuple[str, ...], tmp_path: Path):
     path = tmp_path / "same.yaml"
     path.write_text("none: {}\nagain: {phi: none}\nother seeds: {seed: 10}\n", encoding="utf-8")
-    plan = make_plan("shapes.yaml", variants=str(path), out=str(tmp_path / "out"), overrides=tiny_words)
+    plan = make_plan(
+        "shapes.yaml", variants=str(path), out=str(tmp_path / "out"), overrides=tiny_words
+    )
     comparison = compare(plan, [])
     again, other = comparison.pairs
     assert set(again.differences.values()) == {0.0} and again.images == (0.0, 0.0) == again.combined
     assert again.verdict.startswith("no difference")
     # other seeds are claimed to differ in one of twenty such comparisons: how often is for the calibration test
-    assert all(value != 0 for value in other.differences.values()) and not math.isnan(other.corrected_p)
+    assert all(value != 0 for value in other.differences.values()) and not math.isnan(
+        other.corrected_p
+    )
 
 
 # killing
 
 
 def start(out: Path, log: Path, overrides: Sequence[str]) -> subprocess.Popen:
-    words = ["--config", "shapes.yaml", "--phi", "none", "se", "--seeds", "0", "1", "--out", str(out), *overrides]
+    words = [
+        "--config",
+        "shapes.yaml",
+        "--phi",
+        "none",
+        "se",
+        "--seeds",
+        "0",
+        "1",
+        "--out",
+        str(out),
+        *overrides,
+    ]
     with log.open("a") as file:
         command = [sys.executable, str(ROOT / "compare.py"), *words]
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)

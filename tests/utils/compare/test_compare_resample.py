@@ -32,9 +32,13 @@ def data_set(images: int = 14, seed: int = 0) -> tuple[list[Sample], list[Detect
         truth, labels = boxes(rng, count), rng.integers(0, 3, count)
         crowd = np.zeros(count, bool)
         crowd[:1] = index == 3
-        samples.append(Sample(Path(str(index)), 100, 100, truth, labels, np.zeros(count, bool), crowd))
+        samples.append(
+            Sample(Path(str(index)), 100, 100, truth, labels, np.zeros(count, bool), crowd)
+        )
         seen = rng.random(count) < 0.8
-        found = np.concatenate([truth[seen] + rng.normal(0, 2, (int(seen.sum()), 4)), boxes(rng, 4)]).astype(np.float32)
+        found = np.concatenate(
+            [truth[seen] + rng.normal(0, 2, (int(seen.sum()), 4)), boxes(rng, 4)]
+        ).astype(np.float32)
         found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
         scores = np.sort(rng.random(len(found)).astype(np.float32))[::-1]
         classes = np.concatenate([labels[seen], rng.integers(0, 3, 4)])
@@ -49,11 +53,20 @@ def slow_ap(samples: list[Sample], detections: list[Detections]) -> tuple[float,
         for box, label, crowd in zip(sample.boxes, sample.labels, sample.crowd, strict=True):
             x1, y1, x2, y2 = map(float, box)
             frame = [x1, y1, x2 - x1, y2 - y1]
-            entry = {"id": len(objects) + 1, "image_id": image, "category_id": int(label), "bbox": frame}
+            entry = {
+                "id": len(objects) + 1,
+                "image_id": image,
+                "category_id": int(label),
+                "bbox": frame,
+            }
             objects.append({**entry, "area": frame[2] * frame[3], "iscrowd": int(crowd)})
         for box, label, score in zip(one.boxes, one.labels, one.scores, strict=True):
             x1, y1, x2, y2 = map(float, box)
-            entry = {"image_id": image, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            entry = {
+                "image_id": image,
+                "category_id": int(label),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+            }
             found.append({**entry, "score": float(score)})
     truth = COCO()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -87,12 +100,18 @@ def test_all_pictures_once_give_the_evaluators_ap():
     samples, detections = data_set(seed=2)
     metrics = evaluate(samples, detections, NAMES)
     ap50, ap = ApTable(samples, detections, len(NAMES)).ap(np.ones((1, len(samples)), np.float32))
-    assert (ap50[0], ap[0]) == pytest.approx((100 * metrics.map50, 100 * metrics.map50_95), abs=1e-9)
+    assert (ap50[0], ap[0]) == pytest.approx(
+        (100 * metrics.map50, 100 * metrics.map50_95), abs=1e-9
+    )
 
 
 def test_pictures_without_detections_or_objects():
     samples, detections = data_set()
-    nothing = [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), NAMES, 9, 9)] * 14
+    nothing = [
+        Detections(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), NAMES, 9, 9
+        )
+    ] * 14
     weights = np.ones((1, 14), np.float32)
     assert ApTable(samples, nothing, len(NAMES)).ap(weights)[1][0] == 0
     empty = [Sample(sample.path, 100, 100) for sample in samples]
@@ -111,9 +130,13 @@ def test_the_bootstrap_knows_the_error_of_a_mean():
 def test_the_same_pictures_are_drawn_for_both_settings_and_again():
     samples, detections = data_set()
     table = ApTable(samples, detections, len(NAMES))
-    spread = resample_images(lambda weights: np.stack([table.ap(weights)[1] - table.ap(weights)[1]]), 14, 50)
+    spread = resample_images(
+        lambda weights: np.stack([table.ap(weights)[1] - table.ap(weights)[1]]), 14, 50
+    )
     assert spread.low[0] == spread.high[0] == spread.error[0] == 0
-    first, again = (resample_images(lambda weights: np.stack(table.ap(weights)), 14, 50) for _ in range(2))
+    first, again = (
+        resample_images(lambda weights: np.stack(table.ap(weights)), 14, 50) for _ in range(2)
+    )
     assert np.array_equal(first.low, again.low) and first.error[0] > 0
 
 

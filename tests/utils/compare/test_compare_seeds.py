@@ -27,14 +27,19 @@ class Watch:
         if len(self.hashes) == self.stop:
             self.stop = -1
             raise KeyboardInterrupt
-        content = [tensor.contiguous().numpy().tobytes() for tensor in (batch.images, batch.boxes, batch.labels)]
+        content = [
+            tensor.contiguous().numpy().tobytes()
+            for tensor in (batch.images, batch.boxes, batch.labels)
+        ]
         self.hashes.append(hashlib.sha256(b"".join(content)).hexdigest())
         trainer.progress.step += 1
         return torch.zeros(len(PARTS))
 
 
 @pytest.fixture
-def batches(tiny_words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+def batches(
+    tiny_words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
     """`batches(setting, seed, workers, stop)`: hashes of a cell's batches, gone on with after an interruption."""
 
     def run(setting: str = "none", seed: int = 0, workers: int = 0, stop: int = -1) -> list[str]:
@@ -53,7 +58,9 @@ def batches(tiny_words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Mon
     return run
 
 
-def test_a_seed_gives_every_setting_the_same_batches_and_another_seed_others(batches: Callable[..., list[str]]):
+def test_a_seed_gives_every_setting_the_same_batches_and_another_seed_others(
+    batches: Callable[..., list[str]],
+):
     first = batches()
     assert len(set(first)) == len(first) == STEPS  # no step and no epoch repeats another
     assert batches("se") == first
@@ -61,5 +68,7 @@ def test_a_seed_gives_every_setting_the_same_batches_and_another_seed_others(bat
 
 
 @pytest.mark.parametrize(("workers", "stop"), [(0, 1), (3, 4)])
-def test_workers_and_an_interruption_change_nothing(workers: int, stop: int, batches: Callable[..., list[str]]):
+def test_workers_and_an_interruption_change_nothing(
+    workers: int, stop: int, batches: Callable[..., list[str]]
+):
     assert batches(workers=workers, stop=stop) == batches()

@@ -56,7 +56,9 @@ def limit(rate, trials=TRIALS):
 def test_without_a_true_difference_at_most_5_percent_are_claimed(noise, seeds):
     p = t_test(scores(np.random.default_rng(0), 1, seeds, noise))[:, 0]
     claimed = np.mean(p <= ALPHA)
-    assert claimed <= limit(0.054 if noise == "uniform" else ALPHA)  # 5.3% is the t test's own for uniform noise
+    assert claimed <= limit(
+        0.054 if noise == "uniform" else ALPHA
+    )  # 5.3% is the t test's own for uniform noise
     if noise == "normal":
         assert claimed >= 0.05 - (limit(0.05) - 0.05)
 
@@ -73,11 +75,16 @@ def test_the_verdict_itself_is_calibrated():
     """The function that the report calls, on whole reports of three settings, four seeds."""
     trials = 1500
     data = scores(np.random.default_rng(2), 3, 4, trials=trials)
-    claims = [any(word != NONE for _, word in verdicts([paired(row) for row in report])) for report in data]
+    claims = [
+        any(word != NONE for _, word in verdicts([paired(row) for row in report]))
+        for report in data
+    ]
     assert 0 < np.mean(claims) <= limit(ALPHA, trials)
 
 
-@pytest.mark.parametrize(("seeds", "difference", "settings"), [(3, 5.0, 1), (6, 2.0, 1), (10, 1.5, 1), (6, 3.0, 4)])
+@pytest.mark.parametrize(
+    ("seeds", "difference", "settings"), [(3, 5.0, 1), (6, 2.0, 1), (10, 1.5, 1), (6, 3.0, 4)]
+)
 def test_a_true_difference_is_found_as_often_as_the_report_says(seeds, difference, settings):
     rng, spread = np.random.default_rng(3), math.sqrt(2)  # of the difference of two normal scores
     data = scores(rng, settings, seeds) + difference * np.eye(settings)[0][:, None]
@@ -85,7 +92,9 @@ def test_a_true_difference_is_found_as_often_as_the_report_says(seeds, differenc
     told = float(power(seeds, spread, difference, ALPHA / settings))
     assert 0.1 < told < 0.99
     error = 4 * math.sqrt(told * (1 - told) / TRIALS)
-    assert told - error <= found.mean() <= told + error + (0.02 if settings > 1 else 0)  # Holm gives a little more
+    assert (
+        told - error <= found.mean() <= told + error + (0.02 if settings > 1 else 0)
+    )  # Holm gives a little more
 
 
 def test_intervals_over_seeds_hold_the_truth_in_95_percent():
@@ -95,11 +104,20 @@ def test_intervals_over_seeds_hold_the_truth_in_95_percent():
 
 
 def test_the_combined_interval_holds_the_truth_for_new_seeds_and_new_images():
-    rng, trials, seeds, seed_spread, image_error, inside = np.random.default_rng(5), 3000, 3, 1.0, 0.8, 0
+    rng, trials, seeds, seed_spread, image_error, inside = (
+        np.random.default_rng(5),
+        3000,
+        3,
+        1.0,
+        0.8,
+        0,
+    )
     alone = 0
     for _ in range(trials):
         one = paired(2.0 + image_error * rng.normal() + seed_spread * rng.normal(size=seeds))
-        low, high = combined_interval(one, (one.mean - 1.96 * image_error, one.mean + 1.96 * image_error))
+        low, high = combined_interval(
+            one, (one.mean - 1.96 * image_error, one.mean + 1.96 * image_error)
+        )
         inside += low <= 2.0 <= high
         alone += one.low <= 2.0 <= one.high
     assert inside / trials >= 0.95 - 4 * math.sqrt(0.05 * 0.95 / trials)
@@ -116,12 +134,17 @@ def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 def test_the_paired_t_test_is_scipys():
-    ours, theirs = np.array([41.2, 43.0, 42.1, 44.4, 42.9]), np.array([40.8, 41.9, 42.3, 43.1, 41.6])
+    ours, theirs = (
+        np.array([41.2, 43.0, 42.1, 44.4, 42.9]),
+        np.array([40.8, 41.9, 42.3, 43.1, 41.6]),
+    )
     one, reference = paired(ours - theirs), scipy.stats.ttest_rel(ours, theirs)
     interval = reference.confidence_interval(0.95)
     assert one.p == pytest.approx(reference.pvalue)
     assert (one.low, one.high) == pytest.approx((interval.low, interval.high))
-    assert one.mean == pytest.approx(0.78) and one.spread == pytest.approx(np.std(ours - theirs, ddof=1))
+    assert one.mean == pytest.approx(0.78) and one.spread == pytest.approx(
+        np.std(ours - theirs, ddof=1)
+    )
 
 
 def test_three_seeds_by_hand():
@@ -174,7 +197,9 @@ def test_seeds_that_repeat_one_run_show_nothing(value):
 def test_seeds_needed_is_the_first_number_with_80_percent():
     for spread in (0.3, 1.0, 2.7):
         needed = seeds_needed(spread)
-        assert power(needed, spread) >= 0.8 and (needed == MIN_SEEDS or power(needed - 1, spread) < 0.8)
+        assert power(needed, spread) >= 0.8 and (
+            needed == MIN_SEEDS or power(needed - 1, spread) < 0.8
+        )
     assert seeds_needed(1.0) == 10  # the textbooks' number for d_z = 1
     assert seeds_needed(1.0, alpha=0.05 / 3) > 10
     assert seeds_needed(40.0) is None
@@ -183,7 +208,9 @@ def test_seeds_needed_is_the_first_number_with_80_percent():
 def test_power_does_not_break_at_the_ends():
     chances = power(np.array([2, 3, 4, 50, 1000]), 1e-12)
     assert chances.tolist() == [0, 1, 1, 1, 1]
-    assert 0.0249 < float(power(5, 1e6)) < 0.0251  # no difference in sight: half of 5%, the right direction
+    assert (
+        0.0249 < float(power(5, 1e6)) < 0.0251
+    )  # no difference in sight: half of 5%, the right direction
 
 
 def test_the_spread_of_few_seeds_is_known_roughly():

@@ -8,14 +8,20 @@ from utils.core.class_names import default_class_names, read_class_names
 from utils.core.errors import UserError
 
 
-@pytest.mark.parametrize(("classes", "expected"), [(["a", "b"], 2), ("voc_classes.txt", 20), ("coco_classes.txt", 80)])
-def test_names_are_found_from_any_folder(classes, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(["a", "b"], 2), ("voc_classes.txt", 20), ("coco_classes.txt", 80)]
+)
+def test_names_are_found_from_any_folder(
+    classes, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     names = read_class_names(classes)
     assert names is not None and len(names) == expected
 
 
-def test_a_file_as_given_goes_before_the_projects_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_as_given_goes_before_the_projects_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     Path("voc_classes.txt").write_text("\ufeffbolt\n\n nut \n", encoding="utf-8")
     assert read_class_names("voc_classes.txt") == ("bolt", "nut")

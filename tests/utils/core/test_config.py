@@ -53,7 +53,9 @@ def test_every_experiment_loads(path: Path) -> None:
 
 
 def test_a_child_changes_only_what_it_names(write: Write) -> None:
-    write("parent.yaml", "phi: se\nseed: 3\ntrain: {epochs: 7, batch_size: 4}\ndata: {root: here}\n")
+    write(
+        "parent.yaml", "phi: se\nseed: 3\ntrain: {epochs: 7, batch_size: 4}\ndata: {root: here}\n"
+    )
     child = load_config(write("child.yaml", "base: parent.yaml\nphi: cbam\ntrain:\n  epochs: 9\n"))
     assert (child.name, child.phi, child.seed, child.data.root) == ("child", "cbam", 3, "here")
     assert (child.train.epochs, child.train.batch_size) == (9, 4)
@@ -69,11 +71,13 @@ def test_a_file_beside_the_child_wins_over_one_in_configs(write: Write) -> None:
 
 def test_lists_and_phi_are_replaced_not_merged(write: Write) -> None:
     write(
-        "parent.yaml", "phi: {feat1: eca}\nattention: {at: [feat1, feat2], init: identity}\naugment: {scale: [1, 2]}\n"
+        "parent.yaml",
+        "phi: {feat1: eca}\nattention: {at: [feat1, feat2], init: identity}\naugment: {scale: [1, 2]}\n",
     )
     child = load_config(
         write(
-            "child.yaml", "base: parent.yaml\nphi: {feat2: se}\nattention: {at: [upsample]}\naugment: {scale: [1, 1]}"
+            "child.yaml",
+            "base: parent.yaml\nphi: {feat2: se}\nattention: {at: [upsample]}\naugment: {scale: [1, 1]}",
         )
     )
     assert child.phi == {"feat2": "se"}
@@ -107,7 +111,9 @@ def test_missing_files_name_the_nearest(write: Write) -> None:
         find_config("")
 
 
-@pytest.mark.parametrize("text", ["train: [1, 2\n", "a: b: c\n", "- 1\n- 2\n", "just words\n", "3\n", "\tx: 1\n"])
+@pytest.mark.parametrize(
+    "text", ["train: [1, 2\n", "a: b: c\n", "- 1\n- 2\n", "just words\n", "3\n", "\tx: 1\n"]
+)
 def test_files_that_are_no_mapping_are_named(text: str, write: Write) -> None:
     path = write("bad.yaml", text)
     assert "bad.yaml" in refused(lambda: load_config(path))
@@ -130,7 +136,9 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("predict: {zzzzzz: 3}\n", "'predict.zzzzzz'", "expected one of: score, nms_iou"),
     ],
 )
-def test_unknown_keys_name_file_key_and_nearest(text: str, key: str, suggestion: str, write: Write) -> None:
+def test_unknown_keys_name_file_key_and_nearest(
+    text: str, key: str, suggestion: str, write: Write
+) -> None:
     path = write("typo.yaml", text)
     message = refused(lambda: load_config(path))
     assert "typo.yaml" in message and f"unknown key {key}" in message and suggestion in message
@@ -146,7 +154,12 @@ def test_unknown_keys_name_file_key_and_nearest(text: str, key: str, suggestion:
         ("train: {epochs: none}", "train: {epochs: many}", [], "child.yaml"),
         ("train: {epochs: 3}", "train: {epoch: 3}", ["seed=1"], "child.yaml"),
         ("train: {epochs: 3}", "train: 5", [], "child.yaml"),
-        ("seed: 1", "train: {epochs: 3}", ["seed=2", "train.epochs=many"], "child.yaml with seed=2 train.epochs=many"),
+        (
+            "seed: 1",
+            "train: {epochs: 3}",
+            ["seed=2", "train.epochs=many"],
+            "child.yaml with seed=2 train.epochs=many",
+        ),
     ],
 )
 def test_the_file_that_holds_a_mistake_is_named(
@@ -189,13 +202,16 @@ def test_wrong_values_name_the_key(override: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "size"), [(320, (320, 320)), ("[224, 416]", (224, 416)), (32, (32, 32)), ("[96, 32]", (96, 32))]
+    ("value", "size"),
+    [(320, (320, 320)), ("[224, 416]", (224, 416)), (32, (32, 32)), ("[96, 32]", (96, 32))],
 )
 def test_input_sizes(value: object, size: tuple[int, int]) -> None:
     assert load_config("shapes", [f"input_size={value}"]).input_size == size
 
 
-@pytest.mark.parametrize("value", ["100", "0", "-32", "[416]", "[416, 100]", "416.0", "'416'", "[a, b]", "null"])
+@pytest.mark.parametrize(
+    "value", ["100", "0", "-32", "[416]", "[416, 100]", "416.0", "'416'", "[a, b]", "null"]
+)
 def test_input_sizes_off_the_grid_are_refused(value: str) -> None:
     message = refused(lambda: load_config("shapes", [f"input_size={value}"]))
     assert "input_size" in message and "multiples of 32" in message
@@ -209,7 +225,10 @@ def test_input_sizes_off_the_grid_are_refused(value: str) -> None:
         ("null", None),
         ("cbam", "cbam"),
         ("{name: cbam, reduction: 8}", {"name": "cbam", "reduction": 8}),
-        ("{feat1: eca, feat2: {name: se, reduction: 4}}", {"feat1": "eca", "feat2": {"name": "se", "reduction": 4}}),
+        (
+            "{feat1: eca, feat2: {name: se, reduction: 4}}",
+            {"feat1": "eca", "feat2": {"name": "se", "reduction": 4}},
+        ),
         ("package.module:Class", "package.module:Class"),
     ],
 )
@@ -223,7 +242,13 @@ def test_spellings_of_phi(text: str, phi: object, write: Write) -> None:
 
 def test_overrides_are_yaml_and_the_last_one_wins(write: Write) -> None:
     path = write("mine.yaml", "train: {epochs: 7, batch_size: 4}\n")
-    overrides = ["train.epochs=8", "train.lr=1e-3", "data.root=/a=b", "data.classes=[cat, dog]", "train.epochs=9"]
+    overrides = [
+        "train.epochs=8",
+        "train.lr=1e-3",
+        "data.root=/a=b",
+        "data.classes=[cat, dog]",
+        "train.epochs=9",
+    ]
     config = load_config(path, overrides)
     assert (config.train.epochs, config.train.batch_size, config.train.lr) == (9, 4, 0.001)
     assert config.data.root == "/a=b" and config.data.classes == ["cat", "dog"]
@@ -264,7 +289,9 @@ def test_a_written_configuration_reads_back_equal(write: Write) -> None:
     ]
     config = load_config("voc_cbam", overrides)
     assert load_config(write("config.yaml", dump_config(config))) == config
-    assert set(yaml.safe_load(dump_config(config))) == set(Config.model_fields), "a run's file holds every field"
+    assert set(yaml.safe_load(dump_config(config))) == set(Config.model_fields), (
+        "a run's file holds every field"
+    )
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -280,4 +307,6 @@ def test_every_field_is_explained_with_its_default() -> None:
     assert [key for key, _, _ in rows] == list(leaves(Config().model_dump()))
     for key, default, meaning in rows:
         assert meaning and len(meaning.splitlines()) == 1, key
-        assert make_config({}) == update_config(make_config({}), parse_overrides([f"{key}={default}"])), key
+        assert make_config({}) == update_config(
+            make_config({}), parse_overrides([f"{key}={default}"])
+        ), key

@@ -19,8 +19,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: int = 0, mps: bool = False) -
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
-@pytest.mark.parametrize(("gpus", "mps", "expected"), [(0, False, "cpu"), (0, True, "mps"), (2, True, "cuda")])
-def test_auto_takes_the_best_there_is(gpus: int, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "mps", "expected"), [(0, False, "cpu"), (0, True, "mps"), (2, True, "cuda")]
+)
+def test_auto_takes_the_best_there_is(
+    gpus: int, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine(monkeypatch, gpus, mps)
     assert pick_device("auto") == torch.device(expected)
 
@@ -32,7 +36,9 @@ def test_named_devices_are_taken_as_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("name", "gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("mps", 1)])
-def test_absent_devices_end_in_one_line(name: str, gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_devices_end_in_one_line(
+    name: str, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine(monkeypatch, gpus)
     with pytest.raises(UserError, match=f"device={name}: .*device=auto$") as caught:
         pick_device(name)
@@ -49,12 +55,16 @@ def test_absent_devices_end_in_one_line(name: str, gpus: int, monkeypatch: pytes
         ("", "fp32"),
     ],
 )
-def test_auto_precision_follows_the_processor(cpuinfo: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_follows_the_processor(
+    cpuinfo: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self: cpuinfo)
     assert pick_precision("auto", CPU) == expected
 
 
-def test_auto_precision_where_the_processor_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_where_the_processor_cannot_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def absent(self: Path) -> str:
         raise FileNotFoundError
 
@@ -62,7 +72,9 @@ def test_auto_precision_where_the_processor_cannot_be_asked(monkeypatch: pytest.
     assert pick_precision("auto", CPU) == "fp32"
 
 
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
 def test_auto_precision_follows_the_gpu(
     capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,12 @@ def _join(rank: int, port: int, work: Callable[[Path], None], folder: Path) -> N
 
 def test_one_process_needs_nothing() -> None:
     distributed.init()
-    assert (distributed.world_size(), distributed.rank(), distributed.local_rank(), distributed.is_main_process()) == (
+    assert (
+        distributed.world_size(),
+        distributed.rank(),
+        distributed.local_rank(),
+        distributed.is_main_process(),
+    ) == (
         1,
         0,
         0,
@@ -43,7 +48,10 @@ def test_one_process_needs_nothing() -> None:
     )
     distributed.barrier()
     tensor = torch.ones(2)
-    assert distributed.all_reduce_sum(tensor) is tensor and distributed.all_reduce_mean(tensor) is tensor
+    assert (
+        distributed.all_reduce_sum(tensor) is tensor
+        and distributed.all_reduce_mean(tensor) is tensor
+    )
     assert distributed.gather([1, 2]) == [1, 2] and distributed.broadcast_from_main(lambda: 3) == 3
     done: list[int] = []
     distributed.main_process_only(done.append)(1)
@@ -68,9 +76,12 @@ def exchange(folder: Path) -> None:
         distributed.broadcast_from_main(refuse)
     own = torch.tensor([1.0 + rank], requires_grad=True)
     assert (
-        distributed.all_reduce_sum(own.detach()).item() == 3 and distributed.all_reduce_mean(own.detach()).item() == 1.5
+        distributed.all_reduce_sum(own.detach()).item() == 3
+        and distributed.all_reduce_mean(own.detach()).item() == 1.5
     )
-    (distributed.all_reduce_sum(own) * (rank + 5)).sum().backward()  # both processes' results depend on it
+    (
+        distributed.all_reduce_sum(own) * (rank + 5)
+    ).sum().backward()  # both processes' results depend on it
     assert own.grad is not None and own.grad.item() == 11
 
     @distributed.main_process_only
@@ -93,13 +104,19 @@ def test_what_two_processes_exchange(tmp_path: Path) -> None:
 def layers() -> nn.Module:
     torch.manual_seed(0)
     norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, momentum=None)]
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), norms[0], nn.ReLU(), norms[1], nn.Conv2d(4, 4, 1), norms[2])
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1), norms[0], nn.ReLU(), norms[1], nn.Conv2d(4, 4, 1), norms[2]
+    )
     nn.init.uniform_(norms[0].weight)
     return network.double()
 
 
 def pictures(step: int) -> Tensor:
-    return torch.randn(6, 3, 5, 7, generator=torch.Generator().manual_seed(step), dtype=torch.float64) * 3 + 2
+    return (
+        torch.randn(6, 3, 5, 7, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        * 3
+        + 2
+    )
 
 
 def train(network: nn.Module, part: slice, average: bool) -> dict[str, Tensor]:
@@ -107,7 +124,11 @@ def train(network: nn.Module, part: slice, average: bool) -> dict[str, Tensor]:
         network.zero_grad()
         weights = torch.linspace(-1, 1, 6, dtype=torch.float64)[part, None, None, None]
         (network(pictures(step)[part]).pow(3) * weights).mean().backward()
-    kept = {f"gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+    kept = {
+        f"gradient of {name}": p.grad
+        for name, p in network.named_parameters()
+        if p.grad is not None
+    }
     if average:
         for gradient in kept.values():
             dist.all_reduce(gradient)
@@ -117,7 +138,10 @@ def train(network: nn.Module, part: slice, average: bool) -> dict[str, Tensor]:
 
 def half(folder: Path) -> None:
     part = slice(3 * distributed.rank(), 3 * distributed.rank() + 3)
-    torch.save(train(distributed.synchronize_batch_norms(layers()), part, True), folder / f"{distributed.rank()}.pt")
+    torch.save(
+        train(distributed.synchronize_batch_norms(layers()), part, True),
+        folder / f"{distributed.rank()}.pt",
+    )
 
 
 def test_batch_norm_over_two_processes_is_that_over_the_whole_batch(tmp_path: Path) -> None:
@@ -127,4 +151,6 @@ def test_batch_norm_over_two_processes_is_that_over_the_whole_batch(tmp_path: Pa
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, msg=lambda text, at=name: f"{at}: {text}")
+            torch.testing.assert_close(
+                found[name], tensor, msg=lambda text, at=name: f"{at}: {text}"
+            )

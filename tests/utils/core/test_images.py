@@ -32,7 +32,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize(("mode", "kind"), [(mode, kind) for mode, kinds in MODES.items() for kind in kinds.split()])
+@pytest.mark.parametrize(
+    ("mode", "kind"), [(mode, kind) for mode, kinds in MODES.items() for kind in kinds.split()]
+)
 def test_every_mode_becomes_rgb(mode, kind, rgb, tmp_path):
     picture = rgb.convert(mode)
     path = tmp_path / "bild ä.x"  # the suffix is not what decides, names may be anything
@@ -48,7 +50,9 @@ def test_sixteen_bits_keep_the_high_byte(rgb, tmp_path):
     gray = np.asarray(rgb.convert("L"))
     for kind in ("PNG", "TIFF"):
         (tmp_path / "a").write_bytes(encode(Image.fromarray(gray.astype(np.uint16) * 257), kind))
-        np.testing.assert_allclose(read_image(tmp_path / "a").astype(int), np.repeat(gray[..., None], 3, 2), atol=1)
+        np.testing.assert_allclose(
+            read_image(tmp_path / "a").astype(int), np.repeat(gray[..., None], 3, 2), atol=1
+        )
 
 
 def test_alpha_is_dropped_not_blended(rgb, tmp_path):
@@ -86,7 +90,12 @@ def test_truncated_jpeg_keeps_the_part_that_is_there(options, share, rgb, tmp_pa
 def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
     data = encode(rgb, "JPEG", quality=95, comment=b"\xff\xd9")  # a thumbnail has one, too
     assert data.find(b"\xff\xd9") < data.find(b"\xff\xda")
-    for part, cut in ((data, False), (data + b"trailer", False), (data[: len(data) // 2], True), (data[:-2], True)):
+    for part, cut in (
+        (data, False),
+        (data + b"trailer", False),
+        (data[: len(data) // 2], True),
+        (data[:-2], True),
+    ):
         assert _is_cut_jpeg(np.frombuffer(part, np.uint8)) is cut
     assert not _is_cut_jpeg(np.frombuffer(encode(rgb, "PNG"), np.uint8))
 
@@ -122,5 +131,9 @@ def test_letterbox_maps_boxes_there_and_back(source, rgb):
     assert (canvas[y1:y2, x1:x2] == 7).all()
     assert (canvas == 7).all(2).sum() == (x2 - x1) * (y2 - y1)
     assert set(np.unique(canvas)) <= {7, PAD_VALUE}
-    boxes = np.array([[0, 0, width, height], [0.25 * width, 0.5 * height, 0.75 * width, height]], np.float32)
-    np.testing.assert_allclose(letterbox.boxes_to_original(letterbox.boxes_to_input(boxes)), boxes, atol=1e-2)
+    boxes = np.array(
+        [[0, 0, width, height], [0.25 * width, 0.5 * height, 0.75 * width, height]], np.float32
+    )
+    np.testing.assert_allclose(
+        letterbox.boxes_to_original(letterbox.boxes_to_input(boxes)), boxes, atol=1e-2
+    )

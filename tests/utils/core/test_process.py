@@ -18,7 +18,9 @@ def test_threads_are_set_where_they_are_asked_for():
     assert torch.get_num_threads() == 2
 
 
-def test_modules_of_the_working_directory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_modules_of_the_working_directory_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     process.configure_process()
@@ -51,7 +53,11 @@ print(faults(8))
 def test_freed_memory_is_kept() -> None:
     """In a process of its own, as there is no way back; without it, the same is returned to the kernel each time."""
     counts = [
-        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for how in ("keep", "as it is")
     ]
     assert counts[0] < 100 < counts[1]

@@ -41,7 +41,9 @@ def test_each_takes_its_turn_and_warm_up_does_not_count():
 
         return run
 
-    times = interleave({"a": clock_of("a"), "b": clock_of("b")}, Budget(0.0, least=3, most=3, warmup=2))
+    times = interleave(
+        {"a": clock_of("a"), "b": clock_of("b")}, Budget(0.0, least=3, most=3, warmup=2)
+    )
     assert order == ["a", "b"] * 5
     np.testing.assert_array_equal(times["a"], [4, 6, 8])
     np.testing.assert_array_equal(times["b"], [5, 7, 9])
@@ -58,7 +60,9 @@ def test_each_takes_its_turn_and_warm_up_does_not_count():
 )
 def test_how_long_it_measures(clock: FakeTime, effort: Budget, rounds: int):
     """A round takes a second."""
-    times = interleave({"a": timed(lambda: clock.spend(0.75)), "b": timed(lambda: clock.spend(0.25))}, effort)
+    times = interleave(
+        {"a": timed(lambda: clock.spend(0.75)), "b": timed(lambda: clock.spend(0.25))}, effort
+    )
     assert len(times["a"]) == len(times["b"]) == rounds
     assert times["a"] == pytest.approx(750) and times["b"] == pytest.approx(250)
 

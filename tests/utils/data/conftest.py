@@ -58,7 +58,9 @@ def write_voc(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") -
         (root / folder).mkdir(parents=True, exist_ok=True)
     for item in items:
         (root / "Annotations" / f"{Path(item.name).stem}.xml").write_text(xml(item))
-    (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(Path(item.name).stem for item in items))
+    (root / f"ImageSets/Main/{split}.txt").write_text(
+        "\n".join(Path(item.name).stem for item in items)
+    )
     return root
 
 
@@ -71,10 +73,23 @@ def write_coco(
     numbers = dict(zip(NAMES, ids, strict=True))
     images, rows = [], []
     for index, item in enumerate(items):
-        images.append({"id": 100 - index, "file_name": item.name, "width": item.size[0], "height": item.size[1]})
+        images.append(
+            {
+                "id": 100 - index,
+                "file_name": item.name,
+                "width": item.size[0],
+                "height": item.size[1],
+            }
+        )
         for name, x1, y1, x2, y2 in item.boxes:
             box = [x1, y1, x2 - x1, y2 - y1]
-            row = {"image_id": 100 - index, "category_id": numbers[name], "bbox": box, "iscrowd": 0, "area": 1}
+            row = {
+                "image_id": 100 - index,
+                "category_id": numbers[name],
+                "bbox": box,
+                "iscrowd": 0,
+                "area": 1,
+            }
             rows.append({"id": len(rows) + 1, **row})
     categories = [{"id": number, "name": name} for name, number in reversed(numbers.items())]
     content = {"images": images, "annotations": rows, "categories": categories}
@@ -101,7 +116,14 @@ def write_yolo(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") 
 def write() -> SimpleNamespace:
     """What the tests need of this file."""
     return SimpleNamespace(
-        Item=Item, items=ITEMS, names=NAMES, picture=picture, voc=write_voc, coco=write_coco, yolo=write_yolo, xml=xml
+        Item=Item,
+        items=ITEMS,
+        names=NAMES,
+        picture=picture,
+        voc=write_voc,
+        coco=write_coco,
+        yolo=write_yolo,
+        xml=xml,
     )
 
 

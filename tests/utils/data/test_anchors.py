@@ -16,7 +16,17 @@ def samples_of(shapes, size=(416, 416), crowd=None) -> list[Sample]:
     boxes = np.concatenate([np.zeros_like(shapes), shapes], 1)
     count = len(shapes)
     flags = np.zeros(count, bool) if crowd is None else np.array(crowd)
-    return [Sample(Path("a"), size[1], size[0], boxes, np.zeros(count, np.int64), np.zeros(count, bool), flags)]
+    return [
+        Sample(
+            Path("a"),
+            size[1],
+            size[0],
+            boxes,
+            np.zeros(count, np.int64),
+            np.zeros(count, bool),
+            flags,
+        )
+    ]
 
 
 def brute_iou(a, b) -> float:
@@ -45,7 +55,9 @@ def test_two_clusters_of_twelve_boxes_against_every_partition():
     for code in range(1, 2**11):
         mine = np.array([code >> bit & 1 for bit in range(12)], bool)
         anchors = np.array([np.median(shapes[mine], 0), np.median(shapes[~mine], 0)])
-        best = max(best, np.mean([max(brute_iou(shape, anchor) for anchor in anchors) for shape in shapes]))
+        best = max(
+            best, np.mean([max(brute_iou(shape, anchor) for anchor in anchors) for shape in shapes])
+        )
     assert fit_anchors(samples_of(shapes), SIZE, count=2)[1].mean_iou > 0.97 * best
 
 
@@ -65,7 +77,9 @@ def test_deterministic_and_seeded():
 
 def test_better_than_the_default():
     shapes = np.random.default_rng(3).lognormal(4, 0.5, (500, 2))
-    assert fit_anchors(samples_of(shapes), SIZE)[1].mean_iou > measure(shapes, DARKNET).mean_iou + 0.05
+    assert (
+        fit_anchors(samples_of(shapes), SIZE)[1].mean_iou > measure(shapes, DARKNET).mean_iou + 0.05
+    )
 
 
 def test_without_boxes_the_default_scaled_to_the_input():

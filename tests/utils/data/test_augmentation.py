@@ -36,7 +36,9 @@ def drawn(rectangles: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
     return canvases, boxes, torch.arange(len(rectangles))[:, None]
 
 
-def augment(sources: tuple[Tensor, Tensor, Tensor], tiles: Tensor, seed: int = 0, **settings: object) -> Batch:
+def augment(
+    sources: tuple[Tensor, Tensor, Tensor], tiles: Tensor, seed: int = 0, **settings: object
+) -> Batch:
     return Augmenter(AugmentConfig(**{**NOTHING, **settings}))(pool(sources), tiles, seeded(seed))
 
 
@@ -62,8 +64,13 @@ def test_nothing_asked_for_gives_the_input_back() -> None:
     canvases, boxes, labels = noise()
     batch = augment((canvases, boxes, labels), singles(3))
     assert torch.equal((batch.images * 255).round(), canvases.permute(0, 3, 1, 2).float())
-    assert batch.images.is_contiguous(memory_format=torch.channels_last) and batch.images.dtype == torch.float32
-    torch.testing.assert_close(batch.boxes, boxes[:, :2], atol=1e-4, rtol=0)  # the third place holds no object
+    assert (
+        batch.images.is_contiguous(memory_format=torch.channels_last)
+        and batch.images.dtype == torch.float32
+    )
+    torch.testing.assert_close(
+        batch.boxes, boxes[:, :2], atol=1e-4, rtol=0
+    )  # the third place holds no object
     assert torch.equal(batch.labels, labels[:, :2])
 
 
@@ -75,7 +82,9 @@ def test_to_float_keeps_values_and_order() -> None:
 def test_pictures_keep_the_order_in_which_they_were_asked_for() -> None:
     canvases = (torch.arange(5)[:, None, None, None] * 50).expand(5, *SIZE, 3).to(torch.uint8)
     sources = (canvases, torch.zeros(5, 1, 4), torch.full((5, 1), -1))
-    tiles = torch.tensor([[3, -1, -1, -1], [1, 1, 1, 1], [0, -1, -1, -1], [4, 4, 4, 4], [2, -1, -1, -1]])
+    tiles = torch.tensor(
+        [[3, -1, -1, -1], [1, 1, 1, 1], [0, -1, -1, -1], [4, 4, 4, 4], [2, -1, -1, -1]]
+    )
     batch = augment(sources, tiles)
     # a mosaic of one image shows it in every corner
     for row, index in enumerate((3, 1, 0, 4, 2)):
@@ -95,7 +104,9 @@ def check_extents(batch: Batch, tolerance: float, exact: bool) -> int:
                 continue
             shown = pixels_of(image, label)
             assert shown is not None, "an object is kept whose pixels are gone"
-            excess = torch.cat([shown[:2] - box[:2], box[2:] - shown[2:]])  # above 0: the box is larger
+            excess = torch.cat(
+                [shown[:2] - box[:2], box[2:] - shown[2:]]
+            )  # above 0: the box is larger
             assert excess.min() > -tolerance, (box, shown)
             if exact:
                 assert excess.max() < tolerance, (box, shown)
@@ -116,17 +127,23 @@ MOVES = {
 def test_boxes_move_with_their_pixels(move: str, mosaic: bool) -> None:
     sources = drawn(RECTANGLES)
     tiles = torch.stack([torch.arange(4).roll(k) for k in range(4)]) if mosaic else singles(4)
-    compared = sum(check_extents(augment(sources, tiles, seed, **MOVES[move]), 1.5, True) for seed in range(15))
+    compared = sum(
+        check_extents(augment(sources, tiles, seed, **MOVES[move]), 1.5, True) for seed in range(15)
+    )
     assert compared >= 40
 
 
 @pytest.mark.parametrize("mosaic", [False, True])
-@pytest.mark.parametrize("turn", [{"degrees": 45.0}, {"shear": 20.0}, {"degrees": 20.0, "shear": 10.0}])
+@pytest.mark.parametrize(
+    "turn", [{"degrees": 45.0}, {"shear": 20.0}, {"degrees": 20.0, "shear": 10.0}]
+)
 def test_boxes_hold_their_turned_pixels(turn: dict, mosaic: bool) -> None:
     sources = drawn(RECTANGLES)
     tiles = torch.stack([torch.arange(4).roll(k) for k in range(4)]) if mosaic else singles(4)
     settings = {**turn, "fliplr": 0.5, "flipud": 0.5, "scale": (0.7, 1.2), "translate": 0.1}
-    compared = sum(check_extents(augment(sources, tiles, seed, **settings), 1.5, False) for seed in range(15))
+    compared = sum(
+        check_extents(augment(sources, tiles, seed, **settings), 1.5, False) for seed in range(15)
+    )
     assert compared >= 40
 
 
@@ -154,7 +171,9 @@ def test_few_objects_are_dropped_that_still_show() -> None:
     assert dropped > 5
 
 
-@pytest.mark.parametrize("settings", [{}, {"degrees": 30.0, "scale": (0.3, 1.5), "fliplr": 0.5, "flipud": 0.5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"degrees": 30.0, "scale": (0.3, 1.5), "fliplr": 0.5, "flipud": 0.5}]
+)
 def test_tiles_do_not_bleed_into_one_another(settings: dict) -> None:
     """Four images of one color each: every pixel of the mosaic is one of them or the padding gray."""
     sources = drawn([[0, 0, SIZE[1], SIZE[0]]] * 4)
@@ -176,8 +195,12 @@ def test_what_a_picture_does_not_cover_is_padding_gray_whatever_hue_and_saturati
 # color
 
 
-def recolored(rgb: list[float], hue: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Tensor:
-    matrix = _color_matrix(torch.tensor([hue]), torch.tensor([saturation]), torch.tensor([value]))[0]
+def recolored(
+    rgb: list[float], hue: float = 0.0, saturation: float = 1.0, value: float = 1.0
+) -> Tensor:
+    matrix = _color_matrix(torch.tensor([hue]), torch.tensor([saturation]), torch.tensor([value]))[
+        0
+    ]
     return matrix @ torch.tensor(rgb)
 
 
@@ -190,12 +213,16 @@ def test_gray_stays_gray_and_brightness_scales(hue: float, saturation: float) ->
 
 
 def test_brightness_alone_scales_every_channel() -> None:
-    torch.testing.assert_close(recolored([0.1, 0.5, 0.9], value=0.6), torch.tensor([0.06, 0.3, 0.54]))
+    torch.testing.assert_close(
+        recolored([0.1, 0.5, 0.9], value=0.6), torch.tensor([0.06, 0.3, 0.54])
+    )
 
 
 def test_no_saturation_leaves_the_luma() -> None:
     luma = 0.299 * 0.1 + 0.587 * 0.5 + 0.114 * 0.9
-    torch.testing.assert_close(recolored([0.1, 0.5, 0.9], saturation=0.0), torch.full((3,), luma), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        recolored([0.1, 0.5, 0.9], saturation=0.0), torch.full((3,), luma), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("turn", [0.05, 0.15, -0.1])
@@ -245,7 +272,9 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1.0, 2000, 2000), (0.3, 520, 680)])
+@pytest.mark.parametrize(
+    ("share", "low", "high"), [(0.0, 0, 0), (1.0, 2000, 2000), (0.3, 520, 680)]
+)
 def test_partners_are_drawn_for_the_asked_share(share: float, low: int, high: int) -> None:
     partners = Augmenter(AugmentConfig(mosaic=share)).partners(2000, 7, seeded(0))
     chosen = partners[:, 0] >= 0
@@ -271,7 +300,10 @@ def test_the_closing_epochs_have_neither_mosaic_nor_mixup() -> None:
 
 def test_mixup_blends_with_the_neighbor_and_keeps_both_objects() -> None:
     sources, tiles = noise(), singles(3)
-    plain, mixed = augment(sources, tiles, 4, fliplr=0.5), augment(sources, tiles, 4, fliplr=0.5, mixup=1.0)
+    plain, mixed = (
+        augment(sources, tiles, 4, fliplr=0.5),
+        augment(sources, tiles, 4, fliplr=0.5, mixup=1.0),
+    )
     torch.testing.assert_close(mixed.images, (plain.images + plain.images.roll(1, 0)) / 2)
     assert torch.equal(mixed.boxes, torch.cat([plain.boxes, plain.boxes.roll(1, 0)], 1))
     assert torch.equal(mixed.labels, torch.cat([plain.labels, plain.labels.roll(1, 0)], 1))

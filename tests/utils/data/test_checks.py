@@ -17,7 +17,9 @@ from utils.data.loading import load_dataset
 
 
 def load(format: str, root, **keys):
-    return load_dataset(DataConfig(format=format, root=str(root), **keys), "train", (64, 64), progress=False)
+    return load_dataset(
+        DataConfig(format=format, root=str(root), **keys), "train", (64, 64), progress=False
+    )
 
 
 def box_data(write, root, *boxes):
@@ -29,7 +31,9 @@ def box_data(write, root, *boxes):
 def test_box_beyond_the_picture_is_clipped(write, tmp_path):
     split = box_data(write, tmp_path, (50, 30, 80, 70), (0, 1, 10, 10))
     assert split.samples[0].boxes.tolist() == [[49, 29, 60, 40], [0, 0, 10, 10]]
-    assert split.report.counts == {"box beyond the image": 1}  # one pixel, from a tool that counts from 0, is none
+    assert split.report.counts == {
+        "box beyond the image": 1
+    }  # one pixel, from a tool that counts from 0, is none
 
 
 def test_swapped_corners_are_put_in_order(write, tmp_path):
@@ -39,7 +43,9 @@ def test_swapped_corners_are_put_in_order(write, tmp_path):
 
 
 def test_empty_box_is_dropped_with_its_label(write, tmp_path):
-    item = write.Item("a.jpg", (60, 40), [("cat", 69, 4, 90, 15), ("owl", 4, 4, 9, 9), ("dog", 7, 45, 9, 50)])
+    item = write.Item(
+        "a.jpg", (60, 40), [("cat", 69, 4, 90, 15), ("owl", 4, 4, 9, 9), ("dog", 7, 45, 9, 50)]
+    )
     split = load("voc", write.voc(tmp_path, [item]))
     assert split.samples[0].boxes.tolist() == [[4, 4, 9, 9]]
     assert [split.class_names[label] for label in split.samples[0].labels] == ["owl"]
@@ -67,7 +73,10 @@ def test_identical_files_are_counted_and_leaks_found(write, tmp_path):
     shutil.copy(root / "JPEGImages/a.jpg", root / "JPEGImages/b.jpg")
     split = load("voc", root)
     assert len(split.samples) == 3
-    assert split.report.counts == {"image identical to another": 1, "size differs from annotation": 1}
+    assert split.report.counts == {
+        "image identical to another": 1,
+        "size differs from annotation": 1,
+    }
     a, b, c = split.samples
     assert leaks([a, c], [b]) == [(a.path, b.path)]
     assert leaks([a, c], [c]) == [(c.path, c.path)]
@@ -86,7 +95,9 @@ def test_same_size_and_tail_alone_are_not_identical(write, tmp_path):
 
 
 def test_missing_picture_and_missing_or_broken_xml_are_left_out(write, tmp_path):
-    root = write.voc(tmp_path, [write.Item(f"{name}.jpg", (20, 20), [("cat", 1, 1, 5, 5)]) for name in "abcdefg"])
+    root = write.voc(
+        tmp_path, [write.Item(f"{name}.jpg", (20, 20), [("cat", 1, 1, 5, 5)]) for name in "abcdefg"]
+    )
     (root / "JPEGImages/a.jpg").unlink()
     (root / "Annotations/b.xml").unlink()
     (root / "Annotations/c.xml").write_text("<annotation><object>")
@@ -96,19 +107,34 @@ def test_missing_picture_and_missing_or_broken_xml_are_left_out(write, tmp_path)
     (root / "Annotations/f.xml").write_text(text.replace("<ymax>5</ymax>", ""))
     split = load("voc", root)
     assert [sample.path.stem for sample in split.samples] == ["g"]
-    assert split.report.counts == {"image missing": 1, "annotation missing": 1, "annotation unreadable": 4}
+    assert split.report.counts == {
+        "image missing": 1,
+        "annotation missing": 1,
+        "annotation unreadable": 4,
+    }
     assert str(root / "Annotations/c.xml") in "\n".join(split.report.lines())
 
 
 def test_yolo_missing_label_is_an_empty_picture_and_a_bad_line_drops_it(write, tmp_path):
     root = write.yolo(tmp_path)
     (root / "labels/train/a.txt").unlink()
-    for line in ("0 0.5 0.5 0.1", "0 0.5 0.5 nan 0.1", "0 5 5 30 30", "x 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1 0.1 0.9"):
+    for line in (
+        "0 0.5 0.5 0.1",
+        "0 0.5 0.5 nan 0.1",
+        "0 5 5 30 30",
+        "x 0.5 0.5 0.1 0.1",
+        "0 0.5 0.5 0.1 0.1 0.9",
+    ):
         (root / "labels/train/b.txt").write_text("1 0.5 0.5 0.2 0.2\n" + line)
         split = load("yolo", root)
-        assert [(sample.path.name, len(sample.boxes)) for sample in split.samples] == [("a.jpg", 0), ("c.png", 0)]
+        assert [(sample.path.name, len(sample.boxes)) for sample in split.samples] == [
+            ("a.jpg", 0),
+            ("c.png", 0),
+        ]
         assert split.report.counts == {"annotation missing": 1, "annotation unreadable": 1}
-        assert split.report.examples["annotation unreadable"] == [f"{root / 'labels/train/b.txt'}:2"]
+        assert split.report.examples["annotation unreadable"] == [
+            f"{root / 'labels/train/b.txt'}:2"
+        ]
 
 
 def test_coco_unusable_rows(write, tmp_path):

@@ -23,9 +23,14 @@ SIZE = (64, 96)
 @pytest.fixture
 def samples(write, tmp_path):
     boxes = [("cat", 5, 5, 20, 30), ("dog", 1, 2, 9, 9)]
-    items = [write.Item(f"{index}.jpg", (50 + 30 * (index % 3), 40 + 25 * (index % 4)), boxes) for index in range(9)]
+    items = [
+        write.Item(f"{index}.jpg", (50 + 30 * (index % 3), 40 + 25 * (index % 4)), boxes)
+        for index in range(9)
+    ]
     root = write.voc(tmp_path / "data", items)
-    return load_dataset(DataConfig(format="voc", root=str(root)), "train", SIZE, progress=False).samples
+    return load_dataset(
+        DataConfig(format="voc", root=str(root)), "train", SIZE, progress=False
+    ).samples
 
 
 def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
@@ -53,7 +58,9 @@ def test_canvas_and_boxes_are_letterboxed(samples):
         np.testing.assert_array_equal(canvas, letterbox.apply(read_image(sample.path)))
         scale = min(SIZE[0] / sample.height, SIZE[1] / sample.width)
         pad = np.array([SIZE[1] - sample.width * scale, SIZE[0] - sample.height * scale]) / 2
-        np.testing.assert_allclose(pictures.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0)
+        np.testing.assert_allclose(
+            pictures.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0
+        )
         assert pictures.letterboxes[index] == letterbox
         assert pictures.labels[index].tolist() == [0, 1]
 
@@ -62,7 +69,10 @@ def test_canvas_and_boxes_are_letterboxed(samples):
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 def test_every_cache_and_worker_count_gives_the_same_bits(cache, workers, samples, tmp_path):
     expected = np.stack(
-        [Letterbox((sample.height, sample.width), SIZE).apply(read_image(sample.path)) for sample in samples]
+        [
+            Letterbox((sample.height, sample.width), SIZE).apply(read_image(sample.path))
+            for sample in samples
+        ]
     )
     pictures = filled(samples, tmp_path / "cache", cache, workers=workers)
     np.testing.assert_array_equal(pictures.canvases(range(len(samples))), expected)
@@ -89,7 +99,9 @@ def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     assert "\n" not in notice
     decoded = []
     original = dataset.decode_image
-    monkeypatch.setattr(dataset, "decode_image", lambda path: decoded.append(path) or original(path))
+    monkeypatch.setattr(
+        dataset, "decode_image", lambda path: decoded.append(path) or original(path)
+    )
     pictures.canvases(range(9))
     assert decoded == [sample.path for sample in samples[4:]]
     if cache == "disk":
@@ -97,7 +109,9 @@ def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
         assert file.stat().st_size <= room * 2**30
 
 
-def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(samples, write, tmp_path, monkeypatch):
+def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(
+    samples, write, tmp_path, monkeypatch
+):
     folder = tmp_path / "cache"
     expected = filled(samples, folder, "disk").canvases(range(9))
     with monkeypatch.context() as patch:
@@ -113,7 +127,11 @@ def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(samples, write
 
 
 def test_disk_cache_key_depends_on_order_and_size(samples):
-    keys = {disk_cache.key(samples, SIZE), disk_cache.key(samples[::-1], SIZE), disk_cache.key(samples, (64, 64))}
+    keys = {
+        disk_cache.key(samples, SIZE),
+        disk_cache.key(samples[::-1], SIZE),
+        disk_cache.key(samples, (64, 64)),
+    }
     assert len(keys | {disk_cache.key(samples[:-1], SIZE)}) == 4
     assert disk_cache.key(samples, SIZE) in keys
 
@@ -129,9 +147,17 @@ def test_two_processes_share_the_disk_cache(samples, tmp_path):
         "images.prepare(progress=False)\n"
         "print(hashlib.sha256(images.canvases(range(len(samples))).tobytes()).hexdigest(), images.notices)\n"
     )
-    command = [sys.executable, "-c", script, str(samples[0].path.parents[1]), str(tmp_path / "cache")]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(samples[0].path.parents[1]),
+        str(tmp_path / "cache"),
+    ]
     root = Path(__file__).resolve().parents[3]
-    both = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     outputs = {process.communicate()[0] for process in both}
     assert len(outputs) == 1
     assert "[]" in outputs.pop()
@@ -152,7 +178,9 @@ def test_disk_that_cannot_be_written_is_a_notice(samples, tmp_path):
     (tmp_path / "file").write_text("in the way")
     pictures = filled(samples, tmp_path / "file", "disk")
     assert "cannot write" in pictures.notices[0]
-    np.testing.assert_array_equal(pictures.canvases([1]), DetectionDataset(samples, SIZE).canvases([1]))
+    np.testing.assert_array_equal(
+        pictures.canvases([1]), DetectionDataset(samples, SIZE).canvases([1])
+    )
 
 
 def test_outdated_disk_caches_are_removed(samples, tmp_path):
@@ -185,7 +213,9 @@ def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path)
         assert (canvases[[1, 2, 4]] == PAD_VALUE).all()
         assert canvases[3].std() > 10
         assert [len(boxes) for boxes in pictures.boxes[:4]] == [2, 0, 0, 2]
-        assert [len(column[1]) for column in (pictures.labels, pictures.difficult, pictures.crowd)] == [0, 0, 0]
+        assert [
+            len(column[1]) for column in (pictures.labels, pictures.difficult, pictures.crowd)
+        ] == [0, 0, 0]
         assert len(samples[1].boxes) == 2
 
 
@@ -193,11 +223,17 @@ def test_drawn_pictures_are_cached_too(tmp_path):
     samples = load_dataset(DataConfig(shapes_train=3), "train", SIZE).samples
     expected = np.stack([sample.draw() for sample in samples])
     for cache in ("ram", "disk", "none"):
-        np.testing.assert_array_equal(filled(samples, tmp_path, cache).canvases([0, 1, 2]), expected)
+        np.testing.assert_array_equal(
+            filled(samples, tmp_path, cache).canvases([0, 1, 2]), expected
+        )
 
 
 def test_pad_targets():
-    boxes = [np.ones((2, 4), np.float32), np.zeros((0, 4), np.float32), np.full((1, 4), 7, np.float32)]
+    boxes = [
+        np.ones((2, 4), np.float32),
+        np.zeros((0, 4), np.float32),
+        np.full((1, 4), 7, np.float32),
+    ]
     labels = [np.array([3, 0]), np.zeros(0, np.int64), np.array([5])]
     padded, classes = pad_targets(boxes, labels)
     assert padded.dtype == torch.float32

@@ -20,10 +20,14 @@ def geometry(
     """One image: a single tile that is moved by `shift` pixels, or four that meet at `meeting`."""
     anchor = meeting or (SIZE[1] / 2 + shift[0], SIZE[0] / 2 + shift[1])
     tiles = 4 if meeting else 1
-    return Geometry(torch.tensor([linear]), torch.tensor([anchor]), torch.tensor([mirror]), tiles, SIZE)
+    return Geometry(
+        torch.tensor([linear]), torch.tensor([anchor]), torch.tensor([mirror]), tiles, SIZE
+    )
 
 
-def moved(boxes: list[list[float]], labels: list[int] | None = None, **where: object) -> tuple[Tensor, list[int]]:
+def moved(
+    boxes: list[list[float]], labels: list[int] | None = None, **where: object
+) -> tuple[Tensor, list[int]]:
     rows = torch.tensor([[boxes]], dtype=torch.float32)
     out, classes = warp_boxes(rows, torch.tensor([[labels or [0] * len(boxes)]]), geometry(**where))
     return out[0], classes[0].tolist()
@@ -44,13 +48,17 @@ def moved(boxes: list[list[float]], labels: list[int] | None = None, **where: ob
 def test_boxes_go_where_the_map_sends_them(where: dict, expected: list[float]) -> None:
     boxes, labels = moved([[20, 10, 40, 30]], [7], **where)
     assert labels == [7]
-    torch.testing.assert_close(boxes[0], torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        boxes[0], torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0
+    )
 
 
 def test_boxes_are_cut_at_the_border() -> None:
     boxes, labels = moved([[-5, 10, 20, 30], [80, 40, 130, 70]], shift=(-4.0, 0.0))
     assert labels == [0, 0]
-    torch.testing.assert_close(boxes, torch.tensor([[0.0, 10, 16, 30], [76, 40, 100, 60]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        boxes, torch.tensor([[0.0, 10, 16, 30], [76, 40, 100, 60]]), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,14 +99,28 @@ def test_tiles_touch_the_meeting_point_with_their_inner_corners() -> None:
     labels = torch.arange(4).view(1, 4, 1)
     boxes, classes = warp_boxes(whole, labels, geometry(meeting=(48.0, 33.0)))
     assert classes.tolist() == [[0, 1, 2, 3]]
-    assert boxes[0].tolist() == [[0, 0, 48, 33], [48, 0, 100, 33], [0, 33, 48, 60], [48, 33, 100, 60]]
+    assert boxes[0].tolist() == [
+        [0, 0, 48, 33],
+        [48, 0, 100, 33],
+        [0, 33, 48, 60],
+        [48, 33, 100, 60],
+    ]
 
 
 def test_an_object_is_cut_where_its_tile_ends() -> None:
-    box = torch.tensor([70.0, 20, 100, 60]).view(1, 1, 1, 4).expand(1, 4, 1, 4)  # at the tile's lower right corner
+    box = (
+        torch.tensor([70.0, 20, 100, 60]).view(1, 1, 1, 4).expand(1, 4, 1, 4)
+    )  # at the tile's lower right corner
     boxes, classes = warp_boxes(box, torch.arange(4).view(1, 4, 1), geometry(meeting=(40.0, 35.0)))
-    assert boxes[0, 0].tolist() == [10, 0, 40, 35]  # 30 x 40 pixels that end at the meeting point, cut at the top
-    assert classes[0].tolist() == [0, -1, -1, -1], "in the other tiles that corner is outside the image"
+    assert boxes[0, 0].tolist() == [
+        10,
+        0,
+        40,
+        35,
+    ]  # 30 x 40 pixels that end at the meeting point, cut at the top
+    assert classes[0].tolist() == [0, -1, -1, -1], (
+        "in the other tiles that corner is outside the image"
+    )
 
 
 def test_the_identity_samples_the_pixels_themselves() -> None:

@@ -39,7 +39,11 @@ def samples(count: int) -> list[Sample]:
 
 
 def maker(
-    count: int = 10, batch_size: int = 4, seed: int = 0, config: AugmentConfig = FULL, workers: int = 0
+    count: int = 10,
+    batch_size: int = 4,
+    seed: int = 0,
+    config: AugmentConfig = FULL,
+    workers: int = 0,
 ) -> BatchMaker:
     pictures = DetectionDataset(samples(count), SIZE, cache="none", workers=workers)
     return BatchMaker(pictures, config, batch_size, seed, torch.device("cpu"))
@@ -47,7 +51,10 @@ def maker(
 
 def prints(batches: Iterable[Batch]) -> list[bytes]:
     """What identifies each batch, bit for bit."""
-    return [b"".join(t.numpy().tobytes() for t in (batch.images, batch.boxes, batch.labels)) for batch in batches]
+    return [
+        b"".join(t.numpy().tobytes() for t in (batch.images, batch.boxes, batch.labels))
+        for batch in batches
+    ]
 
 
 def test_the_same_seed_gives_the_same_batches() -> None:
@@ -58,13 +65,18 @@ def test_the_same_seed_gives_the_same_batches() -> None:
 @pytest.mark.parametrize("change", ["seed", "epoch", "closing"])
 def test_another_seed_epoch_or_phase_gives_other_batches(change: str) -> None:
     first = prints(maker().epoch(0, False))
-    other = prints(maker(seed=int(change == "seed")).epoch(int(change == "epoch"), change == "closing"))
+    other = prints(
+        maker(seed=int(change == "seed")).epoch(int(change == "epoch"), change == "closing")
+    )
     assert not set(first) & set(other)
 
 
 def test_no_stream_repeats_over_seeds_epochs_and_steps() -> None:
     drawn = {
-        generator_for(seed, epoch, step).initial_seed() for seed in range(5) for epoch in range(20) for step in range(9)
+        generator_for(seed, epoch, step).initial_seed()
+        for seed in range(5)
+        for epoch in range(20)
+        for step in range(9)
     }
     assert len(drawn) == 5 * 20 * 9
     assert generator_for(1, 2).initial_seed() != generator_for(2, 1).initial_seed()
@@ -126,12 +138,16 @@ def test_a_batch_larger_than_the_set_holds_the_set() -> None:
 
 def test_batches_have_the_networks_layout() -> None:
     batch = next(maker().epoch(0, False))
-    assert batch.images.shape == (4, 3, *SIZE) and batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.images.shape == (4, 3, *SIZE) and batch.images.is_contiguous(
+        memory_format=torch.channels_last
+    )
     assert batch.boxes.shape == (*batch.labels.shape, 4) and batch.labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
-def test_processes_make_the_rows_of_one_batch(mixup: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_make_the_rows_of_one_batch(
+    mixup: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = FULL.model_copy(update={"mixup": mixup})
     whole = list(maker(12, 6, config=config).epoch(2, False))
     monkeypatch.setattr("utils.core.distributed.world_size", lambda: 3)
@@ -140,7 +156,9 @@ def test_processes_make_the_rows_of_one_batch(mixup: float, monkeypatch: pytest.
         mine = slice(2 * rank, 2 * rank + 2)
         for part, batch in zip(maker(12, 6, config=config).epoch(2, False), whole, strict=True):
             assert torch.equal(part.images, batch.images[mine])
-            for row, (boxes, labels) in enumerate(zip(batch.boxes[mine], batch.labels[mine], strict=True)):
+            for row, (boxes, labels) in enumerate(
+                zip(batch.boxes[mine], batch.labels[mine], strict=True)
+            ):
                 there = labels >= 0
                 assert torch.equal(part.labels[row][part.labels[row] >= 0], labels[there])
                 assert torch.equal(part.boxes[row][part.labels[row] >= 0], boxes[there])

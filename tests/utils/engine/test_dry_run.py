@@ -16,7 +16,9 @@ class Pooled(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(channels), nn.Dropout(), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(channels), nn.Dropout(), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x)
@@ -58,7 +60,9 @@ def test_one_picture_a_step_is_enough_for_every_block_of_ours(name: str) -> None
 
 def test_a_map_of_one_position_wants_two_pictures() -> None:
     network = network_of("none")
-    with pytest.raises(UserError, match=r"of 1 image with input_size=\[32, 32\]: backbone\.last\.bn gets") as got:
+    with pytest.raises(
+        UserError, match=r"of 1 image with input_size=\[32, 32\]: backbone\.last\.bn gets"
+    ) as got:
         dry_run(network, (32, 32), 1)
     assert "\n" not in str(got.value)
     dry_run(network, (32, 32), 2)
@@ -66,7 +70,9 @@ def test_a_map_of_one_position_wants_two_pictures() -> None:
 
 
 def test_a_block_that_normalizes_what_it_pooled_wants_two_pictures_at_any_size() -> None:
-    with pytest.raises(UserError, match=r"of 1 image with input_size=\[64, 96\]: attention\.feat1\.gate\.1 gets"):
+    with pytest.raises(
+        UserError, match=r"of 1 image with input_size=\[64, 96\]: attention\.feat1\.gate\.1 gets"
+    ):
         dry_run(pooled(), (64, 96), 1)
     dry_run(pooled(), (64, 96), 2)
 
@@ -93,4 +99,6 @@ def test_nothing_is_changed(training: bool, batch_size: int) -> None:
         assert batch_size == 1
     assert torch.equal(random, torch.random.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-    assert network.training == training and not any(module._forward_pre_hooks for module in network.modules())
+    assert network.training == training and not any(
+        module._forward_pre_hooks for module in network.modules()
+    )

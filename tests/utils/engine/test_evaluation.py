@@ -20,12 +20,22 @@ from utils.visualization.boxes import write_image
 
 
 def test_eval_repeats_the_numbers_of_the_training(trained: Result, tmp_path: Path):
-    evaluation = evaluate_weights(str(trained.run), json_path=str(tmp_path / "new" / "numbers.json"))
+    evaluation = evaluate_weights(
+        str(trained.run), json_path=str(tmp_path / "new" / "numbers.json")
+    )
     mine = json.loads((tmp_path / "new" / "numbers.json").read_text())
     theirs = json.loads((trained.run / "metrics.json").read_text())
     assert mine.pop("seconds") > 0 and theirs.pop("seconds") > 0
     assert mine == theirs
-    assert {"map50", "map50_95", "voc_ap50", "per_class", "images", "params", "gflops"} <= mine.keys()
+    assert {
+        "map50",
+        "map50_95",
+        "voc_ap50",
+        "per_class",
+        "images",
+        "params",
+        "gflops",
+    } <= mine.keys()
     assert {"ap50", "ap50_95", "images", "objects"} <= mine["per_class"]["circle"].keys()
     assert evaluation.metrics.images == mine["images"] == 8
 
@@ -63,7 +73,12 @@ def test_a_perfect_detector_has_ap_1(trained: Result, monkeypatch: pytest.Monkey
     detector = load_model(trained.run)
     pictures = open_dataset(detector.config, "val")
     found = [
-        replace(one, boxes=sample.boxes, labels=sample.labels, scores=np.ones(len(sample.labels), np.float32))
+        replace(
+            one,
+            boxes=sample.boxes,
+            labels=sample.labels,
+            scores=np.ones(len(sample.labels), np.float32),
+        )
         for one, sample in zip(run_detector(detector, pictures), pictures.samples, strict=True)
     ]
     monkeypatch.setattr("utils.engine.evaluation.run_detector", lambda *args: found)
@@ -73,7 +88,11 @@ def test_a_perfect_detector_has_ap_1(trained: Result, monkeypatch: pytest.Monkey
 
 def test_pictures_are_drawn_where_asked(trained: Result, tmp_path: Path):
     evaluate_weights(str(trained.run), pictures_dir=str(tmp_path / "out"))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"pr.png", "confusion.png", "predictions.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "pr.png",
+        "confusion.png",
+        "predictions.png",
+    }
 
 
 def test_other_data_needs_the_classes_of_the_network(trained: Result, tiny: Callable[..., Config]):

@@ -31,8 +31,20 @@ from utils.engine.trainer import Trainer
 ROOT = Path(__file__).resolve().parents[3]
 PICTURES = ("curves.png", "pr.png", "confusion.png", "batch.png", "predictions.png")
 LONGER = (  # 8 steps an epoch, and dropout, whose random numbers must go on too
-    *("device=cpu", "threads=1", "input_size=64", "data.shapes_train=16", "data.shapes_val=8", "train.epochs=2"),
-    *("train.batch_size=2", "augment.mixup=0.3", "augment.close_mosaic=1", "phi={feat1: {name: mhsa, dropout: 0.1}}"),
+    *(
+        "device=cpu",
+        "threads=1",
+        "input_size=64",
+        "data.shapes_train=16",
+        "data.shapes_val=8",
+        "train.epochs=2",
+    ),
+    *(
+        "train.batch_size=2",
+        "augment.mixup=0.3",
+        "augment.close_mosaic=1",
+        "phi={feat1: {name: mhsa, dropout: 0.1}}",
+    ),
 )
 WAIT = 120  # seconds until a started training counts as stuck
 
@@ -48,19 +60,25 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 
 def test_a_run_is_complete(trained: Result):
-    names = {path.name for path in trained.run.iterdir()} - {".cache"}  # other tests keep exported models there
+    names = {path.name for path in trained.run.iterdir()} - {
+        ".cache"
+    }  # other tests keep exported models there
     assert names == {"config.yaml", BEST, LAST, "results.csv", "metrics.json", *PICTURES}
     for name in PICTURES:
         assert (trained.run / name).read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((trained.run / "results.csv").open()))
-    assert [row["epoch"] for row in rows] == ["1", "2"] and all(math.isfinite(float(row["loss"])) for row in rows)
+    assert [row["epoch"] for row in rows] == ["1", "2"] and all(
+        math.isfinite(float(row["loss"])) for row in rows
+    )
     numbers = json.loads((trained.run / "metrics.json").read_text())
     assert numbers["map50_95"] == pytest.approx(
         float(max(rows, key=lambda row: float(row["map50_95"]))["map50_95"]), abs=1e-6
     )
 
 
-def test_config_yaml_alone_repeats_the_run(trained: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_config_yaml_alone_repeats_the_run(
+    trained: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     config = load_config(trained.run / "config.yaml")
     assert config == Config.model_validate(checkpoints.load(trained.run / BEST)["config"])
@@ -75,7 +93,9 @@ def test_config_yaml_alone_repeats_the_run(trained: Result, tmp_path: Path, monk
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(load_config("shapes.yaml", [*LONGER, f"output={tmp_path_factory.mktemp('undisturbed')}"])).run
+    return train(
+        load_config("shapes.yaml", [*LONGER, f"output={tmp_path_factory.mktemp('undisturbed')}"])
+    ).run
 
 
 def rows_without_time(run: Path) -> list[dict[str, str]]:
@@ -85,7 +105,14 @@ def rows_without_time(run: Path) -> list[dict[str, str]]:
 
 def train_and_kill(ready: Callable[[str], bool], *overrides: str) -> dict[str, Any]:
     """Start train.py in this folder, kill it as soon as `ready(its output)`; how far its last.pt is."""
-    command = [sys.executable, str(ROOT / "train.py"), "--config", "shapes.yaml", *LONGER, *overrides]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--config",
+        "shapes.yaml",
+        *LONGER,
+        *overrides,
+    ]
     log, end = Path("log.txt"), time.monotonic() + WAIT
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with (
@@ -129,7 +156,9 @@ def test_a_training_killed_between_epochs_goes_on_bit_for_bit(
     undisturbed: Path, assert_same: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    progress = train_and_kill(lambda output: "epoch 1/2" in output)  # the line must not wait in a buffer
+    progress = train_and_kill(
+        lambda output: "epoch 1/2" in output
+    )  # the line must not wait in a buffer
     assert progress["epoch"] == 1 and progress["step"] == 0
     run = Path("runs/shapes")
     assert resume(run).run == run
@@ -148,11 +177,17 @@ def test_a_training_killed_while_its_report_is_made_can_be_finished(
             train(tiny("train.epochs=1"))
     run = Path("runs/shapes")
     best = weights(run / BEST)
-    assert resume("shapes").run == run and (run / "metrics.json").is_file() and (run / "predictions.png").is_file()
+    assert (
+        resume("shapes").run == run
+        and (run / "metrics.json").is_file()
+        and (run / "predictions.png").is_file()
+    )
     assert_equal(weights(run / BEST), best)
 
 
-def test_ctrl_c_says_how_to_go_on(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys):
+def test_ctrl_c_says_how_to_go_on(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys
+):
     original = Trainer.step
 
     def interrupted(self: Trainer, batch: Any) -> Any:
@@ -175,7 +210,9 @@ def test_ctrl_c_says_how_to_go_on(tiny: Callable[..., Config], monkeypatch: pyte
         (lambda run: checkpoints.save(run / LAST, {"model": {}}), "weights only"),
     ],
 )
-def test_what_cannot_be_resumed(make: Callable[[Path], object], words: str, tiny: Callable[..., Config]):
+def test_what_cannot_be_resumed(
+    make: Callable[[Path], object], words: str, tiny: Callable[..., Config]
+):
     run = Path("runs/a")
     tiny()
     run.mkdir(parents=True)
@@ -226,7 +263,11 @@ SMALL, LARGE, POINT = (5, 5, 15, 20, 0), (0, 0, 70, 50, 0), (30, 30, 31, 31, 0)
     ids=["some-empty", "no-object", "one-class", "batch-beyond-data", "one-picture"],
 )
 def test_unusual_data_gives_no_nan(
-    objects, names: tuple[str, ...], keys: tuple[str, ...], tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    objects,
+    names: tuple[str, ...],
+    keys: tuple[str, ...],
+    tiny: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     made = samples(objects)
 
@@ -238,11 +279,19 @@ def test_unusual_data_gives_no_nan(
     monkeypatch.setattr("utils.engine.datasets.load_dataset", load_dataset)
     result = train(tiny(*keys))
     rows = list(csv.DictReader((result.run / "results.csv").open()))
-    assert all(math.isfinite(float(row[key])) for row in rows for key in ("loss", "box", "objectness", "cls"))
+    assert all(
+        math.isfinite(float(row[key]))
+        for row in rows
+        for key in ("loss", "box", "objectness", "cls")
+    )
     for name in (BEST, LAST):
         assert all(tensor.isfinite().all() for tensor in weights(result.run / name).values())
-    numbers = json.loads((result.run / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert (numbers["map50"] is None) == (not any(objects)) and list(numbers["per_class"]) == list(names)
+    numbers = json.loads(
+        (result.run / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name)
+    )
+    assert (numbers["map50"] is None) == (not any(objects)) and list(numbers["per_class"]) == list(
+        names
+    )
     assert "nan" not in result.evaluation.metrics.table()
     assert (result.run / "predictions.png").is_file()
 
@@ -273,7 +322,11 @@ def test_mistakes_are_told_before_the_data_is_read(
 
 
 def test_pretrained_weights_are_the_start(trained: Result, tiny: Callable[..., Config], capsys):
-    result = train(tiny(f"weights={trained.run / BEST}", "train.epochs=1", "train.lr=1e-12", "train.ema_decay=0"))
+    result = train(
+        tiny(
+            f"weights={trained.run / BEST}", "train.epochs=1", "train.lr=1e-12", "train.ema_decay=0"
+        )
+    )
     assert "(100%)" in capsys.readouterr().out
     first, second = weights(trained.run / BEST), weights(result.run / LAST)
     same = [name for name in first if name.endswith("conv.weight")]

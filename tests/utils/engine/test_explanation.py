@@ -70,8 +70,12 @@ def spy_rows(monkeypatch: pytest.MonkeyPatch) -> list:
     return drawn
 
 
-@pytest.mark.parametrize(("size", "spot"), [((120, 300), (200, 30)), ((320, 100), (60, 250)), ((40, 40), (30, 10))])
-def test_a_planted_attention_shows_up_at_its_place_in_the_picture(follows_brightness, monkeypatch, size, spot):
+@pytest.mark.parametrize(
+    ("size", "spot"), [((120, 300), (200, 30)), ((320, 100), (60, 250)), ((40, 40), (30, 10))]
+)
+def test_a_planted_attention_shows_up_at_its_place_in_the_picture(
+    follows_brightness, monkeypatch, size, spot
+):
     image = np.zeros((*size, 3), np.uint8)
     radius = max(size) // 10
     x, y = spot
@@ -79,7 +83,9 @@ def test_a_planted_attention_shows_up_at_its_place_in_the_picture(follows_bright
     drawn = spy_rows(monkeypatch)
     explain(follows_brightness, image, Wanted(site="stem"))
     scene, rows, _ = drawn[0]
-    panel = next(panel for panel in rows[0].panels if isinstance(panel, Heat) and "spatial" in panel.title)
+    panel = next(
+        panel for panel in rows[0].panels if isinstance(panel, Heat) and "spatial" in panel.title
+    )
     seen = to_picture(panel.values, scene.letterbox)
     assert seen.shape == size
     peak = np.argwhere(seen > seen.min() + 0.9 * (seen.max() - seen.min())).mean(0)
@@ -91,7 +97,9 @@ def test_a_planted_attention_shows_up_at_its_place_in_the_picture(follows_bright
 
 def test_every_kind_of_block_has_its_panel(monkeypatch):
     drawn = spy_rows(monkeypatch)
-    model = detector({**PLANTED, "head16": "stn", "upsample": "eca"}, attention={"init": "identity"})
+    model = detector(
+        {**PLANTED, "head16": "stn", "upsample": "eca"}, attention={"init": "identity"}
+    )
     found = explain(model, np.full((50, 90, 3), 80, np.uint8), Wanted())
     _, rows, title = drawn[-1]
     titles = {row.label.split(":")[0]: [panel.title for panel in row.panels] for row in rows}
@@ -121,9 +129,14 @@ def test_the_row_is_that_of_the_chosen_point(monkeypatch, point):
     x, y = min(point[0], 79.9), min(point[1], 39.9)
     explain(model, image, Wanted(point=(x, y)))
     scene, rows, _ = drawn[-1]
-    canvas = torch.from_numpy(Letterbox((40, 80), (64, 64)).apply(image)).permute(2, 0, 1)[None] / 255
+    canvas = (
+        torch.from_numpy(Letterbox((40, 80), (64, 64)).apply(image)).permute(2, 0, 1)[None] / 255
+    )
     expected = attended(model.network, canvas, (0.8 * x, 0.8 * y + 16))["feat1"]
-    assert expected.point == (int((0.8 * y + 16) // 16), int(0.8 * x // 16)) and scene.point == (x, y)
+    assert expected.point == (int((0.8 * y + 16) // 16), int(0.8 * x // 16)) and scene.point == (
+        x,
+        y,
+    )
     assert np.array_equal(rows[0].panels[1].values, expected.maps["query"].numpy())
     elsewhere = attended(model.network, canvas, (40.0, 63.0))["feat1"].maps["query"].numpy()
     assert not np.array_equal(rows[0].panels[1].values, elsewhere), "or any row would do"
@@ -134,7 +147,9 @@ def test_the_point_is_the_middle_of_the_explained_prediction(monkeypatch):
     model, image = detector({"feat2": "pam"}), np.full((40, 80, 3), 80, np.uint8)
     found = explain(model, image, Wanted())
     box = found.detections.boxes[0]
-    assert drawn[-1][0].point == pytest.approx(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), abs=0.01)
+    assert drawn[-1][0].point == pytest.approx(
+        ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), abs=0.01
+    )
 
 
 def test_a_named_class_is_explained_alone_even_where_it_is_not_detected(monkeypatch):
@@ -149,16 +164,24 @@ def test_a_named_class_is_explained_alone_even_where_it_is_not_detected(monkeypa
 def test_files_and_json(tmp_path, monkeypatch):
     spy_rows(monkeypatch)
     model = detector(PLANTED)
-    pictures = [(f"{name}.jpg", lambda: np.full((50, 90, 3), 80, np.uint8)) for name in ("a", "b", "a")]
+    pictures = [
+        (f"{name}.jpg", lambda: np.full((50, 90, 3), 80, np.uint8)) for name in ("a", "b", "a")
+    ]
     summary = explain_images(model, pictures, Wanted(), tmp_path / "out", tmp_path / "found.json")
     parts = ["", "-feat1", "-feat2", "-lateral"]
     expected = {
-        f"{name}{part}{more}.png" for name in "ab" for part in parts for more in ("", "-2") if name + more != "b-2"
+        f"{name}{part}{more}.png"
+        for name in "ab"
+        for part in parts
+        for more in ("", "-2")
+        if name + more != "b-2"
     }
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     assert summary.done == 3 and summary.out == tmp_path / "out"
     entries = json.loads((tmp_path / "found.json").read_text())
-    assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "a.jpg"] and entries[0]["width"] == 90
+    assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "a.jpg"] and entries[0][
+        "width"
+    ] == 90
 
 
 def test_attention_is_shown_without_a_detection(monkeypatch, capsys):
@@ -166,12 +189,19 @@ def test_attention_is_shown_without_a_detection(monkeypatch, capsys):
     explain(detector(PLANTED, score=0.999), np.full((40, 80, 3), 80, np.uint8), Wanted())
     scene, rows, title = drawn[-1]
     assert [panel.title for panel in rows[0].panels] == ["channel attention", "spatial attention"]
-    assert rows[0].label.startswith("feat1: cbam") and scene.point == (40, 20) and "no detection" in title
+    assert (
+        rows[0].label.startswith("feat1: cbam")
+        and scene.point == (40, 20)
+        and "no detection" in title
+    )
     assert "note: image: no detection above 0.999" in capsys.readouterr().err
 
 
 def test_neither_detection_nor_attention_is_an_error():
-    with pytest.raises(UserError, match=r"no detection above 0.999 \(the best: .*\) and no attention to show; a lower"):
+    with pytest.raises(
+        UserError,
+        match=r"no detection above 0.999 \(the best: .*\) and no attention to show; a lower",
+    ):
         explain(detector(score=0.999), np.full((40, 80, 3), 80, np.uint8), Wanted())
 
 
@@ -183,14 +213,27 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     model = detector({"feat1": "eca"})
     anchors = model.network.coder.anchors.tolist()
-    content = {"config": model.config.model_dump(mode="json"), "names": list(NAMES), "anchors": anchors}
+    content = {
+        "config": model.config.model_dump(mode="json"),
+        "names": list(NAMES),
+        "anchors": anchors,
+    }
     checkpoints.save(tmp_path / "best.pt", {**content, "model": model.network.state_dict()})
     write_image(tmp_path / "p.png", np.full((40, 80, 3), 80, np.uint8))
     return tmp_path / "best.pt"
 
 
 def call(monkeypatch: pytest.MonkeyPatch, weights: Path, *arguments: str) -> int:
-    given = ["predict.py", "--mode", "heatmap", "--weights", str(weights), "--source", "p.png", *arguments]
+    given = [
+        "predict.py",
+        "--mode",
+        "heatmap",
+        "--weights",
+        str(weights),
+        "--source",
+        "p.png",
+        *arguments,
+    ]
     monkeypatch.setattr("sys.argv", given)
     try:
         run_command(predict.main)
@@ -201,7 +244,11 @@ def call(monkeypatch: pytest.MonkeyPatch, weights: Path, *arguments: str) -> int
 
 def test_the_command_line_writes_a_sheet_a_site(weights, monkeypatch, capsys):
     assert call(monkeypatch, weights, "--point", "20,30", "--class", "nut") == 0
-    assert sorted(path.name for path in Path("runs/predict").iterdir()) == ["p-feat1.png", "p-feat2.png", "p.png"]
+    assert sorted(path.name for path in Path("runs/predict").iterdir()) == [
+        "p-feat1.png",
+        "p-feat2.png",
+        "p.png",
+    ]
     assert "1 images" in capsys.readouterr().out
     assert call(monkeypatch, weights, "--site", "csp3", "--out", "here") == 0
     assert sorted(path.name for path in Path("here").iterdir()) == ["p-csp3.png", "p.png"]
@@ -216,12 +263,22 @@ def test_the_command_line_writes_a_sheet_a_site(weights, monkeypatch, capsys):
         (["--point", "ten"], "--point ten: expected x,y in pixels of the image"),
         (["--point", "nan,1"], "--point nan,1: lies outside p.png"),
         (["--class", "nutt"], "--class nutt: not in the class list; did you mean 'nut'?"),
-        (["--out", "one.png"], "--out one.png: --mode heatmap writes several images, give a folder"),
+        (
+            ["--out", "one.png"],
+            "--out one.png: --mode heatmap writes several images, give a folder",
+        ),
         (["--score", "0.999", "--site", "feat2"], "no detection above 0.999"),
     ],
 )
 def test_mistakes_are_one_line(weights, monkeypatch, capsys, arguments, message):
-    assert call(monkeypatch, weights, *(f"{a}={b}" for a, b in zip(arguments[::2], arguments[1::2], strict=True))) == 2
+    assert (
+        call(
+            monkeypatch,
+            weights,
+            *(f"{a}={b}" for a, b in zip(arguments[::2], arguments[1::2], strict=True)),
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("error: ")
     assert not Path("runs").exists()

@@ -39,7 +39,10 @@ def run_onnx(path: Path, images: Tensor) -> list[Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(part) for part in session.run(["boxes", "scores"], {"images": images.numpy()})]
+    return [
+        torch.from_numpy(part)
+        for part in session.run(["boxes", "scores"], {"images": images.numpy()})
+    ]
 
 
 def assert_equal_to_the_network(network: YOLOv4Tiny, path: Path, size: tuple[int, int]) -> None:
@@ -63,7 +66,11 @@ def test_onnx_is_as_the_contract_has_it(exported: tuple[Path, list[str]], traine
         for value in [*model.graph.input, *model.graph.output]
     }
     cells = 3 * (2 * 2 + 4 * 4)
-    assert shapes == {"images": ["batch", 3, 64, 64], "boxes": ["batch", cells, 4], "scores": ["batch", cells, 6]}
+    assert shapes == {
+        "images": ["batch", 3, 64, 64],
+        "boxes": ["batch", cells, 4],
+        "scores": ["batch", cells, 6],
+    }
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     detector = load_model(trained.run, precision="fp32", device="cpu")
     properties = {entry.key: entry.value for entry in model.metadata_props}
@@ -84,7 +91,9 @@ def test_attention_is_exported(phi: str, coder: dict[str, bool], tmp_path: Path)
     write_onnx(network, config, ["a", "b"], tmp_path / "a.onnx", opset=18)
     import onnx
 
-    assert {entry.domain: entry.version for entry in onnx.load(tmp_path / "a.onnx").opset_import}[""] == 18
+    assert {entry.domain: entry.version for entry in onnx.load(tmp_path / "a.onnx").opset_import}[
+        ""
+    ] == 18
     assert_equal_to_the_network(network, tmp_path / "a.onnx", (64, 96))
 
 
@@ -93,34 +102,70 @@ def with_attention(folder: Path) -> str:
 
     config = make_config({"phi": "se"})
     network = build_model(config, 1)
-    content = {"model": network.state_dict(), "config": config.model_dump(mode="json"), "names": ["a"]}
+    content = {
+        "model": network.state_dict(),
+        "config": config.model_dump(mode="json"),
+        "names": ["a"],
+    }
     checkpoints.save(folder / "se.pt", {**content, "anchors": network.coder.anchors.tolist()})
     return str(folder / "se.pt")
 
 
-def test_mistakes_are_one_line(trained: Result, exported: tuple[Path, list[str]], tmp_path: Path, monkeypatch, capsys):
+def test_mistakes_are_one_line(
+    trained: Result, exported: tuple[Path, list[str]], tmp_path: Path, monkeypatch, capsys
+):
     weights = str(trained.run)
     (tmp_path / "file").write_text("in the way")
     for arguments, words in (
         (["--weights", str(exported[0]), "--format", "onnx"], "exported already"),
-        (["--weights", weights, "--format", "darknet", "--opset", "18"], "--opset 18: only for --format onnx"),
-        (["--weights", weights, "--format", "onnx", "--out", f"{weights}/best.pt"], "would replace the weights"),
-        (["--weights", weights, "--format", "onnx", "--opset", "3"], "--opset 3: expected 18 or more"),
+        (
+            ["--weights", weights, "--format", "darknet", "--opset", "18"],
+            "--opset 18: only for --format onnx",
+        ),
+        (
+            ["--weights", weights, "--format", "onnx", "--out", f"{weights}/best.pt"],
+            "would replace the weights",
+        ),
+        (
+            ["--weights", weights, "--format", "onnx", "--opset", "3"],
+            "--opset 3: expected 18 or more",
+        ),
         (["--weights", with_attention(tmp_path), "--format", "darknet"], "only phi=none"),
-        (["--weights", weights, "--format", "darknet", "--out", str(tmp_path / "file" / "a.weights")], "cannot write"),
+        (
+            [
+                "--weights",
+                weights,
+                "--format",
+                "darknet",
+                "--out",
+                str(tmp_path / "file" / "a.weights"),
+            ],
+            "cannot write",
+        ),
         (["--weights", "nothing", "--format", "onnx"], "--weights nothing"),
     ):
         assert mistake(arguments, monkeypatch, capsys).count(words) == 1, words
 
 
 def test_missing_packages_are_named(trained: Result, tmp_path: Path, monkeypatch, capsys) -> None:
-    arguments = ["--weights", str(trained.run), "--format", "onnx", "--out", str(tmp_path / "a.onnx")]
+    arguments = [
+        "--weights",
+        str(trained.run),
+        "--format",
+        "onnx",
+        "--out",
+        str(tmp_path / "a.onnx"),
+    ]
     for package in ("onnxscript", "onnx"):
         monkeypatch.setitem(sys.modules, package, None)
-        assert f"{package} is not installed: pip install {package}" in mistake(arguments, monkeypatch, capsys)
+        assert f"{package} is not installed: pip install {package}" in mistake(
+            arguments, monkeypatch, capsys
+        )
 
 
-def mistake(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
+def mistake(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> str:
     monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
     with pytest.raises(SystemExit) as end:
         run_command(export_cli.main)

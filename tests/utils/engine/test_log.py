@@ -9,7 +9,15 @@ import pytest
 from utils.core.errors import UserError
 from utils.engine.log import COLUMNS, RunLog
 
-ROW = {"epoch": 1, "lr": 0.01, "loss": 3.5, "box": 2.0, "objectness": 1.0, "cls": 0.5, "seconds": 4.2}
+ROW = {
+    "epoch": 1,
+    "lr": 0.01,
+    "loss": 3.5,
+    "box": 2.0,
+    "objectness": 1.0,
+    "cls": 0.5,
+    "seconds": 4.2,
+}
 MEASURED = {**ROW, "epoch": 2, "map50": 0.5, "map50_95": 0.25, "voc_ap50": 0.4}
 
 

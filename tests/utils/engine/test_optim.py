@@ -51,7 +51,9 @@ def test_no_warm_up_starts_at_the_peak_and_defaults_follow_the_optimizer() -> No
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_optimizers_are_set_as_configured(optimizer: str) -> None:
-    made = make_optimizer(nn.Linear(2, 2), TrainConfig(optimizer=optimizer, lr=0.3, momentum=0.8, weight_decay=0.07))
+    made = make_optimizer(
+        nn.Linear(2, 2), TrainConfig(optimizer=optimizer, lr=0.3, momentum=0.8, weight_decay=0.07)
+    )
     assert [group["weight_decay"] for group in made.param_groups] == [0.07, 0.0]
     assert {group["lr"] for group in made.param_groups} == {0.3}
     if optimizer == "sgd":
@@ -59,7 +61,9 @@ def test_optimizers_are_set_as_configured(optimizer: str) -> None:
         assert all(group["nesterov"] and group["momentum"] == 0.8 for group in made.param_groups)
     else:
         assert isinstance(made, torch.optim.AdamW) and made.param_groups[0]["betas"] == (0.8, 0.999)
-    make_optimizer(nn.Linear(2, 2), TrainConfig(momentum=0)).step()  # Nesterov without momentum does not exist
+    make_optimizer(
+        nn.Linear(2, 2), TrainConfig(momentum=0)
+    ).step()  # Nesterov without momentum does not exist
 
 
 def decayed_names(network: nn.Module) -> tuple[set[str], set[str]]:
@@ -68,19 +72,27 @@ def decayed_names(network: nn.Module) -> tuple[set[str], set[str]]:
     groups = make_optimizer(network, TrainConfig()).param_groups
     parameters = [p for group in groups for p in group["params"]]
     assert sorted(map(id, parameters)) == sorted(names), "every parameter is trained once"
-    return {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}, set(names.values())
+    return {
+        names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]
+    }, set(names.values())
 
 
 def map_weights(network: nn.Module) -> set[str]:
     kinds = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    return {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, kinds)}
+    return {
+        f"{name}.weight" for name, module in network.named_modules() if isinstance(module, kinds)
+    }
 
 
 def test_only_weights_of_convolutions_and_linear_maps_are_decayed() -> None:
-    network = YOLOv4Tiny(2, sites=dict.fromkeys(SITES, "cbam") | {"stem": "se", "csp1": "eca"}, init="identity")
+    network = YOLOv4Tiny(
+        2, sites=dict.fromkeys(SITES, "cbam") | {"stem": "se", "csp1": "eca"}, init="identity"
+    )
     decayed, every = decayed_names(network)
     assert decayed == map_weights(network)
-    assert {name for name in every if "bias" in name or ".bn." in name or "alpha" in name}.isdisjoint(decayed)
+    assert {
+        name for name in every if "bias" in name or ".bn." in name or "alpha" in name
+    }.isdisjoint(decayed)
 
 
 @pytest.mark.parametrize("name", attention.names())
@@ -89,9 +101,16 @@ def test_no_blocks_gates_or_norms_are_decayed(name: str) -> None:
     norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
     decayed, _ = decayed_names(block)
     parts = block.named_modules()
-    held = {f"{path}.{own}".strip(".") for path, m in parts if isinstance(m, norms) for own, _ in m.named_parameters()}
+    held = {
+        f"{path}.{own}".strip(".")
+        for path, m in parts
+        if isinstance(m, norms)
+        for own, _ in m.named_parameters()
+    }
     assert decayed.isdisjoint(held)
-    assert all(block.get_parameter(each).numel() > 1 for each in decayed), "a scalar gate is decayed"
+    assert all(block.get_parameter(each).numel() > 1 for each in decayed), (
+        "a scalar gate is decayed"
+    )
 
 
 # the average
@@ -108,7 +127,11 @@ class Small(nn.Module):
 
     def set(self, weight: float, mean: float, count: int) -> None:
         self.load_state_dict(
-            {"weight": torch.full((2,), weight), "mean": torch.tensor(mean), "count": torch.tensor(count)}
+            {
+                "weight": torch.full((2,), weight),
+                "mean": torch.tensor(mean),
+                "count": torch.tensor(count),
+            }
         )
 
 
@@ -135,8 +158,14 @@ def test_no_decay_follows_the_network_and_leaves_it_alone() -> None:
     average = ModelEMA(network, 0.0)  # type: ignore[arg-type]
     network.set(7.0, 8.0, 9)
     average.update(network)
-    assert all(torch.equal(a, b) for a, b in zip(average.network.parameters(), network.parameters(), strict=True))
-    assert not any(p.requires_grad for p in average.network.parameters()) and not average.network.training
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(average.network.parameters(), network.parameters(), strict=True)
+    )
+    assert (
+        not any(p.requires_grad for p in average.network.parameters())
+        and not average.network.training
+    )
     assert network.weight.requires_grad and network.training
     network.set(0.0, 0.0, 0)
     assert average.network.weight.tolist() == [7.0, 7.0], "the average has tensors of its own"

@@ -61,7 +61,9 @@ def picture(path: str | Path, width: int = 40, height: int = 30) -> str:
 
 
 def files(folder: str | Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()
+    )
 
 
 def test_json_follows_the_contract(tmp_path: Path):
@@ -73,8 +75,15 @@ def test_json_follows_the_contract(tmp_path: Path):
         ("a.png", 40, 30),
         ("wide.png", 60, 20),
     ]
-    assert entries[0]["detections"] == [{"box": [0, 0, 20, 30], "score": 0.9, "class": 0, "name": "cat"}]
-    assert entries[1]["detections"][1] == {"box": [1, 1, 60, 20], "score": 0.5124, "class": 1, "name": "Hündin"}
+    assert entries[0]["detections"] == [
+        {"box": [0, 0, 20, 30], "score": 0.9, "class": 0, "name": "cat"}
+    ]
+    assert entries[1]["detections"][1] == {
+        "box": [1, 1, 60, 20],
+        "score": 0.5124,
+        "class": 1,
+        "name": "Hündin",
+    }
     assert "Hündin" in text
     assert summary.counts == {"cat": 2, "Hündin": 1}
     assert "2 images, 3 objects" in str(summary) and "Hündin  1" in str(summary)
@@ -283,5 +292,7 @@ def test_speed_is_that_of_the_model():
 
     model.backend = backend
     speed = measure_fps(model, np.zeros((30, 40, 3), np.uint8), seconds=0.05)
-    assert speed.network is not None and speed.network < speed.median and "network alone" in str(speed)
+    assert (
+        speed.network is not None and speed.network < speed.median and "network alone" in str(speed)
+    )
     assert speed.low <= speed.median <= speed.high

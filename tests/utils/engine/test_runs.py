@@ -11,7 +11,16 @@ from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.engine.experiment import Result
-from utils.engine.runs import BEST, LAST, create_run, describe, find_run, find_weights, read_sample, validation_pictures
+from utils.engine.runs import (
+    BEST,
+    LAST,
+    create_run,
+    describe,
+    find_run,
+    find_weights,
+    read_sample,
+    validation_pictures,
+)
 
 
 def put(path: str, age: float = 0.0) -> Path:
@@ -24,7 +33,11 @@ def put(path: str, age: float = 0.0) -> Path:
 
 def test_folders_count_up_and_hold_the_configuration(tiny: Callable[..., Config]):
     config = tiny("name=a", "output=out", "train.epochs=7")
-    assert [create_run(config) for _ in range(3)] == [Path("out/a"), Path("out/a-2"), Path("out/a-3")]
+    assert [create_run(config) for _ in range(3)] == [
+        Path("out/a"),
+        Path("out/a-2"),
+        Path("out/a-3"),
+    ]
     assert load_config("out/a-3/config.yaml") == config
 
 
@@ -72,7 +85,9 @@ def test_a_run_to_resume_is_found_by_folder_name_and_checkpoint(tiny: Callable[.
 def test_validation_pictures_are_those_of_the_data(trained: Result):
     config = load_model(trained.run).config
     pictures = validation_pictures(config, 5)
-    assert [name for name, _ in pictures] == [found.image for found in trained.evaluation.detections[:5]]
+    assert [name for name, _ in pictures] == [
+        found.image for found in trained.evaluation.detections[:5]
+    ]
     assert all(read().shape == (64, 64, 3) for _, read in pictures)
 
 

@@ -12,8 +12,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 KEYS = (
-    *("precision=fp32", "device=cpu", "threads=1", "input_size=96", "data.shapes_train=32", "data.shapes_val=13"),
-    *("train.epochs=3", "train.batch_size=8", "train.eval_every=1", "train.freeze_epochs=1", "phi=cbam"),
+    *(
+        "precision=fp32",
+        "device=cpu",
+        "threads=1",
+        "input_size=96",
+        "data.shapes_train=32",
+        "data.shapes_val=13",
+    ),
+    *(
+        "train.epochs=3",
+        "train.batch_size=8",
+        "train.eval_every=1",
+        "train.freeze_epochs=1",
+        "phi=cbam",
+    ),
     *("augment.mixup=0.3", "augment.close_mosaic=1", "data.cache=disk"),
 )
 
@@ -22,13 +35,21 @@ def torchrun() -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    return [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_addr=127.0.0.1",
+        f"--master_port={port}",
+    ]
 
 
 def run(folder: Path, *words: str) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -40,7 +61,10 @@ def test_two_processes_train_and_evaluate_what_one_does(tmp_path: Path) -> None:
     said = run(tmp_path, *torchrun(), train, "--config", "shapes.yaml", "name=two", *KEYS)
     assert said.count("epoch 3/3") == 1, "only one of them prints"
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
-    one, two = (list(csv.DictReader((tmp_path / "runs" / name / "results.csv").open())) for name in ("one", "two"))
+    one, two = (
+        list(csv.DictReader((tmp_path / "runs" / name / "results.csv").open()))
+        for name in ("one", "two")
+    )
     assert len(one) == len(two) == 3
     for mine, theirs in zip(one, two, strict=True):
         for key in ("lr", "loss", "box", "objectness", "cls"):
@@ -50,14 +74,28 @@ def test_two_processes_train_and_evaluate_what_one_does(tmp_path: Path) -> None:
 
     run(tmp_path, evaluate, "--weights", "runs/one", "--json", "alone.json")
     run(tmp_path, *torchrun(), evaluate, "--weights", "runs/one", "--json", "shared.json")
-    alone, shared = (json.loads((tmp_path / name).read_text()) for name in ("alone.json", "shared.json"))
+    alone, shared = (
+        json.loads((tmp_path / name).read_text()) for name in ("alone.json", "shared.json")
+    )
     assert {**alone, "seconds": 0} == {**shared, "seconds": 0}
 
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     keys = [key.replace("batch_size=8", "batch_size=7") for key in KEYS]
-    command = [sys.executable, *torchrun(), str(ROOT / "train.py"), "--config", "shapes.yaml", *keys]
+    command = [
+        sys.executable,
+        *torchrun(),
+        str(ROOT / "train.py"),
+        "--config",
+        "shapes.yaml",
+        *keys,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode and "train.batch_size: expected a multiple of the 2 processes, got 7" in done.stderr
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert (
+        done.returncode
+        and "train.batch_size: expected a multiple of the 2 processes, got 7" in done.stderr
+    )

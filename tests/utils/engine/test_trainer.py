@@ -31,7 +31,9 @@ def make_trainer(config: Config, run: str = "run") -> Trainer:
     folder = Path(run)
     folder.mkdir()
     pictures = open_dataset(config, "train")
-    return Trainer(folder, config, new_detector(config, pictures), pictures, open_dataset(config, "val"))
+    return Trainer(
+        folder, config, new_detector(config, pictures), pictures, open_dataset(config, "val")
+    )
 
 
 def copy_state(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -39,7 +41,11 @@ def copy_state(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def changed(before: dict[str, Tensor], module: torch.nn.Module) -> set[str]:
-    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    return {
+        name
+        for name, tensor in module.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
 
 
 def test_from_every_step_a_training_ends_in_the_same_state(
@@ -56,7 +62,10 @@ def test_from_every_step_a_training_ends_in_the_same_state(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save_last", save_and_keep)
         make_trainer(tiny(*keys, "train.save_minutes=1e-9"), "undisturbed").fit()
-    places = [(kept["training"]["progress"]["epoch"], kept["training"]["progress"]["step"]) for kept in snapshots]
+    places = [
+        (kept["training"]["progress"]["epoch"], kept["training"]["progress"]["step"])
+        for kept in snapshots
+    ]
     assert places == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
     for number, kept in enumerate(snapshots[:-1]):
         resumed = make_trainer(tiny(*keys, f"seed={number + 1}"), f"resumed-{number}")
@@ -64,7 +73,9 @@ def test_from_every_step_a_training_ends_in_the_same_state(
         resumed.batches.seed = resumed.config.seed
         resumed.restore(kept)
         resumed.fit()
-        assert_same(checkpoints.load(resumed.run / LAST), snapshots[-1], f"resumed after {places[number]}")
+        assert_same(
+            checkpoints.load(resumed.run / LAST), snapshots[-1], f"resumed after {places[number]}"
+        )
 
 
 def test_another_seed_is_another_training(tiny: Callable[..., Config], assert_same: Callable):
@@ -94,14 +105,18 @@ def break_loss_at(trainer: Trainer, step: int, part: str = "box") -> list[bytes]
     return seen
 
 
-def test_a_loss_that_is_not_finite_is_named_and_nothing_is_spoilt(tiny: Callable[..., Config], assert_same: Callable):
+def test_a_loss_that_is_not_finite_is_named_and_nothing_is_spoilt(
+    tiny: Callable[..., Config], assert_same: Callable
+):
     trainer = make_trainer(tiny())
     seen = break_loss_at(trainer, 4 + 3)
     parameters: list[dict[str, Tensor]] = []
     original = trainer.step
 
     def step(batch: Any) -> Any:
-        parameters.append({name: value.clone() for name, value in trainer.network.named_parameters()})
+        parameters.append(
+            {name: value.clone() for name, value in trainer.network.named_parameters()}
+        )
         return original(batch)
 
     trainer.step = step  # type: ignore[method-assign]
@@ -142,7 +157,9 @@ def scored(trainer: Trainer, scores: list[float]) -> None:
 
 
 def test_patience_stops_and_the_best_weights_are_kept(tiny: Callable[..., Config]):
-    trainer = make_trainer(tiny("train.epochs=8", "train.eval_every=1", "train.patience=2", "data.shapes_train=4"))
+    trainer = make_trainer(
+        tiny("train.epochs=8", "train.eval_every=1", "train.patience=2", "data.shapes_train=4")
+    )
     scored(trainer, [0.1, 0.3, 0.3, math.nan])
     progress = trainer.fit()
     assert progress.done and progress.epoch == 4 and progress.best == 0.3
@@ -163,15 +180,19 @@ def test_evaluations_come_as_asked_and_at_the_end(tiny: Callable[..., Config]):
 def gradient_norm(trainer: Trainer) -> float:
     trainer.start_epoch()
     trainer.step(next(trainer.batches.epoch(0, closing=False)))
-    return math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.network.parameters() if p.grad is not None))
+    return math.sqrt(
+        sum(
+            float(p.grad.square().sum()) for p in trainer.network.parameters() if p.grad is not None
+        )
+    )
 
 
 def test_gradients_are_clipped(tiny: Callable[..., Config]):
     free = gradient_norm(make_trainer(tiny("train.max_grad_norm=0"), "free"))
     limit = free / 10
-    assert gradient_norm(make_trainer(tiny(f"train.max_grad_norm={limit}"), "clipped")) == pytest.approx(
-        limit, rel=0.02
-    )
+    assert gradient_norm(
+        make_trainer(tiny(f"train.max_grad_norm={limit}"), "clipped")
+    ) == pytest.approx(limit, rel=0.02)
 
 
 def test_adamw_trains(tiny: Callable[..., Config]):
@@ -180,7 +201,9 @@ def test_adamw_trains(tiny: Callable[..., Config]):
     history = trainer.fit().history
     assert trainer.forward is trainer.network  # compiled only when asked for
     assert isinstance(trainer.optimizer, torch.optim.AdamW) and math.isfinite(history[0]["loss"])
-    assert {name for name, _ in trainer.network.named_parameters()} <= changed(start, trainer.network)
+    assert {name for name, _ in trainer.network.named_parameters()} <= changed(
+        start, trainer.network
+    )
 
 
 def test_the_average_follows_the_network(tiny: Callable[..., Config]):
@@ -198,7 +221,13 @@ def test_the_average_follows_the_network(tiny: Callable[..., Config]):
 @pytest.mark.slow
 def test_it_learns_a_few_pictures_by_heart(tiny: Callable[..., Config]):
     keys = (
-        *("input_size=96", "data.shapes_train=8", "data.val=train", "train.epochs=40", "train.warmup_epochs=2"),
+        *(
+            "input_size=96",
+            "data.shapes_train=8",
+            "data.val=train",
+            "train.epochs=40",
+            "train.warmup_epochs=2",
+        ),
         *(
             "augment.mosaic=0",
             "augment.scale=[1, 1]",

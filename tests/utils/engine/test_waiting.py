@@ -21,7 +21,18 @@ from utils.engine.experiment import new_detector
 from utils.engine.trainer import Trainer
 
 META = torch.device("meta")
-WAITS = {"item", "tolist", "__bool__", "__int__", "__float__", "cpu", "numpy", "nonzero", "linalg_inv", "synchronize"}
+WAITS = {
+    "item",
+    "tolist",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "cpu",
+    "numpy",
+    "nonzero",
+    "linalg_inv",
+    "synchronize",
+}
 MAKES = {"tensor", "as_tensor"}
 COPIES = {"to", "cuda", "copy_"}
 
@@ -29,17 +40,23 @@ COPIES = {"to", "cuda", "copy_"}
 class NoWaiting(TorchFunctionMode):
     """Raises where the CPU would wait for a device other than itself."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         name, options = getattr(func, "__name__", ""), kwargs or {}
         away = any(isinstance(one, Tensor) and one.is_meta for one in args)
         assert not (name in WAITS and away), f"{name} waits"
         assert not (name in MAKES and options.get("device") == META), f"{name} copies, and waits"
         if name == "__getitem__" and away:
             parts = args[1] if isinstance(args[1], tuple) else (args[1],)
-            assert not any(isinstance(part, list) for part in parts), "an index that is a list is copied"
+            assert not any(isinstance(part, list) for part in parts), (
+                "an index that is a list is copied"
+            )
         result = func(*args, **options)
         if name in COPIES and isinstance(result, Tensor) and result.is_meta:
-            assert all(one.is_meta for one in args if isinstance(one, Tensor)), f"{name} copies, and waits"
+            assert all(one.is_meta for one in args if isinstance(one, Tensor)), (
+                f"{name} copies, and waits"
+            )
         return result
 
 
@@ -68,7 +85,13 @@ def trainer(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
 def test_no_step_waits(assign: str, trainer: Callable[..., Trainer]) -> None:
-    made = trainer("augment.mosaic=0.5", "augment.mixup=0.5", "augment.degrees=5", "phi=cbam", f"loss.assign={assign}")
+    made = trainer(
+        "augment.mosaic=0.5",
+        "augment.mixup=0.5",
+        "augment.degrees=5",
+        "phi=cbam",
+        f"loss.assign={assign}",
+    )
     for batch in made.batches.epoch(0, closing=False):
         made.step(batch)  # the first one may: it makes the constants
     with NoWaiting():

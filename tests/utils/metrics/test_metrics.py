@@ -38,7 +38,11 @@ def test_three_objects_four_detections_by_hand():
     (4 + 2) / 11. COCO's 101 points: 0..0.33 -> 1 (34 times), 0.34..0.66 -> 2/3 (33 times): (34 + 22) / 101.
     F1 = 2 TP / (detections + objects): 2/4, 2/5, 4/6, 4/7; the best is 2/3 at score 0.7.
     """
-    metrics = evaluate([sample([A, B, C], [0, 0, 0])], [found([A, FAR, B, A], [0.9, 0.8, 0.7, 0.6], [0] * 4)], NAMES)
+    metrics = evaluate(
+        [sample([A, B, C], [0, 0, 0])],
+        [found([A, FAR, B, A], [0.9, 0.8, 0.7, 0.6], [0] * 4)],
+        NAMES,
+    )
     item = metrics.per_class["cat"]
     assert item.voc_ap50 == pytest.approx(5 / 9)
     assert item.voc_ap50_11point == pytest.approx(6 / 11)
@@ -46,21 +50,32 @@ def test_three_objects_four_detections_by_hand():
     assert (item.best_f1, item.best_score) == pytest.approx((2 / 3, 0.7))
     assert (metrics.best_f1, metrics.best_score) == pytest.approx((2 / 3, 0.7))
     assert (item.images, item.objects) == (1, 3)
-    assert metrics.map50 == item.ap50 and metrics.voc_ap50 == item.voc_ap50  # absent classes are not zeros
+    assert (
+        metrics.map50 == item.ap50 and metrics.voc_ap50 == item.voc_ap50
+    )  # absent classes are not zeros
 
 
 def test_a_recall_of_exactly_three_tenths_reaches_the_point():
     boxes = [[100 * k, 0, 100 * k + 50, 50] for k in range(10)]
-    metrics = evaluate([sample(boxes, [0] * 10)], [found(boxes[:3], [0.9, 0.8, 0.7], [0] * 3)], NAMES)
+    metrics = evaluate(
+        [sample(boxes, [0] * 10)], [found(boxes[:3], [0.9, 0.8, 0.7], [0] * 3)], NAMES
+    )
     assert metrics.voc_ap50_11point == pytest.approx(4 / 11)  # 0, 0.1, 0.2, 0.3
 
 
 def test_detections_need_not_come_sorted():
     given = Detections(
-        np.array([A, A], np.float32), np.array([0.2, 0.9], np.float32), np.zeros(2, int), NAMES, 640, 480
+        np.array([A, A], np.float32),
+        np.array([0.2, 0.9], np.float32),
+        np.zeros(2, int),
+        NAMES,
+        640,
+        480,
     )
     metrics = evaluate([sample([A], [0])], [given], NAMES)
-    assert (metrics.map50, metrics.voc_ap50) == pytest.approx((1, 1))  # the box of 0.9 is the hit, that of 0.2 too many
+    assert (metrics.map50, metrics.voc_ap50) == pytest.approx(
+        (1, 1)
+    )  # the box of 0.9 is the hit, that of 0.2 too many
 
 
 def test_voc_gives_the_second_match_to_nobody_while_coco_tries_the_next_object():
@@ -92,7 +107,9 @@ def test_detections_inside_a_crowd_are_no_errors():
     assert (without.map50, without.voc_ap50) == pytest.approx((1 / 3, 1 / 3))
     assert metrics.best_f1 == pytest.approx(1)
     over = evaluate(
-        [sample([B, [150, 0, 350, 200]], [0, 0], crowd=[1])], [found([[200, 0, 300, 90]], [0.7], [0])], NAMES
+        [sample([B, [150, 0, 350, 200]], [0, 0], crowd=[1])],
+        [found([[200, 0, 300, 90]], [0.7], [0])],
+        NAMES,
     )
     assert over.per_class["cat"].voc_ap50 == 1  # an object inside a crowd is still found
 
@@ -121,12 +138,18 @@ def test_confusion_matches_by_overlap_not_by_score():
 
 
 def test_confusion_gives_a_detection_to_one_object_only():
-    matrix = evaluate([sample([A, [10, 0, 110, 100]], [0, 1])], [found([A], [0.9], [0])], NAMES).confusion
+    matrix = evaluate(
+        [sample([A, [10, 0, 110, 100]], [0, 1])], [found([A], [0.9], [0])], NAMES
+    ).confusion
     assert matrix[0, 0] == matrix[1, 4] == 1 and matrix.sum() == 2
 
 
 def test_pictures_are_kept_apart():
-    metrics = evaluate([sample([A], [0]), sample([B], [0])], [found([B], [0.9], [0]), found([A], [0.8], [0])], NAMES)
+    metrics = evaluate(
+        [sample([A], [0]), sample([B], [0])],
+        [found([B], [0.9], [0]), found([A], [0.8], [0])],
+        NAMES,
+    )
     assert metrics.map50 == metrics.voc_ap50 == metrics.best_f1 == 0
     assert metrics.confusion[0, 4] == metrics.confusion[4, 0] == 2
 
@@ -144,11 +167,15 @@ def test_empty_cases():
     for count in (0, 1):
         metrics = evaluate([sample([], [])] * count, [EMPTY] * count, NAMES)
         assert metrics.images == count
-        assert np.isnan([metrics.map50, metrics.map50_95, metrics.voc_ap50, metrics.ar100, metrics.best_f1]).all()
+        assert np.isnan(
+            [metrics.map50, metrics.map50_95, metrics.voc_ap50, metrics.ar100, metrics.best_f1]
+        ).all()
         assert metrics.to_json()["map50"] is None
         assert not metrics.confusion.any()
     blind = evaluate([sample([A], [0])], [EMPTY], NAMES)
-    assert blind.map50 == blind.voc_ap50 == blind.voc_ap50_11point == blind.ar100 == blind.best_f1 == 0
+    assert (
+        blind.map50 == blind.voc_ap50 == blind.voc_ap50_11point == blind.ar100 == blind.best_f1 == 0
+    )
     assert blind.confusion[0, 4] == 1
     no_object = evaluate([sample([], [])], [found([A], [0.9], [0])], NAMES)
     assert np.isnan(no_object.map50) and np.isnan(no_object.voc_ap50)
@@ -173,16 +200,31 @@ def test_json_is_plain_and_complete(metrics):
     plain = metrics.to_json()
     again = json.loads(json.dumps(plain, allow_nan=False))
     assert again == plain
-    assert {"map50", "map50_95", "map75", "voc_ap50", "voc_ap50_11point", "per_class", "images"} <= plain.keys()
+    assert {
+        "map50",
+        "map50_95",
+        "map75",
+        "voc_ap50",
+        "voc_ap50_11point",
+        "per_class",
+        "images",
+    } <= plain.keys()
     assert plain["per_class"].keys() == set(NAMES)
     assert {"ap50", "ap50_95", "voc_ap50", "images", "objects"} <= plain["per_class"]["dog"].keys()
     assert plain["map50"] == pytest.approx(metrics.map50, abs=5e-7)
-    assert plain["per_class"]["absent"]["ap50"] is None and plain["per_class"]["absent"]["objects"] == 0
+    assert (
+        plain["per_class"]["absent"]["ap50"] is None
+        and plain["per_class"]["absent"]["objects"] == 0
+    )
 
 
 def test_table_is_aligned_and_ends_with_the_mean(metrics):
     lines = metrics.table().splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert [line.split()[0] for line in lines if not line.startswith("-")] == ["class", *NAMES, "mean"]
+    assert [line.split()[0] for line in lines if not line.startswith("-")] == [
+        "class",
+        *NAMES,
+        "mean",
+    ]
     assert lines[-1].split()[3] == f"{100 * metrics.map50:.1f}"
     assert lines[5].split()[1:] == ["0", "0", "-", "-", "-"]

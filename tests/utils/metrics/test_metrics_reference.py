@@ -25,18 +25,24 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corner, corner + size], axis=1)
 
 
-def random_set(seed: int, images: int = 40, objects: int = 12) -> tuple[list[Sample], list[Detections]]:
+def random_set(
+    seed: int, images: int = 40, objects: int = 12
+) -> tuple[list[Sample], list[Detections]]:
     """Crowded images: objects in clusters, several detections around each, some of the wrong class, equal scores."""
     rng = np.random.default_rng(seed)
     samples, detections = [], []
     for image in range(images):
         count = 0 if image % 9 == 0 else int(rng.integers(1, objects))
         boxes = random_boxes(rng, count)
-        boxes = np.concatenate([boxes, boxes[: count // 2] + rng.normal(0, 6, (count // 2, 1))]).clip(0, 640)
+        boxes = np.concatenate(
+            [boxes, boxes[: count // 2] + rng.normal(0, 6, (count // 2, 1))]
+        ).clip(0, 640)
         labels = rng.integers(0, 3, len(boxes))
         around = np.repeat(boxes, 4, axis=0)
         around += rng.normal(0, 0.09, around.shape) * np.tile(around[:, 2:] - around[:, :2], 2)
-        around_labels = np.where(rng.random(len(around)) < 0.85, np.repeat(labels, 4), rng.integers(0, 3, len(around)))
+        around_labels = np.where(
+            rng.random(len(around)) < 0.85, np.repeat(labels, 4), rng.integers(0, 3, len(around))
+        )
         stray = random_boxes(rng, 6)
         every = np.concatenate([around, stray]) if image % 7 else np.zeros((0, 4))
         every_labels = np.concatenate([around_labels, rng.integers(0, 3, 6)])[: len(every)]
@@ -44,7 +50,11 @@ def random_set(seed: int, images: int = 40, objects: int = 12) -> tuple[list[Sam
         order = np.argsort(-scores, kind="stable")
         every, scores = every[order].astype(np.float32), scores[order].astype(np.float32)
         difficult, crowd = rng.random(len(boxes)) < 0.2, rng.random(len(boxes)) < 0.1
-        samples.append(Sample(Path(f"{image}.jpg"), 640, 480, boxes.astype(np.float32), labels, difficult, crowd))
+        samples.append(
+            Sample(
+                Path(f"{image}.jpg"), 640, 480, boxes.astype(np.float32), labels, difficult, crowd
+            )
+        )
         detections.append(Detections(every, scores, every_labels[order], NAMES, 640, 480))
     return samples, detections
 
@@ -58,11 +68,22 @@ def coco_from_files(samples, detections, folder: Path) -> tuple[np.ndarray, np.n
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image, (truth, answer) in enumerate(zip(samples, detections, strict=True), 1):
-        for box, label, crowd in zip(xywh(truth.boxes), truth.labels.tolist(), truth.crowd.tolist(), strict=True):
-            item = {"id": len(annotations) + 1, "image_id": image, "category_id": label + 1, "bbox": box}
+        for box, label, crowd in zip(
+            xywh(truth.boxes), truth.labels.tolist(), truth.crowd.tolist(), strict=True
+        ):
+            item = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": label + 1,
+                "bbox": box,
+            }
             annotations.append({**item, "area": box[2] * box[3], "iscrowd": int(crowd)})
-        for box, score, label in zip(xywh(answer.boxes), answer.scores.tolist(), answer.labels.tolist(), strict=True):
-            results.append({"image_id": image, "category_id": label + 1, "bbox": box, "score": score})
+        for box, score, label in zip(
+            xywh(answer.boxes), answer.scores.tolist(), answer.labels.tolist(), strict=True
+        ):
+            results.append(
+                {"image_id": image, "category_id": label + 1, "bbox": box, "score": score}
+            )
     images = [{"id": index} for index in range(1, len(samples) + 1)]
     categories = [{"id": index, "name": name} for index, name in enumerate(NAMES, 1)]
     ground_truth = {"images": images, "annotations": annotations, "categories": categories}
@@ -82,7 +103,10 @@ def test_coco_equals_pycocotools_run_from_files(seed, objects, tmp_path, capsys)
     # 90 objects an image give more than 100 detections of a class: the cut at 100 is met
     samples, detections = random_set(seed, images=40 if objects < 50 else 5, objects=objects)
     if objects > 50:
-        assert max(np.bincount(item.labels, minlength=1).max() for item in detections if len(item)) > 100
+        assert (
+            max(np.bincount(item.labels, minlength=1).max() for item in detections if len(item))
+            > 100
+        )
     stats, precision = coco_from_files(samples, detections, tmp_path)
     metrics = evaluate(samples, detections, NAMES)
     ours = [
@@ -123,7 +147,9 @@ def plain_voc(samples, detections, label) -> tuple[float, float]:
     curve = []
     for _, image, box in queue:
         best, best_iou = -1, 0.0
-        for index, (other, kind) in enumerate(zip(samples[image].boxes.tolist(), samples[image].labels, strict=True)):
+        for index, (other, kind) in enumerate(
+            zip(samples[image].boxes.tolist(), samples[image].labels, strict=True)
+        ):
             if kind == label and plain_iou(box, other) > best_iou:
                 best, best_iou = index, plain_iou(box, other)
         if best_iou >= 0.5 and samples[image].difficult[best]:
@@ -138,7 +164,10 @@ def plain_voc(samples, detections, label) -> tuple[float, float]:
     for index, (recall, _) in enumerate(curve):
         area += (recall - before) * max(precision for _, precision in curve[index:])
         before = recall
-    points = [max([precision for recall, precision in curve if recall >= k / 10], default=0.0) for k in range(11)]
+    points = [
+        max([precision for recall, precision in curve if recall >= k / 10], default=0.0)
+        for k in range(11)
+    ]
     return area, sum(points) / 11
 
 
@@ -152,4 +181,6 @@ def test_voc_equals_a_plain_loop(seed):
         assert metrics.per_class[name].voc_ap50 == pytest.approx(area, abs=1e-12)
         assert metrics.per_class[name].voc_ap50_11point == pytest.approx(points, abs=1e-12)
     assert metrics.voc_ap50 == pytest.approx(np.mean([area for area, _ in expected]), abs=1e-12)
-    assert metrics.voc_ap50_11point == pytest.approx(np.mean([points for _, points in expected]), abs=1e-12)
+    assert metrics.voc_ap50_11point == pytest.approx(
+        np.mean([points for _, points in expected]), abs=1e-12
+    )

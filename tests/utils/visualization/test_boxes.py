@@ -15,7 +15,9 @@ NAMES = ("cat", "a rather long class name", "Grüße", "x")
 SIZES = [(64, 64), (48, 1000), (1000, 48), (480, 640), (1500, 2000), (8, 8)]
 
 
-def detections(boxes: list[list[float]], labels: list[int], size: tuple[int, int], names=NAMES) -> Detections:
+def detections(
+    boxes: list[list[float]], labels: list[int], size: tuple[int, int], names=NAMES
+) -> Detections:
     scores = np.linspace(0.95, 0.3, len(boxes)).astype(np.float32)
     boxes_ = np.array(boxes, np.float32).reshape(-1, 4)
     return Detections(boxes_, scores, np.array(labels, np.int64), names, size[1], size[0])
@@ -51,7 +53,10 @@ def test_labels_lie_wholly_inside_the_picture(size, truth, monkeypatch):
 
     def spy(boxes, stickers, width, height, truth):
         found = place(boxes, stickers, width, height, truth)
-        spots.extend((x, y, x + s.shape[1], y + s.shape[0]) for (x, y), s in zip(found, stickers, strict=True))
+        spots.extend(
+            (x, y, x + s.shape[1], y + s.shape[0])
+            for (x, y), s in zip(found, stickers, strict=True)
+        )
         return found
 
     monkeypatch.setattr(drawing, "_place", spy)
@@ -82,7 +87,8 @@ def test_box_frame_has_the_class_color_at_the_right_pixels(size):
 def test_line_and_text_grow_with_the_picture():
     def frame_and_label(side: int) -> tuple[int, int]:
         out = draw(
-            np.zeros((side, side, 3), np.uint8), detections([[side / 4] * 2 + [side * 0.9] * 2], [3], (side, side))
+            np.zeros((side, side, 3), np.uint8),
+            detections([[side / 4] * 2 + [side * 0.9] * 2], [3], (side, side)),
         )
         column = (out[:, int(side * 0.7)] == color(3)).all(axis=1)
         label = (out[: int(side / 4), int(side / 4) + 1] == color(3)).all(axis=1)
@@ -103,7 +109,9 @@ def test_label_moves_down_at_the_top_and_left_at_the_right_edge():
 
 
 def test_neighboring_labels_hardly_overlap():
-    boxes = np.array([[100, 100, 140, 140], [105, 102, 150, 145], [98, 104, 150, 150], [110, 98, 160, 160]])
+    boxes = np.array(
+        [[100, 100, 140, 140], [105, 102, 150, 145], [98, 104, 150, 150], [110, 98, 160, 160]]
+    )
     stickers = [np.zeros((16, 60, 3), np.uint8)] * 4
     spots = np.array(drawing._place(boxes, stickers, 640, 480, False))
     areas = np.concatenate([spots, spots + (60, 16)], axis=1)
@@ -114,7 +122,10 @@ def test_neighboring_labels_hardly_overlap():
 
 def test_text_color_contrasts_with_every_class_color():
     def luminance(rgb):
-        linear = [v / 255 / 12.92 if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in rgb]
+        linear = [
+            v / 255 / 12.92 if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4
+            for v in rgb
+        ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     for label in range(100):
@@ -132,8 +143,13 @@ def test_colors_are_stable_and_distinct():
 
 @pytest.mark.parametrize("name", ["Grüße", "кот", "naïve\nname"])
 def test_non_ascii_names_are_drawn_with_their_own_glyphs(name):
-    plain = draw(np.zeros((100, 300, 3), np.uint8), detections([[20, 40, 200, 90]], [0], (100, 300), ("????",)))
-    drawn = draw(np.zeros((100, 300, 3), np.uint8), detections([[20, 40, 200, 90]], [0], (100, 300), (name,)))
+    plain = draw(
+        np.zeros((100, 300, 3), np.uint8),
+        detections([[20, 40, 200, 90]], [0], (100, 300), ("????",)),
+    )
+    drawn = draw(
+        np.zeros((100, 300, 3), np.uint8), detections([[20, 40, 200, 90]], [0], (100, 300), (name,))
+    )
     assert (plain != drawn).any()
     assert drawing._font_for(drawing._one_line(name)).endswith("DejaVuSans.ttf")
 
@@ -149,7 +165,9 @@ def test_a_name_that_dejavu_lacks_takes_another_font_or_warns(monkeypatch):
     monkeypatch.setattr(drawing, "_installed", lambda: ("other.ttf",))
     known = drawing._characters
     everything = frozenset(range(0x10000))
-    monkeypatch.setattr(drawing, "_characters", lambda path: everything if path == "other.ttf" else known(path))
+    monkeypatch.setattr(
+        drawing, "_characters", lambda path: everything if path == "other.ttf" else known(path)
+    )
     assert drawing._font_for(lacking) == "other.ttf"
     drawing._font_for.cache_clear()
 
@@ -181,7 +199,9 @@ def test_grid_places_every_picture_in_reading_order():
 
 
 def test_grid_of_large_and_mixed_pictures_stays_bounded():
-    grid = mosaic_grid([np.zeros((3000, 4000, 3), np.uint8)] * 2 + [np.zeros((10, 3000, 3), np.uint8)])
+    grid = mosaic_grid(
+        [np.zeros((3000, 4000, 3), np.uint8)] * 2 + [np.zeros((10, 3000, 3), np.uint8)]
+    )
     assert max(grid.shape) <= drawing.GRID_SIDE + 100
 
 

@@ -5,7 +5,17 @@ import pytest
 
 from nets.inference.detections import Detections
 from utils.core.images import Letterbox
-from utils.visualization.heatmap import Channels, Heat, Remark, Row, Scene, Shares, overlay, sheet, to_picture
+from utils.visualization.heatmap import (
+    Channels,
+    Heat,
+    Remark,
+    Row,
+    Scene,
+    Shares,
+    overlay,
+    sheet,
+    to_picture,
+)
 
 
 def one_cell(rows: int, columns: int, row: int, column: int) -> np.ndarray:
@@ -39,7 +49,9 @@ def test_known_places_by_hand():
     """An image 128 x 64 enters 64 x 64 at half size, 16 pixels lower: cell (1, 0) covers its top left 32 pixels."""
     picture = to_picture(one_cell(4, 4, 1, 0), Letterbox((64, 128), (64, 64)))
     assert picture[15:17, :17].min() > 0.95
-    assert picture[32, 8] == pytest.approx(0.5, abs=0.05) and picture[16, 32] == pytest.approx(0.5, abs=0.05)
+    assert picture[32, 8] == pytest.approx(0.5, abs=0.05) and picture[16, 32] == pytest.approx(
+        0.5, abs=0.05
+    )
     assert picture[:, 48:].max() == 0 and picture[48:].max() == 0
 
 
@@ -73,7 +85,9 @@ def test_overlay_colors_follow_the_heat_and_keep_the_picture():
 def test_rounding_noise_is_not_shown_as_a_pattern():
     heat = np.full((8, 8), 0.5, np.float32)
     heat[::2] += 1e-8
-    assert len(np.unique(overlay(np.full((8, 8, 3), 99, np.uint8), heat).reshape(-1, 3), axis=0)) == 1
+    assert (
+        len(np.unique(overlay(np.full((8, 8, 3), 99, np.uint8), heat).reshape(-1, 3), axis=0)) == 1
+    )
 
 
 PANELS = [
@@ -89,7 +103,9 @@ PANELS = [
 def test_a_sheet_holds_panels_of_any_kind_for_pictures_of_any_size(size):
     image = np.full((*size, 3), 128, np.uint8)
     boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
-    found = Detections(boxes, np.array([0.9], np.float32), np.array([0]), ("cat",), size[1], size[0])
+    found = Detections(
+        boxes, np.array([0.9], np.float32), np.array([0]), ("cat",), size[1], size[0]
+    )
     scene = Scene(image, found, Letterbox(size, (64, 64)), (size[1] / 2, size[0] / 2))
     short = sheet(scene, [Row("feat1", PANELS[:1])], "title")
     long = sheet(scene, [Row("feat1: cbam\n4 x 4", PANELS), Row("feat2", PANELS[:2])], "title")

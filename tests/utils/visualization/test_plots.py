@@ -18,12 +18,21 @@ def metrics(classes: int, names: list[str] | None = None) -> Metrics:
     """One image a class; the later the class, the more detections of it are wrong, the last is never found."""
     names = names or [f"class {k}" for k in range(classes)]
     box = np.array([[10, 10, 90, 90]], np.float32)
-    samples = [Sample(Path(f"{k}.jpg"), 100, 100, box, np.array([k]), *np.zeros((2, 1), bool)) for k in range(classes)]
+    samples = [
+        Sample(Path(f"{k}.jpg"), 100, 100, box, np.array([k]), *np.zeros((2, 1), bool))
+        for k in range(classes)
+    ]
     detections = []
     for k in range(classes):
-        boxes = np.concatenate([np.repeat([[0, 0, 9, 9]], k, axis=0), box if k < classes - 1 else box[:0]])
+        boxes = np.concatenate(
+            [np.repeat([[0, 0, 9, 9]], k, axis=0), box if k < classes - 1 else box[:0]]
+        )
         scores = np.linspace(0.9, 0.3, len(boxes)).astype(np.float32)
-        detections.append(Detections(boxes.astype(np.float32), scores, np.full(len(boxes), k), tuple(names), 100, 100))
+        detections.append(
+            Detections(
+                boxes.astype(np.float32), scores, np.full(len(boxes), k), tuple(names), 100, 100
+            )
+        )
     return evaluate(samples, detections, names)
 
 
@@ -57,7 +66,9 @@ def test_pr_curves_name_every_class(saved, tmp_path):
     ]
     assert read_image(tmp_path / "new" / "pr.png").std() > 10
     mean = axes.get_lines()[-1].get_ydata()
-    np.testing.assert_allclose(mean, np.mean([item.precision for item in result.per_class.values()], axis=0))
+    np.testing.assert_allclose(
+        mean, np.mean([item.precision for item in result.per_class.values()], axis=0)
+    )
 
 
 def test_pr_curves_of_many_classes_name_the_extremes(saved, tmp_path):
@@ -66,7 +77,11 @@ def test_pr_curves_of_many_classes_name_the_extremes(saved, tmp_path):
     labels = texts(axes.get_legend().get_texts())
     assert len(axes.get_lines()) == 81
     assert len(labels) == 18
-    assert labels[1] == "1.000  class 0" and labels[9] == "…  64 others" and labels[-1] == "0.000  class 79"
+    assert (
+        labels[1] == "1.000  class 0"
+        and labels[9] == "…  64 others"
+        and labels[-1] == "0.000  class 79"
+    )
     saved[0].draw_without_rendering()
     legend = axes.get_legend().get_window_extent()
     assert legend.y0 >= 0 and legend.x1 <= saved[0].bbox.x1  # all of it is on the image
@@ -89,8 +104,13 @@ def test_confusion_ticks_stay_readable(classes, saved, tmp_path):
 def test_confusion_numbers_are_the_counts(saved, tmp_path):
     result = metrics(3)
     plots.confusion(result, tmp_path / "confusion.png")
-    shown = {tuple(int(v) for v in text.get_position()[::-1]): int(text.get_text()) for text in saved[0].axes[0].texts}
-    assert shown == {(int(r), int(c)): result.confusion[r, c] for r, c in np.argwhere(result.confusion)}
+    shown = {
+        tuple(int(v) for v in text.get_position()[::-1]): int(text.get_text())
+        for text in saved[0].axes[0].texts
+    }
+    assert shown == {
+        (int(r), int(c)): result.confusion[r, c] for r, c in np.argwhere(result.confusion)
+    }
 
 
 def test_pictures_of_nothing(tmp_path):
@@ -98,7 +118,9 @@ def test_pictures_of_nothing(tmp_path):
     plots.pr_curves(nothing, tmp_path / "pr.png")
     plots.confusion(nothing, tmp_path / "confusion.png")
     plots.training_curves([], tmp_path / "training.png")
-    assert all(read_image(tmp_path / f"{name}.png").size for name in ("pr", "confusion", "training"))
+    assert all(
+        read_image(tmp_path / f"{name}.png").size for name in ("pr", "confusion", "training")
+    )
 
 
 def test_training_curves_skip_epochs_without_metrics(saved, tmp_path):

@@ -29,7 +29,9 @@ def number(frame: np.ndarray) -> int:
     return int((columns.argmax() + 0.5) * BARS / len(columns))
 
 
-def write_video(path: Path, frames: int = 30, fps: float = 25, size: tuple[int, int] = (96, 64)) -> Path:
+def write_video(
+    path: Path, frames: int = 30, fps: float = 25, size: tuple[int, int] = (96, 64)
+) -> Path:
     with VideoSink(path, fps, size) as sink:
         for index in range(frames):
             sink.write(numbered(index, size))
@@ -81,11 +83,26 @@ def test_frames_order_and_rate_survive(tmp_path: Path, suffix: str, fps: float):
         seen.append(number(frame))
         return found(frame, 2)
 
-    with open_source(source_path) as source, VideoSink(tmp_path / f"out{suffix}", source.fps, (96, 64)) as sink:
-        assert (source.width, source.height, source.frame_count, source.is_camera) == (96, 64, 30, False)
-        result = process(source, sink, partial(map, predict), lambda index, detections: indices.append(index))
+    with (
+        open_source(source_path) as source,
+        VideoSink(tmp_path / f"out{suffix}", source.fps, (96, 64)) as sink,
+    ):
+        assert (source.width, source.height, source.frame_count, source.is_camera) == (
+            96,
+            64,
+            30,
+            False,
+        )
+        result = process(
+            source, sink, partial(map, predict), lambda index, detections: indices.append(index)
+        )
     assert seen == indices == list(range(30))
-    assert result.frames == 30 and result.counts == {"cat": 60} and result.seconds > 0 and not result.stopped
+    assert (
+        result.frames == 30
+        and result.counts == {"cat": 60}
+        and result.seconds > 0
+        and not result.stopped
+    )
     frames, rate = read_all(tmp_path / f"out{suffix}")
     assert [number(frame) for frame in frames] == list(range(30))
     assert rate == pytest.approx(fps, abs=1e-3)
@@ -152,7 +169,10 @@ def test_an_error_in_the_writer_is_raised(tmp_path: Path, monkeypatch: pytest.Mo
                 raise OSError("disk full")
             self.frames += 1
 
-        with open_source(tmp_path / "in.mp4") as source, VideoSink(tmp_path / "out.mp4", 25, (96, 64)) as sink:
+        with (
+            open_source(tmp_path / "in.mp4") as source,
+            VideoSink(tmp_path / "out.mp4", 25, (96, 64)) as sink,
+        ):
             monkeypatch.setattr(VideoSink, "write", write)
             with pytest.raises(OSError, match="disk full"):
                 process(source, sink, partial(map, nothing))
@@ -167,7 +187,12 @@ def test_an_error_in_the_decoder_is_raised_after_the_good_frames(tmp_path: Path)
 
     seen: list[int] = []
     with pytest.raises(RuntimeError, match="bad stream"):
-        process(FakeSource(frames(), False), None, partial(map, nothing), lambda index, _: seen.append(index))
+        process(
+            FakeSource(frames(), False),
+            None,
+            partial(map, nothing),
+            lambda index, _: seen.append(index),
+        )
     assert seen == list(range(5))
 
 
@@ -202,7 +227,12 @@ def test_a_slow_writer_holds_detection_back(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(VideoSink, "write", write)
     with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
         frames = (numbered(index, (96, 64)) for index in range(30))
-        process(FakeSource(frames, False), sink, partial(map, nothing), lambda index, _: predicted.append(index))
+        process(
+            FakeSource(frames, False),
+            sink,
+            partial(map, nothing),
+            lambda index, _: predicted.append(index),
+        )
     assert len(prefetch) == 30 and max(prefetch) <= video.QUEUE + 2
 
 
@@ -245,7 +275,9 @@ def test_a_camera_gives_the_newest_frame_and_its_recording_keeps_real_time(tmp_p
         result = process(FakeSource(frames(), True, 100), sink, partial(map, predict))
     assert seen == sorted(set(seen)) and seen[-1] == 30
     assert result.frames == len(seen) < 31
-    assert 100 * result.seconds - 40 < sink.frames <= 100 * result.seconds  # one a detection would play too fast
+    assert (
+        100 * result.seconds - 40 < sink.frames <= 100 * result.seconds
+    )  # one a detection would play too fast
     assert sink.frames > 1.5 * result.frames
 
 
@@ -253,7 +285,9 @@ def test_ctrl_c_is_the_usual_end_of_a_camera():
     def predict(frame: np.ndarray) -> Detections:
         raise KeyboardInterrupt
 
-    result = process(FakeSource((numbered(0, (96, 64)) for _ in range(3)), True), None, partial(map, predict))
+    result = process(
+        FakeSource((numbered(0, (96, 64)) for _ in range(3)), True), None, partial(map, predict)
+    )
     assert result.stopped and result.frames == 0
 
 

@@ -59,7 +59,9 @@ def test_sources_that_do_not_open_are_one_line(tmp_path: Path, capfd, source: st
     assert capfd.readouterr().err == ""  # no lines of OpenCV's or FFmpeg's beside it
 
 
-@pytest.mark.parametrize(("name", "fps"), [("x.gif", 25), ("x", 25), ("x.mp4", 0), ("x.mp4", float("nan"))])
+@pytest.mark.parametrize(
+    ("name", "fps"), [("x.gif", 25), ("x", 25), ("x.mp4", 0), ("x.mp4", float("nan"))]
+)
 def test_sinks_that_cannot_be_written_are_user_errors(tmp_path: Path, name: str, fps: float):
     with pytest.raises(UserError, match="cannot write video"):
         VideoSink(tmp_path / name, fps, (64, 64))

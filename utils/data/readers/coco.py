@@ -17,7 +17,9 @@ from utils.data.files import FileFinder, label_of
 from utils.data.sample import Sample
 
 
-def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(
+    data: DataConfig, split: str, progress: bool = True
+) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Read the split `split`: a name (`val2017`), or the path of a JSON file, as given or below `data.root`.
 
     An image without annotations is kept as one without objects. An image with an annotation that has no usable
@@ -43,13 +45,21 @@ def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Samp
         if picture is None:
             report.note("image missing", folders[0] / image["file_name"])
         size = (image.get("width") or 0, image.get("height") or 0)
-        items[image["id"]] = Labeled(picture, f"{path} image {image['id']}", size=size) if picture else None
+        items[image["id"]] = (
+            Labeled(picture, f"{path} image {image['id']}", size=size) if picture else None
+        )
     for row in content["annotations"]:
         _add(items, row, categories, names, path, report)
-    return build_samples([item for item in items.values() if item], report, progress=progress), names, report
+    return (
+        build_samples([item for item in items.values() if item], report, progress=progress),
+        names,
+        report,
+    )
 
 
-def _add(items: dict, row: dict, categories: dict, names: tuple[str, ...], path: Path, report: Report) -> None:
+def _add(
+    items: dict, row: dict, categories: dict, names: tuple[str, ...], path: Path, report: Report
+) -> None:
     """Put one annotation to its image; a row without a usable box takes its image out of `items`."""
     where = f"{path} annotation {row.get('id')}"
     if row.get("image_id") not in items:
@@ -60,7 +70,9 @@ def _add(items: dict, row: dict, categories: dict, names: tuple[str, ...], path:
         return
     if row.get("category_id") not in categories:
         known = ", ".join(map(str, categories))
-        raise UserError(f"{where}: no category {row.get('category_id')}; expected one of the ids {known}")
+        raise UserError(
+            f"{where}: no category {row.get('category_id')}; expected one of the ids {known}"
+        )
     box = row.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
         report.note("annotation unreadable", where)
@@ -87,12 +99,21 @@ def json_file(data: DataConfig, split: str) -> Path:
     if split.endswith(".json"):
         choices = [Path(split), root / split, root / "annotations" / split]
     else:
-        choices = [root / "annotations" / f"instances_{split}.json", root / "annotations" / f"{split}.json"]
+        choices = [
+            root / "annotations" / f"instances_{split}.json",
+            root / "annotations" / f"{split}.json",
+        ]
     found = next((path for path in choices if path.is_file()), None)
     if found is not None:
         return found
-    known = sorted(file.stem.removeprefix("instances_") for file in (root / "annotations").glob("*.json"))
-    hint = nearest(split, known) if known else "; set data.root=FOLDER to a folder with annotations/ and images"
+    known = sorted(
+        file.stem.removeprefix("instances_") for file in (root / "annotations").glob("*.json")
+    )
+    hint = (
+        nearest(split, known)
+        if known
+        else "; set data.root=FOLDER to a folder with annotations/ and images"
+    )
     raise UserError(f"data: no COCO file {choices[0]} for split '{split}'{hint}")
 
 
@@ -101,9 +122,15 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from None
-    for key, needed in (("images", {"id", "file_name"}), ("annotations", set()), ("categories", {"id", "name"})):
+    for key, needed in (
+        ("images", {"id", "file_name"}),
+        ("annotations", set()),
+        ("categories", {"id", "name"}),
+    ):
         rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and needed <= row.keys() for row in rows
+        ):
             keys = f" of objects with {' and '.join(sorted(needed))}" if needed else ""
             raise UserError(f"{path}: not COCO annotations: expected '{key}' to be a list{keys}")
     return content
@@ -114,7 +141,9 @@ def _names_of_train(data: DataConfig, path: Path, content: dict[str, Any]) -> tu
         train = json_file(data, data.train)
     except UserError:
         train = path
-    return _names(content, path) if train == path else _names_of_file(train, train.stat().st_mtime_ns)
+    return (
+        _names(content, path) if train == path else _names_of_file(train, train.stat().st_mtime_ns)
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,7 +154,9 @@ def _names_of_file(path: Path, modified: int) -> tuple[str, ...]:
 
 def _names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
     rows = sorted(content["categories"], key=lambda row: row["id"])
-    return checked_names(list(dict.fromkeys(str(row["name"]) for row in rows)), f"{path}: categories")
+    return checked_names(
+        list(dict.fromkeys(str(row["name"]) for row in rows)), f"{path}: categories"
+    )
 
 
 def _picture_folders(root: Path, path: Path, split: str) -> list[Path]:

@@ -52,7 +52,9 @@ class Scene:
     masks: tuple[np.ndarray, ...]
 
 
-def read(data: DataConfig, split: str, size: tuple[int, int] = SIZE) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(
+    data: DataConfig, split: str, size: tuple[int, int] = SIZE
+) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Records of a split at `size` (height, width): `shapes_train` images in `data.train`, `shapes_val` in others.
 
     Returns:
@@ -65,7 +67,11 @@ def read(data: DataConfig, split: str, size: tuple[int, int] = SIZE) -> tuple[li
     if split not in known:
         raise UserError(f"shapes: there is no split '{split}'{nearest(split, known)}")
     count = data.shapes_train if split == data.train else data.shapes_val
-    return [_record(data.shapes_seed, split, index, *size) for index in range(count)], NAMES, Report()
+    return (
+        [_record(data.shapes_seed, split, index, *size) for index in range(count)],
+        NAMES,
+        Report(),
+    )
 
 
 def _record(seed: int, split: str, index: int, height: int, width: int) -> Sample:
@@ -74,7 +80,9 @@ def _record(seed: int, split: str, index: int, height: int, width: int) -> Sampl
         path=Path(f"shapes-{seed}-{split}-{index:05}-{width}x{height}.png"),
         width=width,
         height=height,
-        boxes=np.array([_frame(part >= SOLID) for part in visible_parts(masks)], np.float32).reshape(-1, 4),
+        boxes=np.array(
+            [_frame(part >= SOLID) for part in visible_parts(masks)], np.float32
+        ).reshape(-1, 4),
         labels=np.array([shape.label for shape in shapes], np.int64),
         difficult=np.zeros(len(shapes), np.bool_),
         crowd=np.zeros(len(shapes), np.bool_),
@@ -95,10 +103,14 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     for shape, mask in zip(scene.shapes, scene.masks, strict=True):
         x1, y1, x2, y2 = _frame(mask > 0)
         ys, xs = np.mgrid[y1:y2, x1:x2].astype(np.float32)
-        slope = (xs - shape.center[0]) * np.cos(shape.shade) + (ys - shape.center[1]) * np.sin(shape.shade)
+        slope = (xs - shape.center[0]) * np.cos(shape.shade) + (ys - shape.center[1]) * np.sin(
+            shape.shade
+        )
         light = 1 + 0.18 * np.clip(slope / shape.radius, -1, 1)
         part = picture[y1:y2, x1:x2]
-        part += mask[y1:y2, x1:x2, None] * (light[..., None] * np.array(shape.color, np.float32) - part)
+        part += mask[y1:y2, x1:x2, None] * (
+            light[..., None] * np.array(shape.color, np.float32) - part
+        )
     picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(2, 7))
     return np.clip(picture, 0, 255).round().astype(np.uint8)
 
@@ -147,7 +159,9 @@ def coverage(shape: Shape, height: int, width: int) -> tuple[np.ndarray, float]:
     size = 2 * side + 1
     fine = np.zeros((size * FINE, size * FINE), np.uint8)
     for outline, value in outlines(shape):
-        points = (outline - (left, top)) * FINE - 0.5  # cv2 counts pixel centers, we count pixel edges
+        points = (
+            outline - (left, top)
+        ) * FINE - 0.5  # cv2 counts pixel centers, we count pixel edges
         cv2.fillPoly(fine, [np.round(points * 16).astype(np.int32)], value, cv2.LINE_8, 4)
     patch = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     mask = np.zeros((height, width), np.float32)
@@ -170,7 +184,14 @@ def outlines(shape: Shape) -> list[tuple[np.ndarray, int]]:
         turns = [np.linalg.matrix_power(quarter, count) for count in range(4)]
         rings = [(np.concatenate([np.array(corner) @ turn.T for turn in turns]), 255)]
     elif name == "star":
-        rings = [(_polar(np.arange(10) * np.pi / 5 - np.pi / 2, np.where(np.arange(10) % 2, 0.42, 1.0)), 255)]
+        rings = [
+            (
+                _polar(
+                    np.arange(10) * np.pi / 5 - np.pi / 2, np.where(np.arange(10) % 2, 0.42, 1.0)
+                ),
+                255,
+            )
+        ]
     else:
         corners = {"square": 4, "triangle": 3}[name]
         start = -np.pi / 2 + (np.pi / 4 if corners == 4 else 0)
@@ -184,10 +205,14 @@ def _polar(angles: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], 1) * np.reshape(radii, (-1, 1))
 
 
-def _random_shape(rng: np.random.Generator, label: int, radius: float, height: int, width: int) -> Shape:
+def _random_shape(
+    rng: np.random.Generator, label: int, radius: float, height: int, width: int
+) -> Shape:
     x, y = (float(rng.uniform(0.5 * radius, side - 0.5 * radius)) for side in (width, height))
     degrees = float(rng.uniform(-TURN, TURN))
-    return Shape(label, (x, y), float(radius), degrees, _vivid(rng), float(rng.uniform(0, 2 * np.pi)))
+    return Shape(
+        label, (x, y), float(radius), degrees, _vivid(rng), float(rng.uniform(0, 2 * np.pi))
+    )
 
 
 def _vivid(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -197,15 +222,24 @@ def _vivid(rng: np.random.Generator) -> tuple[float, float, float]:
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
     """hue 0..360, saturation and value 0..1 -> RGB 0..255."""
-    red, green, blue = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0] * 255
+    red, green, blue = (
+        cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+        * 255
+    )
     return float(red), float(green), float(blue)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Pale clouds of two tints, with clutter; float32 RGB `(height, width, 3)` 0..255."""
     hue = rng.uniform(0, 360)
-    tints = [np.array(_rgb((hue + turn) % 360, rng.uniform(0.05, 0.3), rng.uniform(0.4, 0.95))) for turn in (0, 70)]
-    clouds = sum(weight * _noise(rng, cells, height, width) for cells, weight in ((3, 0.6), (9, 0.25), (40, 0.15)))
+    tints = [
+        np.array(_rgb((hue + turn) % 360, rng.uniform(0.05, 0.3), rng.uniform(0.4, 0.95)))
+        for turn in (0, 70)
+    ]
+    clouds = sum(
+        weight * _noise(rng, cells, height, width)
+        for cells, weight in ((3, 0.6), (9, 0.25), (40, 0.15))
+    )
     picture = (tints[0] + np.asarray(clouds)[..., None] * (tints[1] - tints[0])).astype(np.float32)
     scale = min(height, width)
     for _ in range(rng.integers(2, 7)):
@@ -232,20 +266,28 @@ def _stroke(rng: np.random.Generator, picture: np.ndarray, scale: int) -> None:
     t = np.linspace(0, 1, 40)[:, None]
     curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
     thick = max(1, round(rng.uniform(0.004, 0.016) * scale))
-    _paint(picture, _clutter_color(rng), lambda mask: cv2.polylines(mask, [_fixed(curve)], False, 255, thick, 16, 4))
+    _paint(
+        picture,
+        _clutter_color(rng),
+        lambda mask: cv2.polylines(mask, [_fixed(curve)], False, 255, thick, 16, 4),
+    )
 
 
 def _blob(rng: np.random.Generator, picture: np.ndarray, scale: int) -> None:
     """An irregular, long patch, painted in place."""
     height, width = picture.shape[:2]
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-    waves = sum(rng.uniform(0.04, 0.15) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5))
+    waves = sum(
+        rng.uniform(0.04, 0.15) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5)
+    )
     radius = rng.uniform(0.03, 0.11) * scale
     ring = _polar(angles, radius * (1 + np.asarray(waves))) * (1, rng.uniform(0.35, 0.6))
     turn = rng.uniform(0, np.pi)
     ring = ring @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     ring += rng.uniform(0, 1, 2) * (width, height)
-    _paint(picture, _clutter_color(rng), lambda mask: cv2.fillPoly(mask, [_fixed(ring)], 255, 16, 4))
+    _paint(
+        picture, _clutter_color(rng), lambda mask: cv2.fillPoly(mask, [_fixed(ring)], 255, 16, 4)
+    )
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
@@ -253,7 +295,9 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     return np.round(points * 16).astype(np.int32)
 
 
-def _paint(picture: np.ndarray, color: tuple[float, float, float], fill: Callable[[np.ndarray], np.ndarray]) -> None:
+def _paint(
+    picture: np.ndarray, color: tuple[float, float, float], fill: Callable[[np.ndarray], np.ndarray]
+) -> None:
     """Color in place what `fill` draws on an empty mask."""
     mask = fill(np.zeros(picture.shape[:2], np.uint8))
     if mask.any():

@@ -20,10 +20,15 @@ from utils.data.checks import Labeled, Report, build_samples, parallel
 from utils.data.files import FileFinder, label_of
 from utils.data.sample import Sample
 
-YEARS = {"2007": ("trainval", "train", "val", "test"), "2012": ("trainval", "train", "val")}  # what torchvision fetches
+YEARS = {
+    "2007": ("trainval", "train", "val", "test"),
+    "2012": ("trainval", "train", "val"),
+}  # what torchvision fetches
 
 
-def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(
+    data: DataConfig, split: str, progress: bool = True
+) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Read the split `split`, one list or several joined by `+`: `trainval`, `2007/trainval+2012/trainval`.
 
     An image without XML is left out: nothing says that it is empty. An image whose XML cannot be read is left out.
@@ -55,7 +60,9 @@ def _entries(data: DataConfig, split: str, report: Report) -> Iterator[tuple[Pat
         for line in read_lines(listing):
             plain = re.sub(r"\s+(-1|0|1)$", "", line)  # lists of one class add a column
             names = (line, plain)
-            picture = next(filter(None, (pictures.find(root / "JPEGImages", name) for name in names)), None)
+            picture = next(
+                filter(None, (pictures.find(root / "JPEGImages", name) for name in names)), None
+            )
             if picture is None:
                 report.note("image missing", root / "JPEGImages" / plain)
                 continue
@@ -75,7 +82,14 @@ def _list_file(data: DataConfig, part: str) -> tuple[Path, Path]:
         found = _search(Path(data.root), year, name)
     if found is not None:
         return found
-    root = next((folder for folder in _folders(Path(data.root), year) if (folder / "ImageSets/Main").is_dir()), None)
+    root = next(
+        (
+            folder
+            for folder in _folders(Path(data.root), year)
+            if (folder / "ImageSets/Main").is_dir()
+        ),
+        None,
+    )
     if root is None:
         where = Path(data.root) / (_folder_name(year) if year else "")
         raise UserError(
@@ -83,7 +97,9 @@ def _list_file(data: DataConfig, part: str) -> tuple[Path, Path]:
             "set data.root=FOLDER, or data.download=true to fetch VOC2007/2012"
         )
     known = sorted(file.stem for file in (root / "ImageSets/Main").glob("*.txt"))
-    raise UserError(f"data: no list {root / 'ImageSets/Main' / name}.txt for split '{part}'{nearest(name, known)}")
+    raise UserError(
+        f"data: no list {root / 'ImageSets/Main' / name}.txt for split '{part}'{nearest(name, known)}"
+    )
 
 
 def _folder_name(year: str) -> str:
@@ -105,19 +121,28 @@ def _download(data: DataConfig, year: str, name: str) -> None:
     year = year.removeprefix("VOC")
     if year not in YEARS or name not in YEARS[year]:
         known = [f"{year}/{name}" for year, names in YEARS.items() for name in names]
-        raise UserError(f"data.download: cannot fetch split '{year}/{name}'{nearest(f'{year}/{name}', known)}")
+        raise UserError(
+            f"data.download: cannot fetch split '{year}/{name}'{nearest(f'{year}/{name}', known)}"
+        )
     from torchvision.datasets import VOCDetection
 
     try:
         VOCDetection(data.root or ".", year=year, image_set=name, download=True)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"data.download: fetching VOC{year} to {data.root or '.'} failed: {error}") from None
+        raise UserError(
+            f"data.download: fetching VOC{year} to {data.root or '.'} failed: {error}"
+        ) from None
 
 
 def _parse(xml: Path) -> ElementTree.Element | None:
     try:
         return ElementTree.fromstring(xml.read_bytes())
-    except (ElementTree.ParseError, ValueError, LookupError, OSError):  # LookupError: an encoding nobody knows
+    except (
+        ElementTree.ParseError,
+        ValueError,
+        LookupError,
+        OSError,
+    ):  # LookupError: an encoding nobody knows
         return None
 
 
@@ -129,14 +154,19 @@ def _names_of_train(data: DataConfig) -> tuple[str, ...]:
     return checked_names(sorted(names - {""}), where)
 
 
-def _labeled(picture: Path, xml: Path, tree: ElementTree.Element | None, names: tuple[str, ...]) -> Labeled:
+def _labeled(
+    picture: Path, xml: Path, tree: ElementTree.Element | None, names: tuple[str, ...]
+) -> Labeled:
     """Raises ValueError for XML that says no box or no name where it should."""
     if tree is None:
         raise ValueError
     size = tuple(int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
     item = Labeled(picture, str(xml), size=(size[0], size[1]), one_based=True)
     for node in tree.iterfind("object"):
-        corners = [float(node.findtext(f"bndbox/{key}") or "nan") for key in ("xmin", "ymin", "xmax", "ymax")]
+        corners = [
+            float(node.findtext(f"bndbox/{key}") or "nan")
+            for key in ("xmin", "ymin", "xmax", "ymax")
+        ]
         name = (node.findtext("name") or "").strip()
         if not name or not all(map(math.isfinite, corners)):
             raise ValueError

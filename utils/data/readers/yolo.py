@@ -18,11 +18,20 @@ from utils.data.checks import Labeled, Report, build_samples
 from utils.data.files import FileFinder
 from utils.data.sample import Sample
 
-NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
+NAME_FILES = (
+    "data.yaml",
+    "data.yml",
+    "dataset.yaml",
+    "classes.txt",
+    "obj.names",
+    "labels/classes.txt",
+)
 FAR = 2.0  # shares beyond this are no rounding: the file holds pixels or something else
 
 
-def read(data: DataConfig, split: str, progress: bool = True) -> tuple[list[Sample], tuple[str, ...], Report]:
+def read(
+    data: DataConfig, split: str, progress: bool = True
+) -> tuple[list[Sample], tuple[str, ...], Report]:
     """Read the split `split`.
 
     An image without a label file is one without objects, as everywhere in the YOLO family, and counted. An image
@@ -67,16 +76,28 @@ def _pictures(root: Path, split: str, report: Report) -> Iterator[Path]:
         if folder.is_dir():
             yield from finder.all(folder)
             return
-    listing = next((path for path in (Path(split), root / split, root / f"{split}.txt") if path.is_file()), None)
+    listing = next(
+        (path for path in (Path(split), root / split, root / f"{split}.txt") if path.is_file()),
+        None,
+    )
     if listing is None:
-        known = sorted(path.name for base in (root, root / "images") for path in base.glob("*") if path.is_dir())
+        known = sorted(
+            path.name
+            for base in (root, root / "images")
+            for path in base.glob("*")
+            if path.is_dir()
+        )
         hint = nearest(split, known) if known else "; set data.root=FOLDER"
         raise UserError(
             f"data: no folder {root / 'images' / split}, {root / split / 'images'} nor list {split}.txt{hint}"
         )
     for line in read_lines(listing):
-        places = (base / line for base in (listing.parent, root, Path()))  # an absolute path replaces its base
-        found = next(filter(None, (finder.find(place.parent, place.name) for place in places)), None)
+        places = (
+            base / line for base in (listing.parent, root, Path())
+        )  # an absolute path replaces its base
+        found = next(
+            filter(None, (finder.find(place.parent, place.name) for place in places)), None
+        )
         if found is None:
             report.note("image missing", line)
         else:
@@ -86,7 +107,9 @@ def _pictures(root: Path, split: str, report: Report) -> Iterator[Path]:
 def _names(root: Path) -> tuple[str, ...]:
     path = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
     if path is None:
-        raise UserError(f"data.classes: expected a list of class names, or {root / 'data.yaml'} or classes.txt with it")
+        raise UserError(
+            f"data.classes: expected a list of class names, or {root / 'data.yaml'} or classes.txt with it"
+        )
     if path.suffix not in (".yaml", ".yml"):
         return checked_names(read_lines(path), str(path))
     try:
@@ -97,7 +120,9 @@ def _names(root: Path) -> tuple[str, ...]:
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list):
-        raise UserError(f"{path}: names: expected a list of class names, or a map from 0, 1, 2 ... to them")
+        raise UserError(
+            f"{path}: names: expected a list of class names, or a map from 0, 1, 2 ... to them"
+        )
     return checked_names([str(name) for name in names], f"{path}: names")
 
 
@@ -125,7 +150,9 @@ def _box(words: list[str], where: str) -> tuple[float, float, float, float]:
     except ValueError:
         raise ValueError(where) from None
     polygon = len(values) >= 6 and len(values) % 2 == 0
-    if not (len(values) == 4 or polygon) or not all(math.isfinite(value) and abs(value) <= FAR for value in values):
+    if not (len(values) == 4 or polygon) or not all(
+        math.isfinite(value) and abs(value) <= FAR for value in values
+    ):
         raise ValueError(where)
     if polygon:
         return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
@@ -139,5 +166,7 @@ def _label(word: str, names: tuple[str, ...], where: str) -> int:
     except ValueError:
         raise ValueError(where) from None
     if label != int(label) or not 0 <= label < len(names):
-        raise UserError(f"{where}: class {word} is not in the class list; expected 0 to {len(names) - 1}")
+        raise UserError(
+            f"{where}: class {word} is not in the class list; expected 0 to {len(names) - 1}"
+        )
     return int(label)

@@ -13,11 +13,19 @@ from utils.data.sample import Sample
 
 
 def load(format: str, root, split: str = "train", **keys):
-    return load_dataset(DataConfig(format=format, root=str(root), **keys), split, (64, 64), progress=False)
+    return load_dataset(
+        DataConfig(format=format, root=str(root), **keys), split, (64, 64), progress=False
+    )
 
 
 def facts(sample: Sample) -> tuple:
-    return sample.path.name, sample.width, sample.height, sample.boxes.tolist(), sample.labels.tolist()
+    return (
+        sample.path.name,
+        sample.width,
+        sample.height,
+        sample.boxes.tolist(),
+        sample.labels.tolist(),
+    )
 
 
 @pytest.mark.parametrize("format", ["voc", "coco", "yolo"])
@@ -27,7 +35,9 @@ def test_each_format_reads_what_was_written(format, write, tmp_path):
     assert not split.report.counts
     for sample, item in zip(split.samples, write.items, strict=True):
         assert (sample.path.name, sample.width, sample.height) == (item.name, *item.size)
-        np.testing.assert_allclose(sample.boxes, np.reshape([box[1:] for box in item.boxes], (-1, 4)), atol=1e-5)
+        np.testing.assert_allclose(
+            sample.boxes, np.reshape([box[1:] for box in item.boxes], (-1, 4)), atol=1e-5
+        )
         assert [write.names[label] for label in sample.labels] == [box[0] for box in item.boxes]
         assert sample.boxes.dtype == np.float32
         assert sample.labels.dtype == np.int64
@@ -65,7 +75,10 @@ def test_class_list_from_a_file(write, tmp_path, monkeypatch):
     (tmp_path / "three.txt").write_text("owl\n\ndog\ncat\n", encoding="utf-8-sig")
     monkeypatch.chdir(tmp_path)
     assert load("voc", root, classes="three.txt").class_names == ("owl", "dog", "cat")
-    assert load("voc", root, classes=str(tmp_path / "three.txt")).samples[0].labels.tolist() == [2, 0]
+    assert load("voc", root, classes=str(tmp_path / "three.txt")).samples[0].labels.tolist() == [
+        2,
+        0,
+    ]
     with pytest.raises(UserError, match="'cat' is listed twice"):
         load("voc", root, classes=["cat", "dog", "cat"])
 
@@ -83,12 +96,17 @@ def test_voc_coordinates_difficult_and_fractions(write, tmp_path):
     text = write.xml(write.Item("a.jpg", (60, 40), [("cat", 0, 0.5, 10.25, 39.5)]), difficult=1)
     (root / "Annotations/a.xml").write_text(text.replace("<xmin>1<", "<xmin>1.0<"))
     sample = load("voc", root).samples[0]
-    assert sample.boxes.tolist() == [[0, 0.5, 10.25, 39.5]]  # 1-based inclusive: only the near corner moves
+    assert sample.boxes.tolist() == [
+        [0, 0.5, 10.25, 39.5]
+    ]  # 1-based inclusive: only the near corner moves
     assert sample.difficult.tolist() == [True]
 
 
 def test_voc_list_of_one_class_and_names_with_spaces(write, tmp_path):
-    items = [write.Item("my owl.jpg", (20, 20), [("owl", 1, 1, 5, 5)]), write.Item("b 1.jpg", (20, 20))]
+    items = [
+        write.Item("my owl.jpg", (20, 20), [("owl", 1, 1, 5, 5)]),
+        write.Item("b 1.jpg", (20, 20)),
+    ]
     root = write.voc(tmp_path, items)
     (root / "ImageSets/Main/train.txt").write_text("my owl  1\nb 1\n")
     assert [sample.path.stem for sample in load("voc", root).samples] == ["my owl", "b 1"]
@@ -100,7 +118,11 @@ def test_coco_agrees_with_pycocotools(write, tmp_path):
     for index in range(12):
         corners = np.sort(rng.uniform(0, 40, (5, 2, 2)), 1).reshape(5, 4).round(2)
         items.append(
-            write.Item(f"{index}.jpg", (40, 40), [(rng.choice(write.names), *box) for box in corners.tolist()])
+            write.Item(
+                f"{index}.jpg",
+                (40, 40),
+                [(rng.choice(write.names), *box) for box in corners.tolist()],
+            )
         )
     root = write.coco(tmp_path, items)
     path = root / "annotations/instances_train.json"
@@ -114,7 +136,9 @@ def test_coco_agrees_with_pycocotools(write, tmp_path):
         rows = truth.loadAnns(truth.getAnnIds(imgIds=image["id"]))
         boxes = np.array([row["bbox"] for row in rows])
         np.testing.assert_allclose(sample.boxes[:, :2], boxes[:, :2], atol=1e-4)
-        np.testing.assert_allclose(sample.boxes[:, 2:] - sample.boxes[:, :2], boxes[:, 2:], atol=1e-4)
+        np.testing.assert_allclose(
+            sample.boxes[:, 2:] - sample.boxes[:, :2], boxes[:, 2:], atol=1e-4
+        )
         assert [split.class_names[label] for label in sample.labels] == [
             truth.loadCats(row["category_id"])[0]["name"] for row in rows
         ]
@@ -130,14 +154,19 @@ def test_coco_split_as_a_path_and_pictures_below_images(write, tmp_path):
     assert [facts(sample) for sample in load("coco", root).samples] == expected
     path = root / "annotations/instances_train.json"
     assert [facts(sample) for sample in load("coco", root, str(path)).samples] == expected
-    assert [facts(sample) for sample in load("coco", root, "instances_train.json").samples] == expected
+    assert [
+        facts(sample) for sample in load("coco", root, "instances_train.json").samples
+    ] == expected
 
 
 def test_yolo_other_layout_list_and_polygon(write, tmp_path):
     root = write.yolo(tmp_path / "one")
     expected = [facts(sample) for sample in load("yolo", root).samples]
     (root / "list.txt").write_text("./images/train/c.png\n" + str(root / "images/train/a.jpg"))
-    assert [facts(sample) for sample in load("yolo", root, "list").samples] == [expected[2], expected[0]]
+    assert [facts(sample) for sample in load("yolo", root, "list").samples] == [
+        expected[2],
+        expected[0],
+    ]
     other = tmp_path / "two"
     (other / "train").mkdir(parents=True)
     (root / "images/train").rename(other / "train/images")
@@ -171,12 +200,37 @@ def test_real_data(root, split, count, names, datasets):
 
 
 MISTAKES = {
-    "missing data": ("voc", lambda root: None, {"root": "nowhere"}, r"data\.root.*nowhere.*data\.download=true"),
-    "missing list": ("voc", lambda root: None, {"train": "tran"}, r"tran\.txt.*did you mean 'train'"),
+    "missing data": (
+        "voc",
+        lambda root: None,
+        {"root": "nowhere"},
+        r"data\.root.*nowhere.*data\.download=true",
+    ),
+    "missing list": (
+        "voc",
+        lambda root: None,
+        {"train": "tran"},
+        r"tran\.txt.*did you mean 'train'",
+    ),
     "missing year": ("voc", lambda root: None, {"train": "2007/train"}, r"VOC2007"),
-    "unknown VOC class": ("voc", lambda root: None, {"classes": ["cats", "dog", "owl"]}, r"a\.xml.*'cat'.*'cats'"),
-    "unknown COCO class": ("coco", lambda root: None, {"classes": ["cat", "dog"]}, r"annotation 2: class 'owl'"),
-    "missing COCO file": ("coco", lambda root: None, {"train": "trian"}, r"instances_trian\.json.*'train'"),
+    "unknown VOC class": (
+        "voc",
+        lambda root: None,
+        {"classes": ["cats", "dog", "owl"]},
+        r"a\.xml.*'cat'.*'cats'",
+    ),
+    "unknown COCO class": (
+        "coco",
+        lambda root: None,
+        {"classes": ["cat", "dog"]},
+        r"annotation 2: class 'owl'",
+    ),
+    "missing COCO file": (
+        "coco",
+        lambda root: None,
+        {"train": "trian"},
+        r"instances_trian\.json.*'train'",
+    ),
     "broken COCO": (
         "coco",
         lambda root: (root / "annotations/instances_train.json").write_text("{"),
@@ -195,7 +249,12 @@ MISTAKES = {
         {"classes": ["cat", "dog"]},
         r"a\.txt:2: class 2.*0 to 1",
     ),
-    "YOLO without names": ("yolo", lambda root: (root / "data.yaml").unlink(), {}, r"data\.classes"),
+    "YOLO without names": (
+        "yolo",
+        lambda root: (root / "data.yaml").unlink(),
+        {},
+        r"data\.classes",
+    ),
     "YOLO split": ("yolo", lambda root: None, {"train": "valid"}, r"images/valid"),
     "no usable image": (
         "voc",

@@ -20,7 +20,10 @@ def load(split="train", size=(128, 160), **keys):
 
 
 def digest(samples) -> str:
-    parts = [sample.draw().tobytes() + sample.boxes.tobytes() + sample.labels.tobytes() for sample in samples]
+    parts = [
+        sample.draw().tobytes() + sample.boxes.tobytes() + sample.labels.tobytes()
+        for sample in samples
+    ]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -43,7 +46,9 @@ def test_same_in_another_process():
         "print(digest(load(shapes_train=4).samples))"
     )
     root = Path(__file__).resolve().parents[4]
-    found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == digest(load(shapes_train=4).samples)
 
 
@@ -52,7 +57,8 @@ def test_seed_split_and_index_act_and_the_count_does_not():
     assert digest(few) == digest(more[:3])
     pictures = [sample.draw() for sample in more]
     pictures += [
-        load(name, shapes_train=1, shapes_seed=seed).samples[0].draw() for name, seed in (("val", 0), ("train", -1))
+        load(name, shapes_train=1, shapes_seed=seed).samples[0].draw()
+        for name, seed in (("val", 0), ("train", -1))
     ]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
@@ -75,7 +81,9 @@ def visible_share(found, masks, place: int) -> np.ndarray:
             views.append(shapes.render(scene, np.random.default_rng(0)).astype(float).mean(2))
         return views[1] - views[0]
 
-    alone = [np.full_like(mask, 1.0 if index == place else 1e-9) for index, mask in enumerate(masks)]
+    alone = [
+        np.full_like(mask, 1.0 if index == place else 1e-9) for index, mask in enumerate(masks)
+    ]
     return change(masks) / change(alone)
 
 
@@ -108,7 +116,12 @@ def test_lone_shapes_have_their_exact_extent():
         "ring": (30, 20, 70, 60),
         "square": (50 - half, 40 - half, 50 + half, 40 + half),
         "triangle": (50 - radius * np.sqrt(3) / 2, 20, 50 + radius * np.sqrt(3) / 2, 50),
-        "cross": (50 - 0.944 * radius, 40 - 0.944 * radius, 50 + 0.944 * radius, 40 + 0.944 * radius),
+        "cross": (
+            50 - 0.944 * radius,
+            40 - 0.944 * radius,
+            50 + 0.944 * radius,
+            40 + 0.944 * radius,
+        ),
         "star": (
             50 - radius * np.sin(0.4 * np.pi),
             20,
@@ -130,7 +143,9 @@ def test_lone_shapes_have_their_exact_extent():
         np.testing.assert_allclose(extent, expected[name], atol=1.01, err_msg=name)
         assert mask.sum() == pytest.approx(area, rel=1e-5)
         if name in areas:
-            assert area == pytest.approx(areas[name], rel=0.03), name  # cv2 fills the outline's own pixels too
+            assert area == pytest.approx(areas[name], rel=0.03), (
+                name
+            )  # cv2 fills the outline's own pixels too
 
 
 def test_area_counts_what_is_outside_the_picture():
@@ -148,7 +163,9 @@ def test_every_shape_is_mostly_visible():
 
 def test_same_scene_at_another_size():
     small, large = (load(size=(side, side), shapes_train=20).samples for side in (128, 256))
-    pairs = [(a, b) for a, b in zip(small, large, strict=True) if a.labels.tolist() == b.labels.tolist()]
+    pairs = [
+        (a, b) for a, b in zip(small, large, strict=True) if a.labels.tolist() == b.labels.tolist()
+    ]
     assert len(pairs) >= 18  # a placement at the edge of the rule may fall to the other side
     shift = np.concatenate([np.abs(a.boxes - b.boxes / 2) for a, b in pairs])
     assert np.percentile(shift, 95) <= 1.5
