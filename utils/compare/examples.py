@@ -11,7 +11,6 @@ from utils.compare.analysis import Comparison, Pair
 from utils.compare.results import Outcome, read_detections
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
-from utils.engine.runs import read_sample
 from utils.metrics import coco
 from utils.metrics.pairs import flatten
 from utils.visualization.boxes import draw, draw_truth, mosaic_grid
@@ -78,7 +77,7 @@ class Examples:
         sample = split.samples[index]
         scale = SIDE / max(sample.height, sample.width)
         smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image = cv2.resize(read_sample(sample), None, fx=scale, fy=scale, interpolation=smooth)
+        image = cv2.resize(sample.read_image(), None, fx=scale, fy=scale, interpolation=smooth)
         truth = draw_truth(image, scale * sample.boxes, sample.labels, split.class_names)
         found = [_scaled(self._shown[name, seed][index]) for name in (pair.reference, pair.name)]
         drawn = mosaic_grid([truth, *(draw(image, one) for one in found)], columns=3)

@@ -16,7 +16,6 @@ from utils.compare.report import write_report
 from utils.compare.results import read_outcome
 from utils.compare.wording import duration
 from utils.core.errors import UserError
-from utils.engine.runs import read_sample
 
 
 def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Comparison:
@@ -69,7 +68,7 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     cells = [firsts[variant.name] for variant in plan.variants if variant.name in firsts]
     splits = {cell.variant: data(cell.config).val for cell in cells}
     sample = splits[cells[0].variant].samples[0]
-    latency = measure_latency(plan.out, cells, read_sample(sample))
+    latency = measure_latency(plan.out, cells, sample.read_image())
     comparison = analyze(plan, outcomes, failed, latency, splits)
     write_report(plan.out, comparison, shlex.join(command))
     return comparison

@@ -1,10 +1,12 @@
-"""The one description of a labeled image that every data format is read into."""
+"""An image with its labels: what every dataset format is read into."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from utils.core.images import read_image
 
 
 def _empty(dtype: type, *shape: int):
@@ -16,13 +18,17 @@ class Sample:
     """One image and its objects.
 
     Attributes:
-        path: the image's file; for drawn images a name that is unique in the dataset.
-        width, height: size of the upright image (EXIF rotation applied), pixels.
-        boxes: float32 `(n, 4)`, x1 y1 x2 y2 in pixels of the upright image, inside it, never empty.
-        labels: int64 `(n,)`, index into the class list.
-        difficult: bool `(n,)`, Pascal VOC's flag: not counted by VOC AP, neither as hit nor as miss.
-        crowd: bool `(n,)`, COCO's `iscrowd`: a region, never a training target; detections in it are not counted.
-        draw: makes the image (RGB uint8 `(height, width, 3)`) where there is no file; picklable.
+        path: the image file; for a synthetic image, a name that is unique in the dataset.
+        width: width of the upright image (EXIF rotation applied), in pixels.
+        height: height of the upright image, in pixels.
+        boxes: float32 `(n, 4)`, x1 y1 x2 y2 in pixels of the upright image; never empty, and
+            inside the image.
+        labels: int64 `(n,)`, indices into the class names.
+        difficult: bool `(n,)`, Pascal VOC's flag: VOC AP counts these neither as hit nor as miss.
+        crowd: bool `(n,)`, COCO's `iscrowd`: a region that is never a training target; detections
+            inside it do not count.
+        draw: draws a synthetic image, RGB uint8 `(height, width, 3)`; picklable. `None` if the
+            image is a file.
     """
 
     path: Path
@@ -33,3 +39,14 @@ class Sample:
     difficult: np.ndarray = _empty(np.bool_, 0)
     crowd: np.ndarray = _empty(np.bool_, 0)
     draw: Callable[[], np.ndarray] | None = None
+
+    def read_image(self) -> np.ndarray:
+        """Read or draw the image.
+
+        Returns:
+            RGB uint8 `(height, width, 3)`, upright.
+
+        Raises:
+            UserError: the file is missing or cannot be decoded.
+        """
+        return self.draw() if self.draw else read_image(self.path)

@@ -11,7 +11,6 @@ from utils.core.errors import UserError
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.engine.evaluation import Evaluation
-from utils.engine.runs import read_sample
 from utils.visualization.boxes import draw, draw_truth, mosaic_grid, write_image
 from utils.visualization.plots import confusion, pr_curves
 
@@ -57,7 +56,7 @@ def predictions_picture(evaluation: Evaluation, pictures: DetectionDataset, scor
     shown = []
     for index in range(0, len(pictures), step)[:SHOWN]:
         sample, found = pictures.samples[index], evaluation.detections[index]
-        image = read_sample(sample)
+        image = sample.read_image()
         shown += [
             draw_truth(image, sample.boxes, sample.labels, found.names),
             draw(image, found.above(score)),

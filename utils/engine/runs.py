@@ -1,7 +1,6 @@
 """Run folders: made, found, read."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,8 @@ import numpy as np
 from nets.inference.detector import Detector
 from utils.core.config import dump_config
 from utils.core.errors import UserError, nearest
-from utils.core.images import read_image
 from utils.core.schema import Config
 from utils.data.loading import load_dataset
-from utils.data.sample import Sample
 
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
 
@@ -86,12 +83,7 @@ def _newest_weights() -> Path:
 def validation_pictures(config: Config, limit: int) -> list[tuple[str, Callable[[], np.ndarray]]]:
     """The first `limit` validation images of a dataset as (name, function that reads it)."""
     dataset = load_dataset(config.data, "val", config.input_size, progress=False)
-    return [(str(sample.path), partial(read_sample, sample)) for sample in dataset.samples[:limit]]
-
-
-def read_sample(sample: Sample) -> np.ndarray:
-    """The image of a record, RGB uint8 `(h, w, 3)`."""
-    return sample.draw() if sample.draw else read_image(sample.path)
+    return [(str(sample.path), sample.read_image) for sample in dataset.samples[:limit]]
 
 
 def describe(detector: Detector) -> str:

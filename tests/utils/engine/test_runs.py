@@ -18,7 +18,6 @@ from utils.engine.runs import (
     describe,
     find_run,
     find_weights,
-    read_sample,
     validation_pictures,
 )
 
@@ -89,18 +88,6 @@ def test_validation_pictures_are_those_of_the_data(trained: Result):
         found.image for found in trained.evaluation.detections[:5]
     ]
     assert all(read().shape == (64, 64, 3) for _, read in pictures)
-
-
-def test_a_record_is_read_from_its_file_or_drawn(tmp_path: Path):
-    import numpy as np
-
-    from utils.data.sample import Sample
-    from utils.visualization.boxes import write_image
-
-    image = np.full((8, 6, 3), 7, np.uint8)
-    write_image(tmp_path / "a.png", image)
-    assert (read_sample(Sample(tmp_path / "a.png", 6, 8)) == image).all()
-    assert (read_sample(Sample(Path("none"), 6, 8, draw=lambda: image + 1)) == 8).all()
 
 
 def test_a_detector_in_one_line(trained: Result):
