@@ -16,7 +16,7 @@ import train as train_cli
 from utils.core.errors import run_command
 from utils.engine.experiment import Result
 from utils.visualization.boxes import write_image
-from utils.visualization.video import VideoSink, open_source
+from utils.visualization.video import VideoSink, open_video
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = {"map50", "map50_95", "voc_ap50", "per_class", "images", "seconds", "params", "gflops"}
@@ -127,7 +127,7 @@ def test_predict_pictures_folder_and_video(
         "video.json",
     )
     assert call(predict_cli, monkeypatch, *weights, *arguments) == 0
-    with open_source("out.mp4") as video:
+    with open_video("out.mp4") as video:
         assert video.fps == pytest.approx(12.5) and len(list(video)) == 5
     assert [entry["frame"] for entry in json.loads(Path("video.json").read_text())] == list(
         range(5)

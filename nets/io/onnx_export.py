@@ -12,7 +12,7 @@ import torch
 from nets.yolo.pipeline import Pipeline
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import dump_config
-from utils.core.errors import UserError, need
+from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
 
 LEAST_OPSET = 18  # of PyTorch's exporter; it goes lower by conversions that fail
@@ -38,8 +38,8 @@ def write_onnx(
     Raises:
         UserError: onnx or onnxscript is not installed, or the exporter refuses the opset.
     """
-    onnx = need("onnx", "export to ONNX")
-    need("onnxscript", "export to ONNX")
+    onnx = require_package("onnx", "export to ONNX")
+    require_package("onnxscript", "export to ONNX")
     if opset is not None and opset < LEAST_OPSET:
         raise UserError(f"--opset {opset}: expected {LEAST_OPSET} or more")
     model = _traced(network, config, opset)

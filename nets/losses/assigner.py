@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nets.yolo.box_coder import STRIDES, BoxCoder
-from utils.core.devices import constant
+from utils.core.devices import cached_constant
 from utils.core.schema import LossConfig
 
 
@@ -46,7 +46,7 @@ def candidates(
         position = cell[..., 1] * width + cell[..., 0]  # (B, M, O)
         first = start + height * width * torch.arange(len(mask), device=boxes.device)
         indices.append((first[:, None] + position[:, :, None]).flatten(2))
-        shaped = matched.index_select(2, constant(mask, boxes.device, torch.int64))
+        shaped = matched.index_select(2, cached_constant(mask, boxes.device, torch.int64))
         valids.append((shaped[..., None] & inside[:, :, None]).flatten(2))
         start += len(mask) * height * width
     return Candidates(torch.cat(indices, 2), torch.cat(valids, 2) & present[..., None])
@@ -70,7 +70,7 @@ def _match_shapes(sizes: Tensor, coder: BoxCoder, loss: LossConfig) -> Tensor:
     sizes = sizes[..., None, :].clamp(min=1e-3)
     overlap = torch.minimum(sizes, anchors).prod(-1)
     iou = overlap / (sizes.prod(-1) + anchors.prod(-1) - overlap)
-    unused = constant(_unused(coder), iou.device, torch.int64)
+    unused = cached_constant(_unused(coder), iou.device, torch.int64)
     iou.index_fill_(
         -1, unused, -1.0
     )  # Darknet's masks leave one out: the best anchor is one that a head has
@@ -93,7 +93,7 @@ def _unused(coder: BoxCoder) -> list[int]:
 
 def _cells_of(center: Tensor, height: int, width: int, neighbors: bool) -> tuple[Tensor, Tensor]:
     """Centers `(B, M, 2)` in cells -> cells x, y `(B, M, O, 2)` and whether they are on the map `(B, M, O)`."""
-    limit = constant((width - 1, height - 1), center.device, torch.int64)
+    limit = cached_constant((width - 1, height - 1), center.device, torch.int64)
     own = center.floor().long().clamp(min=torch.zeros_like(limit), max=limit)
     if not neighbors:
         return own[:, :, None], torch.ones_like(own[:, :, :1], dtype=torch.bool)

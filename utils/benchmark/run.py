@@ -10,7 +10,7 @@ import torch
 from utils.benchmark import data, evaluation, gemm, inference, post, train, video
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Section
-from utils.core.environment import cores, processor, versions
+from utils.core.environment import cpu_count, cpu_name, library_versions
 from utils.core.errors import UserError, nearest
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
@@ -61,12 +61,12 @@ def header(bench: Bench, command: str) -> dict[str, Any]:
         "command": command,
         "machine": {
             "device": str(device),
-            "processor": processor(),
-            "cores": cores(),
+            "processor": cpu_name(),
+            "cores": cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "precision": bench.precision,
-            "versions": versions(),
+            "versions": library_versions(),
         },
         "settings": {
             "input_size": list(config.input_size),

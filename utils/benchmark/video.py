@@ -13,8 +13,8 @@ from nets.inference.streaming import stream
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, per_second
 from utils.core.timing import Clock, Stat, interleave, timed
-from utils.visualization.boxes import draw
-from utils.visualization.video import Predict, VideoSink, open_source, process
+from utils.visualization.boxes import draw_detections
+from utils.visualization.video import Predict, VideoSink, open_video, process_video
 
 FRAMES, QUICK, FULL = 200, 12, 10_000
 SIZE = (640, 480)  # width, height
@@ -94,7 +94,7 @@ def _clocks(clip: Path, out: Path, predict: Predict) -> dict[str, Clock]:
 
 def decode(clip: Path) -> list[np.ndarray]:
     """All frames."""
-    with open_source(clip) as source:
+    with open_video(clip) as source:
         return list(source)
 
 
@@ -102,7 +102,7 @@ def render(out: Path, frames: list[np.ndarray], found: list[Detections]) -> None
     """Draw and encode."""
     with VideoSink(out, FPS, SIZE) as sink:
         for frame, detections in zip(frames, found, strict=True):
-            sink.write(draw(frame, detections))
+            sink.write(draw_detections(frame, detections))
 
 
 def pipeline(
@@ -112,8 +112,8 @@ def pipeline(
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> int:
     """What `predict.py --mode video` does; the number of frames."""
-    with open_source(clip) as source, VideoSink(out, FPS, SIZE) as sink:
-        return process(source, sink, predict, on_frame).frames
+    with open_video(clip) as source, VideoSink(out, FPS, SIZE) as sink:
+        return process_video(source, sink, predict, on_frame).frames
 
 
 def write_clip(path: Path, count: int) -> Path:

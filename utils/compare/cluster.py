@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.compare.plan import Plan
-from utils.core.errors import UserError, need
+from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
 
 LOCAL = "local"  # the address of a Ray of the command's own
@@ -95,7 +95,7 @@ def joined(address: str) -> Iterator[Any]:
 def _ray() -> Any:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    return need("ray", "--ray")
+    return require_package("ray", "--ray")
 
 
 def _own() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.metrics import coco
 from utils.metrics.pairs import flatten
-from utils.visualization.boxes import draw, draw_truth, mosaic_grid
+from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid
 
 SHOWN = 2  # images for either direction
 SIDE = 360  # a drawn image's longest side, pixels: large enough for the labels, small enough for one file
@@ -78,9 +78,9 @@ class Examples:
         scale = SIDE / max(sample.height, sample.width)
         smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         image = cv2.resize(sample.read_image(), None, fx=scale, fy=scale, interpolation=smooth)
-        truth = draw_truth(image, scale * sample.boxes, sample.labels, split.class_names)
+        truth = draw_ground_truth(image, scale * sample.boxes, sample.labels, split.class_names)
         found = [_scaled(self._shown[name, seed][index]) for name in (pair.reference, pair.name)]
-        drawn = mosaic_grid([truth, *(draw(image, one) for one in found)], columns=3)
+        drawn = image_grid([truth, *(draw_detections(image, one) for one in found)], columns=3)
         return Example(sample.path.name, float(mean[index]), seed, drawn)
 
 

@@ -64,7 +64,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor`, made on the CPU, on the device; the CPU does not wait for a GPU."""
     return (
         tensor.pin_memory().to(device, non_blocking=True)
@@ -73,7 +73,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     )
 
 
-def constant(
+def cached_constant(
     values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """A small tensor of fixed numbers, made once for each device: making one on a GPU waits for all of its work."""

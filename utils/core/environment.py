@@ -19,7 +19,7 @@ LIBRARIES = (
 )
 
 
-def processor() -> str:
+def cpu_name() -> str:
     """The processor's name."""
     try:
         found = re.search(
@@ -30,7 +30,7 @@ def processor() -> str:
     return found.group(1) if found else platform.processor() or platform.machine()
 
 
-def cores() -> int:
+def cpu_count() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -39,10 +39,10 @@ def describe_device(device: torch.device) -> str:
     """The GPU's name, or the processor's with its cores and the threads that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor()}, {cores()} cores, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that compute, those that are installed."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:

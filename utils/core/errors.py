@@ -32,7 +32,7 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     return f"; expected one of: {', '.join(names)}" if names else ""
 
 
-def need(package: str, wanted_by: str) -> ModuleType:
+def require_package(package: str, wanted_by: str) -> ModuleType:
     """Import an optional package by its dotted name; `wanted_by` is the key or option that asks for it.
 
     Raises:

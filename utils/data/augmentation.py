@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.core.devices import constant, send
+from utils.core.devices import cached_constant, to_device
 from utils.core.images import PAD_VALUE
 from utils.core.schema import AugmentConfig
 from utils.data.warp import Geometry, warp_boxes, warp_images
@@ -178,15 +178,17 @@ def _compose(pool: Pool, tiles: Tensor, draws: _Draws) -> tuple[Tensor, Tensor, 
     count, columns = tiles.shape
     device = pool.canvases.device
     height, width = pool.canvases.shape[1:3]
-    extent = constant((width, height), draws.shift.device)
+    extent = cached_constant((width, height), draws.shift.device)
     anchor_out = extent * (draws.meeting if columns == 4 else 0.5 + draws.shift)
-    linear, anchor_out, mirror = (send(t, device) for t in (draws.linear, anchor_out, draws.mirror))
+    linear, anchor_out, mirror = (
+        to_device(t, device) for t in (draws.linear, anchor_out, draws.mirror)
+    )
     geometry = Geometry(linear, anchor_out, mirror, tiles=columns, size=(height, width))
-    tiles = send(tiles, device)
+    tiles = to_device(tiles, device)
     stack = to_float(pool.canvases[tiles.flatten()].view(count, columns * height, width, 3)).sub_(
         GRAY
     )
-    images = _recolor(warp_images(stack, geometry), send(draws.color, device))
+    images = _recolor(warp_images(stack, geometry), to_device(draws.color, device))
     moved, classes = warp_boxes(pool.boxes[tiles], pool.labels[tiles], geometry)
     return images, moved, classes
 
@@ -206,7 +208,7 @@ def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor, most: in
     labels = torch.cat(
         [F.pad(part[2], (0, longest - part[2].shape[1]), value=-1) for part in parts]
     )
-    order = send(rows.argsort(), images.device)
+    order = to_device(rows.argsort(), images.device)
     boxes, labels = boxes[order], labels[order]
     first = (
         (labels < 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
@@ -218,7 +220,11 @@ def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor, most: in
 def _mix(batch: Batch, chosen: Tensor, own: Tensor, others: Tensor) -> Batch:
     """Blend the images `own` half and half with `others` (Zhang et al., mixup, ICLR 2018), where they are chosen."""
     device = batch.images.device
-    chosen, own, others = send(chosen, device), send(own, device), send(others, device)
+    chosen, own, others = (
+        to_device(chosen, device),
+        to_device(own, device),
+        to_device(others, device),
+    )
     images, other_images = batch.images[own], batch.images[others]
     images = torch.where(chosen[:, None, None, None], (images + other_images) / 2, images)
     extra = torch.where(chosen[:, None], batch.labels[others], -1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.core.devices import constant
+from utils.core.devices import cached_constant
 
 MIN_SIDE = 2.0  # pixels: smaller remains of an object are dropped
 MIN_VISIBLE = 0.2  # share of an object's area that must remain
@@ -42,7 +42,7 @@ class Geometry:
     @property
     def extent(self) -> Tensor:
         """(width, height) as a tensor `(2,)`."""
-        return constant((self.size[1], self.size[0]), self.linear.device)
+        return cached_constant((self.size[1], self.size[0]), self.linear.device)
 
     @property
     def anchor_in(self) -> Tensor:
@@ -53,7 +53,7 @@ class Geometry:
 
 
 def _corners(device: torch.device) -> Tensor:
-    return constant([side for corner in CORNERS for side in corner], device).view(-1, 2)
+    return cached_constant([side for corner in CORNERS for side in corner], device).view(-1, 2)
 
 
 def warp_images(stack: Tensor, geometry: Geometry) -> Tensor:

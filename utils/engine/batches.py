@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from utils.core import distributed
 from utils.core.bounded_queue import prefetch
-from utils.core.devices import send
+from utils.core.devices import to_device
 from utils.core.errors import UserError
 from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Augmenter, Batch, Pool
@@ -124,17 +124,17 @@ def resident_pool(
 def make_pool(pictures: DetectionDataset, indices: Sequence[int], device: torch.device) -> Pool:
     """Images and their objects on the device; a crowd region is no single object and teaches nothing."""
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    canvases = send(torch.from_numpy(pictures.canvases(chunks[0])), device)
+    canvases = to_device(torch.from_numpy(pictures.canvases(chunks[0])), device)
     if len(chunks) > 1:
         chunk, canvases = canvases, canvases.new_empty((len(indices), *canvases.shape[1:]))
         canvases[:CHUNK] = chunk
         for number in tqdm(range(1, len(chunks)), "images to the GPU", leave=False, disable=None):
             own = canvases[number * CHUNK : (number + 1) * CHUNK]
-            own.copy_(send(torch.from_numpy(pictures.canvases(chunks[number])), device))
+            own.copy_(to_device(torch.from_numpy(pictures.canvases(chunks[number])), device))
     single = [~pictures.crowd[index] for index in indices]
     boxes = [pictures.boxes[index][keep] for index, keep in zip(indices, single, strict=True)]
     labels = [pictures.labels[index][keep] for index, keep in zip(indices, single, strict=True)]
-    corners, classes = (send(tensor, device) for tensor in pad_targets(boxes, labels))
+    corners, classes = (to_device(tensor, device) for tensor in pad_targets(boxes, labels))
     return Pool(
         canvases,
         corners,

@@ -21,7 +21,16 @@ from utils.core.images import IMAGE_SUFFIXES, Letterbox
 from utils.engine.outputs import free, fresh_folder, json_list
 from utils.engine.prediction import Picture, Summary
 from utils.visualization.boxes import write_image
-from utils.visualization.heatmap import Channels, Heat, Panel, Remark, Row, Scene, Shares, sheet
+from utils.visualization.heatmap import (
+    AnnotatedImage,
+    BarPanel,
+    BranchPanel,
+    HeatPanel,
+    Panel,
+    PanelRow,
+    TextPanel,
+    draw_sheet,
+)
 from utils.visualization.video import Window
 
 BACKBONE = ("feat1", "feat2")  # class activation is shown here where no site is named
@@ -149,14 +158,14 @@ def explain(detector: Detector, image: np.ndarray, want: Wanted, name: str = "im
     seen = attended(detector.network, images, (x, y))
     specs = attention.parse_phi(detector.config.phi, detector.config.attention.at)
     rows = {
-        site: Row(_label(site, specs, seen.get(site)), _panels(seen.get(site), active, site))
+        site: PanelRow(_label(site, specs, seen.get(site)), _panels(seen.get(site), active, site))
         for site in sites
     }
     shown = detections if active is None or want.label is None else _only(detections, active, box)
-    scene = Scene(image, shown, boxing, point)
+    scene = AnnotatedImage(image, shown, boxing, point)
     title = f"{Path(name).name}, {_target(detector, active)}"
-    single = {site: sheet(scene, [row], title) for site, row in rows.items()}
-    return Explained(single, sheet(scene, list(rows.values()), title), detections)
+    single = {site: draw_sheet(scene, [row], title) for site, row in rows.items()}
+    return Explained(single, draw_sheet(scene, list(rows.values()), title), detections)
 
 
 def _sites(detector: Detector, want: Wanted) -> list[str]:
@@ -220,19 +229,19 @@ def _panels(seen: Attended | None, active: Activation | None, site: str) -> list
 
 def _panel(kind: str, values: np.ndarray) -> Panel:
     if kind == "channel":
-        return Channels(TITLES[kind], values)
+        return BarPanel(TITLES[kind], values)
     if kind == "branch":
-        return Shares(TITLES[kind], values)
-    return Heat(TITLES[kind], values, COLORS.get(kind, "viridis"), marked=kind == "query")
+        return BranchPanel(TITLES[kind], values)
+    return HeatPanel(TITLES[kind], values, COLORS.get(kind, "viridis"), marked=kind == "query")
 
 
 def _activation_panel(heat: torch.Tensor | None) -> Panel:
     title = "class activation (Grad-CAM)"
     if heat is None:
-        return Remark(title, "the prediction does not\ndepend on this map")
+        return TextPanel(title, "the prediction does not\ndepend on this map")
     if not heat.any():
-        return Remark(title, "no position speaks\nfor the prediction")
-    return Heat(title, (heat / heat.max()).numpy(), "turbo")
+        return TextPanel(title, "no position speaks\nfor the prediction")
+    return HeatPanel(title, (heat / heat.max()).numpy(), "turbo")
 
 
 def _target(detector: Detector, active: Activation | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.core import distributed
 from utils.core.errors import UserError
-from utils.visualization.plots import training_curves
+from utils.visualization.plots import plot_training_curves
 
 COLUMNS = (
     "epoch",
@@ -49,7 +49,7 @@ class RunLog:
         part = self.run / "results.csv.part"
         part.write_text(text.getvalue(), encoding="utf-8")
         part.replace(self.run / "results.csv")
-        training_curves([dict(row) for row in history], self.run / "curves.png")
+        plot_training_curves([dict(row) for row in history], self.run / "curves.png")
         if self.writer is not None:
             for key, value in history[-1].items():
                 self.writer.add_scalar(key, value, int(history[-1]["epoch"]))

@@ -22,8 +22,8 @@ from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, read_image
 from utils.core.schema import Config
 from utils.engine.outputs import PictureTarget, json_list, video_target
-from utils.visualization.boxes import draw, write_image
-from utils.visualization.video import VideoSink, Window, open_source, process
+from utils.visualization.boxes import draw_detections, write_image
+from utils.visualization.video import VideoSink, Window, open_video, process_video
 
 Picture = tuple[
     str, Callable[[], np.ndarray]
@@ -179,7 +179,7 @@ def predict_images(
             summary.counts.update(detections.names[int(label)] for label in detections.labels)
             add(detections.to_json())
             if target or window:
-                drawn = draw(image, detections)
+                drawn = draw_detections(image, detections)
             if target:
                 write_image(target(name), drawn)
                 summary.out = target.out
@@ -225,7 +225,7 @@ def predict_video(
         UserError: the source cannot be opened, or an output cannot be written or is the source itself.
     """
     with ExitStack() as stack:
-        video = stack.enter_context(open_source(source))
+        video = stack.enter_context(open_video(source))
         if video.note:
             tqdm.write(f"note: {video.note}", file=sys.stderr)
         path = video_target(out, video.name, source)
@@ -242,7 +242,7 @@ def predict_video(
         each = (
             partial(map, model) if video.is_camera else partial(stream, model)
         )  # a camera's must not come late
-        result = process(video, sink, each, on_frame, window=show)
+        result = process_video(video, sink, each, on_frame, window=show)
     if video.frame_count and result.frames < 0.9 * video.frame_count and not result.stopped:
         tqdm.write(
             f"note: {video.name}: {result.frames} of {video.frame_count} frames could be read; is it cut off?",

@@ -11,8 +11,8 @@ from utils.core.errors import UserError
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.engine.evaluation import Evaluation
-from utils.visualization.boxes import draw, draw_truth, mosaic_grid, write_image
-from utils.visualization.plots import confusion, pr_curves
+from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid, write_image
+from utils.visualization.plots import plot_confusion_matrix, plot_pr_curves
 
 SHOWN = 8  # validation images drawn
 
@@ -45,8 +45,8 @@ def write_json(path: Path, content: Any) -> None:
 @distributed.main_process_only
 def write_pictures(run: Path, evaluation: Evaluation, pictures: DetectionDataset) -> None:
     """Precision-recall curves, confusion matrix, and validation images with truth beside prediction."""
-    pr_curves(evaluation.metrics, run / "pr.png")
-    confusion(evaluation.metrics, run / "confusion.png")
+    plot_pr_curves(evaluation.metrics, run / "pr.png")
+    plot_confusion_matrix(evaluation.metrics, run / "confusion.png")
     write_image(run / "predictions.png", predictions_picture(evaluation, pictures))
 
 
@@ -58,10 +58,10 @@ def predictions_picture(evaluation: Evaluation, pictures: DetectionDataset, scor
         sample, found = pictures.samples[index], evaluation.detections[index]
         image = sample.read_image()
         shown += [
-            draw_truth(image, sample.boxes, sample.labels, found.names),
-            draw(image, found.above(score)),
+            draw_ground_truth(image, sample.boxes, sample.labels, found.names),
+            draw_detections(image, found.above(score)),
         ]
-    return mosaic_grid(shown, columns=4)
+    return image_grid(shown, columns=4)
 
 
 @distributed.main_process_only
@@ -73,5 +73,5 @@ def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
         images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy(), strict=False
     ):
         there = labels >= 0
-        shown.append(draw_truth(image, boxes[there], labels[there], names))
-    write_image(path, mosaic_grid(shown))
+        shown.append(draw_ground_truth(image, boxes[there], labels[there], names))
+    write_image(path, image_grid(shown))

@@ -27,7 +27,7 @@ MIN_TEXT = 9  # pixels; below that antialiased DejaVu Sans can no longer be read
 GRID_SIDE = 3840  # longest side of a grid of images, pixels
 
 
-def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
+def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
     """Draw boxes with "name 0.87" labels; the best detection lies on top.
 
     Args:
@@ -42,7 +42,7 @@ def draw(image: np.ndarray, detections: Detections) -> np.ndarray:
     return _draw(image, detections.boxes, detections.labels, names, tails, truth=False)
 
 
-def draw_truth(
+def draw_ground_truth(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
     """Draw ground truth: dashed boxes, white labels without a score below them, so that it reads beside `draw`.
@@ -58,7 +58,7 @@ def draw_truth(
     return _draw(image, boxes, labels, texts, [""] * len(texts), truth=True)
 
 
-def color(label: int) -> Color:
+def class_color(label: int) -> Color:
     """The RGB color of a class index, 0..255: hues a golden ratio apart, so that neighbors differ."""
     value = (0.98, 0.72)[label // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(
@@ -67,7 +67,7 @@ def color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def mosaic_grid(
+def image_grid(
     images: Sequence[np.ndarray], columns: int | None = None, gap: int | None = None
 ) -> np.ndarray:
     """Lay images out row by row, letterboxed to their median size; the whole is at most 3840 pixels high or wide.
@@ -80,7 +80,7 @@ def mosaic_grid(
         RGB uint8 `(H, W, 3)`.
     """
     if not images:
-        raise ValueError("mosaic_grid needs at least one image")
+        raise ValueError("image_grid needs at least one image")
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     rows = math.ceil(len(images) / columns)
     height, width = (int(np.median([image.shape[axis] for image in images])) for axis in (0, 1))
@@ -138,9 +138,9 @@ def _draw(
     size = _text_size(len(names), width, height)
     corners = _pixels(boxes, width, height)
     for box, label in zip(corners[::-1], labels[::-1], strict=True):
-        _outline(canvas, box, color(int(label)), line, truth)
+        _outline(canvas, box, class_color(int(label)), line, truth)
     stickers = [
-        _sticker(*_fit(name, tail, size, width), color(int(label)), truth)[:height, :width]
+        _sticker(*_fit(name, tail, size, width), class_color(int(label)), truth)[:height, :width]
         for name, tail, label in zip(names, tails, labels, strict=True)
     ]
     spots = _place(corners, stickers, width, height, truth)

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
 from utils.core.images import Letterbox
-from utils.visualization.boxes import draw
-from utils.visualization.plots import STYLE
+from utils.visualization.boxes import draw_detections
+from utils.visualization.plots import PLOT_STYLE
 
 STRENGTH = 0.6  # share of the color in an overlay; the rest is the image in gray
 PANEL = 3.1  # width of a panel, inches
@@ -27,7 +27,7 @@ FLAT = 1e-6  # a map that differs by less, relative to its size, is shown as one
 
 
 @dataclass(frozen=True)
-class Heat:
+class HeatPanel:
     """A map `(h, w)` of the network, laid over the picture. `marked`: the chosen point is shown as a star."""
 
     title: str
@@ -37,7 +37,7 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Channels:
+class BarPanel:
     """A value a channel, `(C,)`, as bars."""
 
     title: str
@@ -45,7 +45,7 @@ class Channels:
 
 
 @dataclass(frozen=True)
-class Shares:
+class BranchPanel:
     """Weights of branches, `(branches, C)`: a bar a branch, the mean over the channels and their 5 to 95 % range."""
 
     title: str
@@ -53,18 +53,18 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Remark:
+class TextPanel:
     """A sentence where there is nothing to draw."""
 
     title: str
     text: str
 
 
-Panel = Heat | Channels | Shares | Remark
+Panel = HeatPanel | BarPanel | BranchPanel | TextPanel
 
 
 @dataclass(frozen=True)
-class Row:
+class PanelRow:
     """What is shown for one site."""
 
     label: str
@@ -72,7 +72,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Scene:
+class AnnotatedImage:
     """The image that the maps belong to.
 
     Attributes:
@@ -86,7 +86,7 @@ class Scene:
     point: tuple[float, float]
 
 
-def to_picture(
+def map_to_image(
     heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | None = None
 ) -> np.ndarray:
     """A map that covers the network's input -> the image, padding left out, bilinear between cell centers.
@@ -138,7 +138,7 @@ def _range(values: np.ndarray) -> Normalize:
     return Normalize(low, high)
 
 
-def sheet(scene: Scene, rows: Sequence[Row], title: str) -> np.ndarray:
+def draw_sheet(scene: AnnotatedImage, rows: Sequence[PanelRow], title: str) -> np.ndarray:
     """An image of all panels: a row a site, the image with its boxes on the left.
 
     Returns:
@@ -148,14 +148,14 @@ def sheet(scene: Scene, rows: Sequence[Row], title: str) -> np.ndarray:
     columns = 1 + max(len(row.panels) for row in rows)
     aspect = scene.image.shape[0] / scene.image.shape[1]
     height = float(np.clip(PANEL * aspect, *PANEL_HEIGHT)) + 0.45
-    with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8.5}):
+    with matplotlib.rc_context({**PLOT_STYLE, "font.size": 8, "axes.titlesize": 8.5}):
         figure = Figure(
             figsize=(columns * PANEL, len(rows) * height + 0.4), dpi=DPI, layout="constrained"
         )
         figure.suptitle(title, fontsize=10)
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, row in zip(grid, rows, strict=True):
-            _show(line[0], draw(scene.image, scene.detections))
+            _show(line[0], draw_detections(scene.image, scene.detections))
             _star(line[0], scene.point)
             line[0].set_ylabel(row.label, fontsize=9)
             for axes, panel in zip(line[1:], row.panels, strict=False):
@@ -167,7 +167,7 @@ def sheet(scene: Scene, rows: Sequence[Row], title: str) -> np.ndarray:
         return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _shrunk(scene: Scene) -> Scene:
+def _shrunk(scene: AnnotatedImage) -> AnnotatedImage:
     """Images no larger than a panel can show; the letterbox stays, since it is asked for any size."""
     height, width = scene.image.shape[:2]
     scale = SIDE / max(height, width)
@@ -182,7 +182,7 @@ def _shrunk(scene: Scene) -> Scene:
         height=size[1],
     )
     image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
-    return Scene(
+    return AnnotatedImage(
         image, found, scene.letterbox, (scene.point[0] * factor[0], scene.point[1] * factor[1])
     )
 
@@ -198,14 +198,14 @@ def _star(axes: Axes, point: tuple[float, float]) -> None:
     axes.plot([x], [y], "*", markersize=12, markerfacecolor="white", markeredgecolor="black")
 
 
-def _draw(figure: Figure, axes: Axes, panel: Panel, scene: Scene) -> None:
+def _draw(figure: Figure, axes: Axes, panel: Panel, scene: AnnotatedImage) -> None:
     axes.set_title(panel.title)
     axes.set_box_aspect(scene.image.shape[0] / scene.image.shape[1])
-    if isinstance(panel, Heat):
+    if isinstance(panel, HeatPanel):
         _heat(figure, axes, panel, scene)
-    elif isinstance(panel, Channels):
+    elif isinstance(panel, BarPanel):
         _channels(axes, panel.values)
-    elif isinstance(panel, Shares):
+    elif isinstance(panel, BranchPanel):
         _shares(axes, panel.values)
     else:
         axes.set_axis_off()
@@ -221,8 +221,8 @@ def _draw(figure: Figure, axes: Axes, panel: Panel, scene: Scene) -> None:
         )
 
 
-def _heat(figure: Figure, axes: Axes, panel: Heat, scene: Scene) -> None:
-    heat = to_picture(panel.values, scene.letterbox, (scene.image.shape[0], scene.image.shape[1]))
+def _heat(figure: Figure, axes: Axes, panel: HeatPanel, scene: AnnotatedImage) -> None:
+    heat = map_to_image(panel.values, scene.letterbox, (scene.image.shape[0], scene.image.shape[1]))
     _show(axes, overlay(scene.image, heat, panel.colors))
     if panel.marked:
         _star(axes, scene.point)

@@ -18,7 +18,7 @@ EXTREMES = 8
 CELL_TEXT = 24  # up to so many rows, cells of the confusion matrix carry their number
 MAX_TICKS = 100
 DPI = 130
-STYLE: dict[Any, Any] = {
+PLOT_STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "font.size": 9,
     "axes.titlesize": 10,
@@ -35,7 +35,7 @@ def _short(name: str, limit: int = 24) -> str:
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
-def pr_curves(metrics: Metrics, path: str | Path) -> None:
+def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
     """Write the interpolated precision-recall curves at IoU 0.5, one a class, and their mean.
 
     Classes without objects have no curve. Of more than 20 classes the eight best and eight worst are named and
@@ -43,7 +43,7 @@ def pr_curves(metrics: Metrics, path: str | Path) -> None:
     """
     present = {name: item for name, item in metrics.per_class.items() if not math.isnan(item.ap50)}
     ranked = sorted(present.items(), key=lambda entry: -entry[1].ap50)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(8.6, 5.2), layout="constrained")
         axes = figure.add_subplot()
         _curves(axes, ranked)
@@ -87,7 +87,7 @@ def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
             axes.plot(RECALLS, item.precision, color=next(colors), linewidth=1.3, label=label)
 
 
-def confusion(metrics: Metrics, path: str | Path) -> None:
+def plot_confusion_matrix(metrics: Metrics, path: str | Path) -> None:
     """Write the confusion matrix: color is the share of the row (the true class), numbers are counts.
 
     The last column holds the objects that were missed, the last row the detections where no object is. From 25 rows
@@ -97,7 +97,7 @@ def confusion(metrics: Metrics, path: str | Path) -> None:
     names = [*map(_short, metrics.per_class), "background"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(2.5 + 0.24 * len(names), 5, 17))
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(side + 1.2, side), layout="compressed")
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -132,7 +132,7 @@ def _numbers(axes: Axes, counts: np.ndarray, share: np.ndarray) -> None:
         )
 
 
-def training_curves(rows: Sequence[dict[str, float]], path: str | Path) -> None:
+def plot_training_curves(rows: Sequence[dict[str, float]], path: str | Path) -> None:
     """Write losses, average precision and learning rate over the epochs.
 
     Args:
@@ -141,7 +141,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str | Path) -> None:
     """
     epochs = [row["epoch"] for row in rows] or [0.0]
     limits = (min(epochs) - 0.5, max(epochs) + 0.5)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(12, 3.8), layout="constrained")
         loss, precision, rate = figure.subplots(1, 3)
         _lines(

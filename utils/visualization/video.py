@@ -25,7 +25,7 @@ import numpy as np
 from nets.inference.detections import Detections
 from utils.core.bounded_queue import BoundedQueue
 from utils.core.errors import UserError, nearest
-from utils.visualization.boxes import draw
+from utils.visualization.boxes import draw_detections
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 FALLBACK_FPS = 25.0
@@ -78,7 +78,7 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         self.release()
 
 
-def open_source(source: str | int | Path) -> VideoSource:
+def open_video(source: str | int | Path) -> VideoSource:
     """Open a video file, a camera by number (`0`, `"0"`) or a stream's address (`rtsp://...`).
 
     Raises:
@@ -237,7 +237,7 @@ Shot = tuple[float, np.ndarray]  # seconds since the start, frame
 Drawn = tuple[float, np.ndarray, Detections]
 
 
-def process(
+def process_video(
     source: VideoSource,
     sink: VideoSink | None,
     predict: Predict,
@@ -335,7 +335,7 @@ def _render(
         for seconds, frame, detections in drawn:
             if sink is None and shown is None:
                 continue
-            canvas = draw(frame, detections)
+            canvas = draw_detections(frame, detections)
             if sink is not None:
                 due = math.floor(seconds * sink.fps) + 1 if real_time else sink.frames + 1
                 for _ in range(due - sink.frames):

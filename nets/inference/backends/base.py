@@ -16,7 +16,7 @@ from torch import Tensor
 from nets.io.onnx_export import write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import pick_device, pick_precision
-from utils.core.errors import UserError, need
+from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
 
 # name: precisions it computes in, the default first
@@ -109,7 +109,7 @@ def choose_device(backend: str, device: str) -> torch.device:
     if backend in (*ON_TORCH, "auto"):
         return pick_device(device)
     found = pick_device("cpu" if device == "auto" else device)
-    package = need(backend, f"backend={backend}")
+    package = require_package(backend, f"backend={backend}")
     if backend == "onnxruntime" and "CUDAExecutionProvider" in package.get_available_providers():
         return pick_device(device)
     if found.type != "cpu":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nets.inference.backends.base import Source
-from utils.core.errors import UserError, need
+from utils.core.errors import UserError, require_package
 
 WANTED_BY = "precision=int8"
 
@@ -22,7 +22,7 @@ def quantized_file(source: Source) -> Path:
     path = source.cached("-int8.xml")
     if path.is_file():
         return path
-    openvino, nncf = need("openvino", WANTED_BY), need("nncf", WANTED_BY)
+    openvino, nncf = require_package("openvino", WANTED_BY), require_package("nncf", WANTED_BY)
     if source.calibration is None:
         raise UserError(
             f"{WANTED_BY}: no images to calibrate on; run eval.py with it once: it has some"

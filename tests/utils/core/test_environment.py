@@ -4,16 +4,16 @@ import platform
 
 import torch
 
-from utils.core.environment import cores, describe_device, processor, versions
+from utils.core.environment import cpu_count, cpu_name, describe_device, library_versions
 
 
 def test_the_machine_has_a_name_and_cores():
-    assert processor() and cores() >= 1
+    assert cpu_name() and cpu_count() >= 1
     shown = describe_device(torch.device("cpu"))
-    assert shown.startswith(processor()) and shown.endswith(f"{torch.get_num_threads()} threads")
+    assert shown.startswith(cpu_name()) and shown.endswith(f"{torch.get_num_threads()} threads")
 
 
 def test_versions_are_those_that_run():
-    found = versions()
+    found = library_versions()
     assert found["python"] == platform.python_version()
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -18,7 +18,7 @@ from utils.core.images import Letterbox
 from utils.engine import explanation
 from utils.engine.explanation import Wanted, explain, explain_images, wanted
 from utils.visualization.boxes import write_image
-from utils.visualization.heatmap import Heat, to_picture
+from utils.visualization.heatmap import HeatPanel, map_to_image
 
 NAMES = ("bolt", "nut")
 PLANTED = {"feat1": "cbam", "feat2": "self_attention", "lateral": "sk"}
@@ -66,7 +66,7 @@ def spy_rows(monkeypatch: pytest.MonkeyPatch) -> list:
         drawn.append((scene, rows, title))
         return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(explanation, "sheet", sheet)
+    monkeypatch.setattr(explanation, "draw_sheet", sheet)
     return drawn
 
 
@@ -84,9 +84,11 @@ def test_a_planted_attention_shows_up_at_its_place_in_the_picture(
     explain(follows_brightness, image, Wanted(site="stem"))
     scene, rows, _ = drawn[0]
     panel = next(
-        panel for panel in rows[0].panels if isinstance(panel, Heat) and "spatial" in panel.title
+        panel
+        for panel in rows[0].panels
+        if isinstance(panel, HeatPanel) and "spatial" in panel.title
     )
-    seen = to_picture(panel.values, scene.letterbox)
+    seen = map_to_image(panel.values, scene.letterbox)
     assert seen.shape == size
     peak = np.argwhere(seen > seen.min() + 0.9 * (seen.max() - seen.min())).mean(0)
     lit = np.argwhere(image[..., 0] > 0).mean(0)

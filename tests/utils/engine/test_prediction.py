@@ -28,7 +28,7 @@ from utils.engine.prediction import (
 )
 from utils.engine.speed import measure_fps
 from utils.visualization.boxes import write_image
-from utils.visualization.video import VideoSink, VideoSource, open_source
+from utils.visualization.video import VideoSink, VideoSource, open_video
 
 
 class Stub:
@@ -189,7 +189,7 @@ def clip(path: str = "clip.mp4", frames: int = 8) -> str:
 def test_video_gives_one_entry_a_frame_and_a_playable_file():
     summary = predict_video(Stub(), clip(), None, "found.json")
     assert summary.out == Path("runs/predict/clip.mp4")
-    with open_source(summary.out) as video:
+    with open_video(summary.out) as video:
         assert video.fps == pytest.approx(29.97) and len(list(video)) == 8
     entries = json.loads(Path("found.json").read_text(encoding="utf-8"))
     assert [entry["image"] for entry in entries] == [f"clip.mp4#{index}" for index in range(8)]
@@ -203,7 +203,7 @@ def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pyte
     streamed: list[np.ndarray] = []
 
     def opened(source: str) -> VideoSource:
-        video = open_source(source)
+        video = open_video(source)
         video.is_camera = camera
         return video
 
@@ -212,7 +212,7 @@ def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pyte
             streamed.append(frame)
             yield model(frame)
 
-    monkeypatch.setattr(prediction, "open_source", opened)
+    monkeypatch.setattr(prediction, "open_video", opened)
     monkeypatch.setattr(prediction, "stream", stream)
     summary = predict_video(Stub(), clip(), "out.mp4")
     assert summary.done > 0 and len(streamed) == (0 if camera else 8)
@@ -225,7 +225,7 @@ def test_video_output_may_be_a_folder_but_not_the_source():
         predict_video(Stub(), "clip.mp4", "./clip.mp4")
     with pytest.raises(UserError, match="video file"):
         predict_video(Stub(), "clip.mp4", "result.jpg")
-    with open_source("clip.mp4") as video:
+    with open_video("clip.mp4") as video:
         assert len(list(video)) == 8
 
 
@@ -239,7 +239,7 @@ def test_json_is_closed_after_an_error():
     with pytest.raises(RuntimeError, match="boom"):
         predict_video(Failing(), clip(), "out.mp4", "found.json")
     assert len(json.loads(Path("found.json").read_text(encoding="utf-8"))) == 3
-    with open_source("out.mp4") as video:
+    with open_video("out.mp4") as video:
         assert len(list(video)) == 3
 
 

@@ -24,7 +24,7 @@ DROPOUT = "phi={feat1: {name: mhsa, dropout: 0.1}}"
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image an epoch would take longer than the epoch."""
-    monkeypatch.setattr("utils.engine.log.training_curves", lambda history, path: None)
+    monkeypatch.setattr("utils.engine.log.plot_training_curves", lambda history, path: None)
 
 
 def make_trainer(config: Config, run: str = "run") -> Trainer:

@@ -1,7 +1,7 @@
 """Nothing in a training step makes the CPU wait for the device.
 
 The meta device has no values: whatever needs one fails there. What only copies, which a GPU also waits for, is caught
-by name: new tensors and copies from the CPU (but through `send`), indexing with lists, checked inversion.
+by name: new tensors and copies from the CPU (but through `to_device`), indexing with lists, checked inversion.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def free(tensor: Tensor, device: torch.device) -> Tensor:
 
 @pytest.fixture
 def trainer(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
-    for place in ("utils.engine.batches.send", "utils.data.augmentation.send"):
+    for place in ("utils.engine.batches.to_device", "utils.data.augmentation.to_device"):
         monkeypatch.setattr(place, free)
 
     def make(*keys: str) -> Trainer:
@@ -119,7 +119,10 @@ def test_the_guard_notices(wait: Callable[[Tensor], Any]) -> None:
 
 
 def test_constants_are_made_once() -> None:
-    first = devices.constant((1, 2), torch.device("cpu"))
-    assert devices.constant([1, 2], torch.device("cpu")) is first and first.tolist() == [1, 2]
+    first = devices.cached_constant((1, 2), torch.device("cpu"))
+    assert devices.cached_constant([1, 2], torch.device("cpu")) is first and first.tolist() == [
+        1,
+        2,
+    ]
     with torch.inference_mode():
-        assert not devices.constant((3, 4), torch.device("cpu")).is_inference()
+        assert not devices.cached_constant((3, 4), torch.device("cpu")).is_inference()

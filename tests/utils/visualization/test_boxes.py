@@ -9,7 +9,13 @@ from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.core.images import read_image
 from utils.visualization import boxes as drawing
-from utils.visualization.boxes import color, draw, draw_truth, mosaic_grid, write_image
+from utils.visualization.boxes import (
+    class_color,
+    draw_detections,
+    draw_ground_truth,
+    image_grid,
+    write_image,
+)
 
 NAMES = ("cat", "a rather long class name", "Grüße", "x")
 SIZES = [(64, 64), (48, 1000), (1000, 48), (480, 640), (1500, 2000), (8, 8)]
@@ -39,7 +45,7 @@ def corners(size: tuple[int, int]) -> list[list[float]]:
 @pytest.mark.parametrize("size", SIZES)
 def test_draws_at_any_size_without_touching_the_original(size):
     image = np.full((*size, 3), 128, np.uint8)
-    out = draw(image, detections(corners(size), [0, 1, 2, 3, 1, 1], size))
+    out = draw_detections(image, detections(corners(size), [0, 1, 2, 3, 1, 1], size))
     assert (image == 128).all()
     assert out.shape == image.shape and out.dtype == np.uint8
     assert (out != 128).any()
@@ -62,9 +68,9 @@ def test_labels_lie_wholly_inside_the_picture(size, truth, monkeypatch):
     monkeypatch.setattr(drawing, "_place", spy)
     image, boxes, labels = np.zeros((*size, 3), np.uint8), corners(size), [0, 1, 2, 3, 1, 1]
     if truth:
-        draw_truth(image, np.array(boxes), np.array(labels), NAMES)
+        draw_ground_truth(image, np.array(boxes), np.array(labels), NAMES)
     else:
-        draw(image, detections(boxes, labels, size))
+        draw_detections(image, detections(boxes, labels, size))
     assert len(spots) == len(boxes)
     for x1, y1, x2, y2 in spots:
         assert 0 <= x1 < x2 <= size[1] and 0 <= y1 < y2 <= size[0]
@@ -74,9 +80,9 @@ def test_labels_lie_wholly_inside_the_picture(size, truth, monkeypatch):
 def test_box_frame_has_the_class_color_at_the_right_pixels(size):
     h, w = size
     image = np.full((h, w, 3), 7, np.uint8)
-    out = draw(image, detections([[w // 4, h // 2, w // 4 * 3, h - 2]], [3], size))
+    out = draw_detections(image, detections([[w // 4, h // 2, w // 4 * 3, h - 2]], [3], size))
     x1, y1, x2, y2 = w // 4, h // 2, w // 4 * 3, h - 2
-    paint = color(3)
+    paint = class_color(3)
     middle_x, middle_y = (x1 + x2) // 2, (y1 + y2) // 2
     for y, x in ((y2 - 1, middle_x), (middle_y, x1), (middle_y, x2 - 1), (y1, x2 - 1)):
         assert tuple(out[y, x]) == paint
@@ -86,12 +92,12 @@ def test_box_frame_has_the_class_color_at_the_right_pixels(size):
 
 def test_line_and_text_grow_with_the_picture():
     def frame_and_label(side: int) -> tuple[int, int]:
-        out = draw(
+        out = draw_detections(
             np.zeros((side, side, 3), np.uint8),
             detections([[side / 4] * 2 + [side * 0.9] * 2], [3], (side, side)),
         )
-        column = (out[:, int(side * 0.7)] == color(3)).all(axis=1)
-        label = (out[: int(side / 4), int(side / 4) + 1] == color(3)).all(axis=1)
+        column = (out[:, int(side * 0.7)] == class_color(3)).all(axis=1)
+        label = (out[: int(side / 4), int(side / 4) + 1] == class_color(3)).all(axis=1)
         return int(column.sum()) // 2, int(label.sum())
 
     thin, small = frame_and_label(200)
@@ -102,8 +108,10 @@ def test_line_and_text_grow_with_the_picture():
 
 def test_label_moves_down_at_the_top_and_left_at_the_right_edge():
     size = (480, 640)
-    out = draw(np.zeros((*size, 3), np.uint8), detections([[600, 0, 640, 40]], [1], size))
-    ys, xs = np.nonzero((out == color(1)).all(axis=2))
+    out = draw_detections(
+        np.zeros((*size, 3), np.uint8), detections([[600, 0, 640, 40]], [1], size)
+    )
+    ys, xs = np.nonzero((out == class_color(1)).all(axis=2))
     assert xs.min() < 560  # a long label beside the right edge reaches far to the left of its box
     assert ys.max() > 40  # and lies below the box, since there is no room above
 
@@ -129,13 +137,15 @@ def test_text_color_contrasts_with_every_class_color():
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     for label in range(100):
-        low, high = sorted((luminance(color(label)), luminance(drawing._ink(color(label)))))
+        low, high = sorted(
+            (luminance(class_color(label)), luminance(drawing._ink(class_color(label))))
+        )
         assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG AA
 
 
 def test_colors_are_stable_and_distinct():
-    assert color(0) == color(0)
-    palette = np.array([color(label) for label in range(80)], float)
+    assert class_color(0) == class_color(0)
+    palette = np.array([class_color(label) for label in range(80)], float)
     distances = np.linalg.norm(palette[:, None] - palette[None], axis=2) + np.eye(80) * 1000
     assert distances.min() > 0
     assert distances[:20, :20].min() > 40
@@ -143,11 +153,11 @@ def test_colors_are_stable_and_distinct():
 
 @pytest.mark.parametrize("name", ["Grüße", "кот", "naïve\nname"])
 def test_non_ascii_names_are_drawn_with_their_own_glyphs(name):
-    plain = draw(
+    plain = draw_detections(
         np.zeros((100, 300, 3), np.uint8),
         detections([[20, 40, 200, 90]], [0], (100, 300), ("????",)),
     )
-    drawn = draw(
+    drawn = draw_detections(
         np.zeros((100, 300, 3), np.uint8), detections([[20, 40, 200, 90]], [0], (100, 300), (name,))
     )
     assert (plain != drawn).any()
@@ -174,23 +184,23 @@ def test_a_name_that_dejavu_lacks_takes_another_font_or_warns(monkeypatch):
 
 def test_no_detections_leave_the_picture_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
-    out = draw(image, detections([], [], (50, 60)))
+    out = draw_detections(image, detections([], [], (50, 60)))
     assert (out == image).all() and out is not image
 
 
 def test_truth_looks_different_from_a_detection():
     image = np.zeros((200, 200, 3), np.uint8)
-    truth = draw_truth(image, np.array([[40, 40, 160, 160]]), np.array([0]), NAMES)
-    found = draw(image, detections([[40, 40, 160, 160]], [0], (200, 200)))
+    truth = draw_ground_truth(image, np.array([[40, 40, 160, 160]]), np.array([0]), NAMES)
+    found = draw_detections(image, detections([[40, 40, 160, 160]], [0], (200, 200)))
     top = truth[40, 40:160]
-    assert (top == 255).all(axis=1).any() and (top == color(0)).all(axis=1).any()  # dashes
-    assert (found[40, 40:160] == color(0)).all()
+    assert (top == 255).all(axis=1).any() and (top == class_color(0)).all(axis=1).any()  # dashes
+    assert (found[40, 40:160] == class_color(0)).all()
     assert (image == 0).all()
 
 
 def test_grid_places_every_picture_in_reading_order():
     images = [np.full((30, 40, 3), 10 * index, np.uint8) for index in range(1, 6)]
-    grid = mosaic_grid(images, columns=3, gap=4)
+    grid = image_grid(images, columns=3, gap=4)
     assert grid.shape == (2 * 30 + 4, 3 * 40 + 2 * 4, 3)
     for index in range(5):
         y, x = index // 3 * 34, index % 3 * 44
@@ -199,7 +209,7 @@ def test_grid_places_every_picture_in_reading_order():
 
 
 def test_grid_of_large_and_mixed_pictures_stays_bounded():
-    grid = mosaic_grid(
+    grid = image_grid(
         [np.zeros((3000, 4000, 3), np.uint8)] * 2 + [np.zeros((10, 3000, 3), np.uint8)]
     )
     assert max(grid.shape) <= drawing.GRID_SIDE + 100
@@ -228,4 +238,4 @@ def test_unwritable_place_is_a_user_error(tmp_path: Path):
 
 def test_wrong_arrays_are_refused():
     with pytest.raises(ValueError, match="uint8"):
-        draw(np.zeros((4, 4, 3), np.float32), detections([], [], (4, 4)))
+        draw_detections(np.zeros((4, 4, 3), np.float32), detections([], [], (4, 4)))

@@ -6,15 +6,15 @@ import pytest
 from nets.inference.detections import Detections
 from utils.core.images import Letterbox
 from utils.visualization.heatmap import (
-    Channels,
-    Heat,
-    Remark,
-    Row,
-    Scene,
-    Shares,
+    AnnotatedImage,
+    BarPanel,
+    BranchPanel,
+    HeatPanel,
+    PanelRow,
+    TextPanel,
+    draw_sheet,
+    map_to_image,
     overlay,
-    sheet,
-    to_picture,
 )
 
 
@@ -36,7 +36,7 @@ def one_cell(rows: int, columns: int, row: int, column: int) -> np.ndarray:
 )
 def test_a_cell_lands_where_the_letterbox_took_it_from(source, target, cells, cell):
     boxing = Letterbox(source, target)
-    picture = to_picture(one_cell(*cells, *cell), boxing)
+    picture = map_to_image(one_cell(*cells, *cell), boxing)
     assert picture.shape == source and picture.dtype == np.float32
     y, x = (float(np.average(axis, weights=picture)) + 0.5 for axis in np.indices(source))
     stride = target[0] / cells[0]
@@ -47,7 +47,7 @@ def test_a_cell_lands_where_the_letterbox_took_it_from(source, target, cells, ce
 
 def test_known_places_by_hand():
     """An image 128 x 64 enters 64 x 64 at half size, 16 pixels lower: cell (1, 0) covers its top left 32 pixels."""
-    picture = to_picture(one_cell(4, 4, 1, 0), Letterbox((64, 128), (64, 64)))
+    picture = map_to_image(one_cell(4, 4, 1, 0), Letterbox((64, 128), (64, 64)))
     assert picture[15:17, :17].min() > 0.95
     assert picture[32, 8] == pytest.approx(0.5, abs=0.05) and picture[16, 32] == pytest.approx(
         0.5, abs=0.05
@@ -58,14 +58,14 @@ def test_known_places_by_hand():
 def test_padding_is_left_out():
     heat = np.zeros((4, 4), np.float32)
     heat[0], heat[3] = 9, 9  # the rows of padding above and below
-    picture = to_picture(heat, Letterbox((64, 128), (64, 64)))
+    picture = map_to_image(heat, Letterbox((64, 128), (64, 64)))
     assert picture[16:48].max() == 0, "padding may only touch the border, between cell centers"
 
 
 def test_a_smaller_size_is_the_same_map():
     heat = np.random.default_rng(0).random((6, 6)).astype(np.float32)
     boxing = Letterbox((300, 480), (96, 96))
-    whole, half = to_picture(heat, boxing), to_picture(heat, boxing, (150, 240))
+    whole, half = map_to_image(heat, boxing), map_to_image(heat, boxing, (150, 240))
     assert half.shape == (150, 240)
     assert np.abs(half - whole.reshape(150, 2, 240, 2).mean((1, 3))).max() < 0.01
 
@@ -91,11 +91,11 @@ def test_rounding_noise_is_not_shown_as_a_pattern():
 
 
 PANELS = [
-    Heat("spatial", np.random.default_rng(0).random((4, 4))),
-    Heat("query $1", np.random.default_rng(1).random((4, 4)), "magma", marked=True),
-    Channels("channel", np.random.default_rng(2).random(16)),
-    Shares("branch", np.random.default_rng(3).random((3, 16))),
-    Remark("activation", "nothing here"),
+    HeatPanel("spatial", np.random.default_rng(0).random((4, 4))),
+    HeatPanel("query $1", np.random.default_rng(1).random((4, 4)), "magma", marked=True),
+    BarPanel("channel", np.random.default_rng(2).random(16)),
+    BranchPanel("branch", np.random.default_rng(3).random((3, 16))),
+    TextPanel("activation", "nothing here"),
 ]
 
 
@@ -106,9 +106,11 @@ def test_a_sheet_holds_panels_of_any_kind_for_pictures_of_any_size(size):
     found = Detections(
         boxes, np.array([0.9], np.float32), np.array([0]), ("cat",), size[1], size[0]
     )
-    scene = Scene(image, found, Letterbox(size, (64, 64)), (size[1] / 2, size[0] / 2))
-    short = sheet(scene, [Row("feat1", PANELS[:1])], "title")
-    long = sheet(scene, [Row("feat1: cbam\n4 x 4", PANELS), Row("feat2", PANELS[:2])], "title")
+    scene = AnnotatedImage(image, found, Letterbox(size, (64, 64)), (size[1] / 2, size[0] / 2))
+    short = draw_sheet(scene, [PanelRow("feat1", PANELS[:1])], "title")
+    long = draw_sheet(
+        scene, [PanelRow("feat1: cbam\n4 x 4", PANELS), PanelRow("feat2", PANELS[:2])], "title"
+    )
     assert short.dtype == np.uint8 and short.shape[2] == 3
     assert long.shape[0] > 1.5 * short.shape[0] and long.shape[1] > 2 * short.shape[1]
     assert len(np.unique(long.reshape(-1, 3), axis=0)) > 50

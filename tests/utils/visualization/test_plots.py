@@ -56,7 +56,7 @@ def texts(items) -> list[str]:
 
 def test_pr_curves_name_every_class(saved, tmp_path):
     result = metrics(3, ["_disc", "$a_{$", "never found"])
-    plots.pr_curves(result, tmp_path / "new" / "pr.png")
+    plots.plot_pr_curves(result, tmp_path / "new" / "pr.png")
     axes = saved[0].axes[0]
     assert texts(axes.get_legend().get_texts()) == [
         "0.500  mean",
@@ -72,7 +72,7 @@ def test_pr_curves_name_every_class(saved, tmp_path):
 
 
 def test_pr_curves_of_many_classes_name_the_extremes(saved, tmp_path):
-    plots.pr_curves(metrics(80), tmp_path / "pr.png")
+    plots.plot_pr_curves(metrics(80), tmp_path / "pr.png")
     axes = saved[0].axes[0]
     labels = texts(axes.get_legend().get_texts())
     assert len(axes.get_lines()) == 81
@@ -89,7 +89,7 @@ def test_pr_curves_of_many_classes_name_the_extremes(saved, tmp_path):
 
 @pytest.mark.parametrize("classes", [1, 3, 20, 80, 250])
 def test_confusion_ticks_stay_readable(classes, saved, tmp_path):
-    plots.confusion(metrics(classes), tmp_path / "confusion.png")
+    plots.plot_confusion_matrix(metrics(classes), tmp_path / "confusion.png")
     figure, axes = saved[0], saved[0].axes[0]
     names = texts(axes.get_yticklabels())
     assert names[0] == "class 0" and names[-1] == "background"
@@ -103,7 +103,7 @@ def test_confusion_ticks_stay_readable(classes, saved, tmp_path):
 
 def test_confusion_numbers_are_the_counts(saved, tmp_path):
     result = metrics(3)
-    plots.confusion(result, tmp_path / "confusion.png")
+    plots.plot_confusion_matrix(result, tmp_path / "confusion.png")
     shown = {
         tuple(int(v) for v in text.get_position()[::-1]): int(text.get_text())
         for text in saved[0].axes[0].texts
@@ -115,9 +115,9 @@ def test_confusion_numbers_are_the_counts(saved, tmp_path):
 
 def test_pictures_of_nothing(tmp_path):
     nothing = evaluate([], [], ["a", "b"])
-    plots.pr_curves(nothing, tmp_path / "pr.png")
-    plots.confusion(nothing, tmp_path / "confusion.png")
-    plots.training_curves([], tmp_path / "training.png")
+    plots.plot_pr_curves(nothing, tmp_path / "pr.png")
+    plots.plot_confusion_matrix(nothing, tmp_path / "confusion.png")
+    plots.plot_training_curves([], tmp_path / "training.png")
     assert all(
         read_image(tmp_path / f"{name}.png").size for name in ("pr", "confusion", "training")
     )
@@ -131,7 +131,7 @@ def test_training_curves_skip_epochs_without_metrics(saved, tmp_path):
     rows[3] |= {"map50": 0.5, "map50_95": 0.3}
     rows[5] |= {"map50": float("nan"), "map50_95": float("nan")}
     rows[7] |= {"map50": 0.6, "map50_95": 0.2}
-    plots.training_curves(rows, tmp_path / "training.png")
+    plots.plot_training_curves(rows, tmp_path / "training.png")
     loss, precision, rate = saved[0].axes
     assert [len(line.get_xdata()) for line in loss.get_lines()] == [8] * 4
     assert texts(loss.get_legend().get_texts()) == ["total", "box", "objectness", "class"]

@@ -11,7 +11,7 @@ import pytest
 
 from nets.inference.detections import Detections
 from utils.visualization import video
-from utils.visualization.video import VideoSink, open_source, process
+from utils.visualization.video import VideoSink, open_video, process_video
 
 BARS = 32  # frames that can be told apart
 
@@ -84,7 +84,7 @@ def test_frames_order_and_rate_survive(tmp_path: Path, suffix: str, fps: float):
         return found(frame, 2)
 
     with (
-        open_source(source_path) as source,
+        open_video(source_path) as source,
         VideoSink(tmp_path / f"out{suffix}", source.fps, (96, 64)) as sink,
     ):
         assert (source.width, source.height, source.frame_count, source.is_camera) == (
@@ -93,7 +93,7 @@ def test_frames_order_and_rate_survive(tmp_path: Path, suffix: str, fps: float):
             30,
             False,
         )
-        result = process(
+        result = process_video(
             source, sink, partial(map, predict), lambda index, detections: indices.append(index)
         )
     assert seen == indices == list(range(30))
@@ -134,7 +134,7 @@ def test_a_video_without_frames_leaves_no_file(tmp_path: Path):
 def test_frames_are_rgb(tmp_path: Path):
     with VideoSink(tmp_path / "red.mp4", 25, (64, 64)) as sink:
         sink.write(np.full((64, 64, 3), (220, 20, 20), np.uint8))
-    with open_source(tmp_path / "red.mp4") as source:
+    with open_video(tmp_path / "red.mp4") as source:
         red, green, blue = next(iter(source))[30, 30].astype(int)
     assert red > 180 and green < 60 and blue < 60
 
@@ -152,10 +152,10 @@ def test_an_error_in_predict_is_raised_and_the_file_plays(tmp_path: Path, error:
     threads = threading.active_count()
     with (
         pytest.raises(type(error)),
-        open_source(tmp_path / "in.mp4") as source,
+        open_video(tmp_path / "in.mp4") as source,
         VideoSink(tmp_path / "out.mp4", source.fps, (96, 64)) as sink,
     ):
-        process(source, sink, partial(map, predict))
+        process_video(source, sink, partial(map, predict))
     assert [number(frame) for frame in read_all(tmp_path / "out.mp4")[0]] == list(range(12))
     assert threading.active_count() == threads
 
@@ -170,12 +170,12 @@ def test_an_error_in_the_writer_is_raised(tmp_path: Path, monkeypatch: pytest.Mo
             self.frames += 1
 
         with (
-            open_source(tmp_path / "in.mp4") as source,
+            open_video(tmp_path / "in.mp4") as source,
             VideoSink(tmp_path / "out.mp4", 25, (96, 64)) as sink,
         ):
             monkeypatch.setattr(VideoSink, "write", write)
             with pytest.raises(OSError, match="disk full"):
-                process(source, sink, partial(map, nothing))
+                process_video(source, sink, partial(map, nothing))
             monkeypatch.undo()
 
 
@@ -187,7 +187,7 @@ def test_an_error_in_the_decoder_is_raised_after_the_good_frames(tmp_path: Path)
 
     seen: list[int] = []
     with pytest.raises(RuntimeError, match="bad stream"):
-        process(
+        process_video(
             FakeSource(frames(), False),
             None,
             partial(map, nothing),
@@ -211,7 +211,7 @@ def test_a_slow_consumer_loses_nothing_and_few_frames_wait():
         prefetch.append(decoded - number(frame))
         return nothing(frame)
 
-    result = process(FakeSource(frames(), False), None, partial(map, predict))
+    result = process_video(FakeSource(frames(), False), None, partial(map, predict))
     assert result.frames == 30
     assert max(prefetch) <= video.QUEUE + 2  # the queue, one in the decoder's hand, one in work
 
@@ -227,7 +227,7 @@ def test_a_slow_writer_holds_detection_back(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(VideoSink, "write", write)
     with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
         frames = (numbered(index, (96, 64)) for index in range(30))
-        process(
+        process_video(
             FakeSource(frames, False),
             sink,
             partial(map, nothing),
@@ -254,7 +254,7 @@ def test_stages_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     monkeypatch.setattr(VideoSink, "write", write)
     with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
-        result = process(FakeSource(frames(), False), sink, partial(map, predict))
+        result = process_video(FakeSource(frames(), False), sink, partial(map, predict))
     assert result.seconds < 2 * count * pause  # one after the other would take three times
 
 
@@ -272,7 +272,7 @@ def test_a_camera_gives_the_newest_frame_and_its_recording_keeps_real_time(tmp_p
         return nothing(frame)
 
     with VideoSink(tmp_path / "cam.avi", 100, (96, 64)) as sink:
-        result = process(FakeSource(frames(), True, 100), sink, partial(map, predict))
+        result = process_video(FakeSource(frames(), True, 100), sink, partial(map, predict))
     assert seen == sorted(set(seen)) and seen[-1] == 30
     assert result.frames == len(seen) < 31
     assert (
@@ -285,7 +285,7 @@ def test_ctrl_c_is_the_usual_end_of_a_camera():
     def predict(frame: np.ndarray) -> Detections:
         raise KeyboardInterrupt
 
-    result = process(
+    result = process_video(
         FakeSource((numbered(0, (96, 64)) for _ in range(3)), True), None, partial(map, predict)
     )
     assert result.stopped and result.frames == 0
@@ -310,5 +310,5 @@ def test_the_window_ends_with_a_key(monkeypatch: pytest.MonkeyPatch):
         return nothing(frame)
 
     source = FakeSource((numbered(i % 30, (96, 64)) for i in range(1000)), False)
-    result = process(source, None, partial(map, slow), window=True)
+    result = process_video(source, None, partial(map, slow), window=True)
     assert result.stopped and len(shown) == 3 and result.frames < 1000

@@ -9,7 +9,7 @@ import pytest
 
 from utils.core.errors import UserError
 from utils.visualization import video
-from utils.visualization.video import VideoSink, open_source
+from utils.visualization.video import VideoSink, open_video
 
 
 def test_no_screen_is_one_line(monkeypatch: pytest.MonkeyPatch):
@@ -54,7 +54,7 @@ def test_sources_that_do_not_open_are_one_line(tmp_path: Path, capfd, source: st
     (tmp_path / "empty.mp4").write_bytes(b"")
     capfd.readouterr()
     with pytest.raises(UserError) as caught:
-        open_source(source if source.isdecimal() else tmp_path / source)
+        open_video(source if source.isdecimal() else tmp_path / source)
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""  # no lines of OpenCV's or FFmpeg's beside it
 
