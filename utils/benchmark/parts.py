@@ -62,7 +62,7 @@ def watched_step(trainer: Trainer, batches: Iterator[Batch]) -> dict[str, float]
 @contextlib.contextmanager
 def _seams(trainer: Trainer, watch: Watch) -> Iterator[None]:
     """Marks around what the trainer calls, and in the backward pass."""
-    forward, criterion, update = trainer.forward, trainer.criterion, trainer.average.update
+    forward, criterion, update = trainer.forward, trainer.criterion, trainer.ema.update
     last_gradient = [0.0]
 
     def note_gradient(_: Tensor) -> None:
@@ -88,14 +88,14 @@ def _seams(trainer: Trainer, watch: Watch) -> Iterator[None]:
     )
     hooks.append(trainer.optimizer.register_step_post_hook(lambda *_: watch.mark("optimizer")))
     trainer.forward = _between(forward, watch, "forward")
-    trainer.average.update = _between(update, watch, "average")  # type: ignore[method-assign]
+    trainer.ema.update = _between(update, watch, "average")  # type: ignore[method-assign]
     # an instance's own entry hides the module of that name; deleting it brings the module back
     trainer.__dict__["criterion"] = watched_criterion
     try:
         yield
     finally:
         trainer.forward, trainer.criterion = forward, criterion
-        trainer.average.update = update  # type: ignore[method-assign]
+        trainer.ema.update = update  # type: ignore[method-assign]
         for hook in hooks:
             hook.remove()
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from utils.core import distributed
@@ -80,7 +81,9 @@ class BatchMaker:
         order = self.order(epoch)
         for step in range(first_step, self.steps):
             own = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield self._make(own, augmenter, generator_for(self.seed, epoch, step))
+            with record_function("batch"):
+                batch = self._make(own, augmenter, generator_for(self.seed, epoch, step))
+            yield batch
 
     def _make(self, own: Tensor, augmenter: Augmenter, generator: torch.Generator) -> Batch:
         partners = augmenter.partners(len(own), len(self.pictures), generator)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from nets.inference.detector import Detector
@@ -30,17 +31,23 @@ from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
 from utils.engine.runs import BEST, LAST
 from utils.metrics import Metrics
 
-PARTS = ("loss", "box", "objectness", "cls")
+LOSS_NAMES = ("loss", "box", "objectness", "cls")
+DROPOUT_STREAM = 1  # keeps the seeds of dropout apart from those of the data
 
 
 @dataclass
 class Progress:
-    """Where a training stands: all that is not a weight.
+    """How far a training has come: everything a checkpoint holds besides tensors.
 
     Attributes:
-        epoch: epochs finished. step: steps finished in the epoch under way. seconds: training time so far.
-        sums: loss parts summed over those steps. history: a row for each finished epoch.
-        best: best map50_95 so far. stale: evaluations since then. done: trained to the end, or stopped early.
+        epoch: epochs finished.
+        step: steps finished in the current epoch.
+        seconds: training time so far.
+        sums: each of `LOSS_NAMES`, summed over those steps.
+        history: one row per finished epoch.
+        best: best map50_95 so far.
+        stale: evaluations since then.
+        done: trained to the end, or stopped early.
     """
 
     epoch: int = 0
@@ -54,11 +61,16 @@ class Progress:
 
 
 class Trainer:
-    """Trains a network, alone or as one of several processes of the same job.
+    """Trains a network, in one process or as one of several that share every batch.
+
+    A profiler sees the phases of a step by name: `batch`, `forward`, `loss`, `backward`, `optimizer`, `ema`.
 
     Args:
-        run: the run's folder; of several processes, the first one writes. config: the experiment. detector: network,
-            class list and device. train, val: the pictures.
+        run: folder of the run; only the main process writes to it.
+        config: the experiment.
+        detector: the network to train, its class names and device.
+        train: images to train on.
+        val: images to evaluate on.
 
     Raises:
         UserError: the processes cannot share a batch evenly.
@@ -72,7 +84,10 @@ class Trainer:
         train: DetectionDataset,
         val: DetectionDataset,
     ) -> None:
-        self.run, self.config, self.detector, self.val = run, config, detector, val
+        self.run = run
+        self.config = config
+        self.detector = detector
+        self.val = val
         self.device = detector.device
         self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
@@ -80,7 +95,7 @@ class Trainer:
             train, config.augment, config.train.batch_size, config.seed, self.device, pool
         )
         self.optimizer = make_optimizer(self.network, config.train)
-        self.average = ModelEMA(self.network, config.train.ema_decay)
+        self.ema = ModelEMA(self.network, config.train.ema_decay)
         if distributed.world_size() > 1:
             distributed.synchronize_batch_norms(self.network)
         self.criterion = YoloLoss(
@@ -88,108 +103,126 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=detector.precision == "fp16")
         self.forward: Callable[[Tensor], list[Tensor]] = self.network
-        self._frozen: bool | None = None  # whether the backbone stands still in `forward`
-        self.meter = LossMeter(PARTS, self.device)
+        self._frozen: bool | None = None  # whether `forward` was made for a frozen backbone
+        self.meter = LossMeter(LOSS_NAMES, self.device)
         self.log = RunLog(run, config.train.tensorboard)
         self.progress = Progress()
-        self.saved_at = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def fit(self) -> Progress:
         """Train to the end, or until `patience` runs out."""
         while not self.progress.done:
             self.run_epoch()
             metrics = self._evaluate() if self._evaluation_due() else None
-            self._close_epoch(metrics)
+            self._end_epoch(metrics)
         return self.progress
 
-    def averaged(self) -> Detector:
-        """The detector with the averaged weights."""
-        return Detector(self.average.network, self.config, self.detector.names, backend="torch")
+    def ema_detector(self) -> Detector:
+        """Return a detector with the averaged weights."""
+        return Detector(self.ema.network, self.config, self.detector.names, backend="torch")
 
     # one epoch
 
     def run_epoch(self) -> None:
-        """All steps of the epoch under way; on a GPU, the CPU does not wait for it before the end."""
+        """Run the remaining steps of the current epoch; on a GPU, the CPU waits for it only at the end."""
         progress, config = self.progress, self.config.train
         closing = progress.epoch >= config.epochs - self.config.augment.close_mosaic
         self.start_epoch()
         started = time.perf_counter()
-        batches = self.batches.epoch(progress.epoch, closing, progress.step)
         title = f"epoch {progress.epoch + 1}/{config.epochs}"
         with tqdm(
             total=self.batches.steps, initial=progress.step, desc=title, unit="step", disable=None
         ) as bar:
-            for batch in batches:
+            for batch in self.batches.epoch(progress.epoch, closing, progress.step):
                 self.step(batch)
-                self._refuse_non_finite(*self.meter.latest())
+                self._check_finite(*self.meter.latest())
                 bar.set_postfix_str(self._postfix(), refresh=False)
                 bar.update()
-                if (
-                    time.monotonic() - self.saved_at > 60 * config.save_minutes
-                    and progress.step < self.batches.steps
-                ):
+                if self._save_due():
                     self._save_last()
         self._read_losses()
         progress.seconds += time.perf_counter() - started
 
     def start_epoch(self) -> None:
-        """Training mode; the backbone stands still, its batch-norm statistics too, in the frozen first epochs."""
+        """Prepare the network and the loss meter for the steps of the current epoch.
+
+        In the first `freeze_epochs` the backbone's weights and batch statistics do not change.
+        """
         frozen = self.progress.epoch < self.config.train.freeze_epochs
         self.network.train()
         self.network.backbone.train(not frozen)
         self.network.backbone.requires_grad_(not frozen)
         if frozen != self._frozen:
-            self._frozen, self.forward = frozen, self._wrapped()
+            self._frozen = frozen
+            self.forward = self._wrap_network()
         self.meter.start(self.progress.sums, self.progress.step)
 
-    def _wrapped(self) -> Callable[[Tensor], list[Tensor]]:
-        """The network; compiled if that is asked for, its gradients averaged if there are several processes."""
+    def _wrap_network(self) -> Callable[[Tensor], list[Tensor]]:
+        """The network, wrapped to average gradients over processes and compiled where configured."""
         forward: nn.Module = self.network
-        if (
-            distributed.world_size() > 1
-        ):  # it knows only the parameters that are trained when it is made
+        if distributed.world_size() > 1:
+            # handles the parameters that need gradients now: wrapped anew when the backbone thaws
             devices = [self.device] if self.device.type == "cuda" else None
             forward = DistributedDataParallel(forward, devices)
         return torch.compile(forward) if self.config.train.compile else forward
 
     def step(self, batch: Batch) -> Tensor:
-        """One step of the epoch under way (`start_epoch` begins one). Returns the loss `PARTS`, on the device."""
-        progress, config = self.progress, self.config.train
-        rate = learning_rate(
-            config, progress.epoch * self.batches.steps + progress.step, self.batches.steps
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        # dropout inside attention blocks draws from the global generator: seeded here, a resumed run draws the same
-        key = (1, distributed.rank()) if distributed.rank() else (1,)
-        torch.manual_seed(
-            generator_for(self.config.seed, progress.epoch, progress.step, *key).initial_seed()
-        )
-        with autocast(self.detector.precision, self.device):
+        """Train on one batch; `start_epoch` comes before the first step of an epoch.
+
+        Args:
+            batch: images float32 `(B, 3, H, W)` in 0..1, boxes `(B, N, 4)` and labels `(B, N)`, on the device.
+
+        Returns:
+            The values of `LOSS_NAMES`, float32 `(4,)`, on the device.
+
+        Raises:
+            UserError: on a CPU, the loss is not finite; the weights are as they were before the step.
+        """
+        self._set_learning_rate()
+        self._seed_dropout()
+        with record_function("forward"), autocast(self.detector.precision, self.device):
             maps = self.forward(batch.images)
-        parts = self.criterion(maps, batch.boxes, batch.labels)
-        values = distributed.all_reduce_mean(torch.stack([parts[name].detach() for name in PARTS]))
+        with record_function("loss"):
+            losses = self.criterion(maps, batch.boxes, batch.labels)
+            own = torch.stack([losses[name].detach() for name in LOSS_NAMES])
+            values = distributed.all_reduce_mean(own)
         if self.device.type == "cpu":
-            self._refuse_non_finite(
-                dict(zip(PARTS, values.tolist(), strict=True)), progress.step + 1
-            )
-        self._learn(parts["loss"])
+            shown = dict(zip(LOSS_NAMES, values.tolist(), strict=True))
+            self._check_finite(shown, self.progress.step + 1)
+        self._optimizer_step(losses["loss"])
         self.meter.add(values)
-        progress.step += 1
+        self.progress.step += 1
         return values
 
-    def _learn(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        if self.config.train.max_grad_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.average.update(self.network)
+    def _set_learning_rate(self) -> None:
+        steps = self.batches.steps
+        done = self.progress.epoch * steps + self.progress.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.train, done, steps)
 
-    def _refuse_non_finite(self, values: dict[str, float], step: int) -> None:
-        """Values of the losses, or sums of them, up to `step`."""
+    def _seed_dropout(self) -> None:
+        """Seed the global generator, which dropout in attention blocks draws from, so that a resumed run draws the same."""
+        key = [DROPOUT_STREAM]
+        if distributed.rank():
+            key.append(distributed.rank())
+        generator = generator_for(self.config.seed, self.progress.epoch, self.progress.step, *key)
+        torch.manual_seed(generator.initial_seed())
+
+    def _optimizer_step(self, loss: Tensor) -> None:
+        with record_function("backward"):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+        with record_function("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            if self.config.train.max_grad_norm:
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.max_grad_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        with record_function("ema"):
+            self.ema.update(self.network)
+
+    def _check_finite(self, values: dict[str, float], step: int) -> None:
+        """Refuse losses, or sums of losses up to `step`, that are not finite."""
         if all(map(math.isfinite, values.values())):
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
@@ -200,12 +233,9 @@ class Trainer:
         )
 
     def _read_losses(self) -> None:
-        """Into `progress`; what follows from a loss that is not finite goes no further than this."""
+        """Bring the sums of the losses into `progress`; comes before every save, so that NaN is never saved."""
         self.progress.sums = self.meter.sums()
-        self._refuse_non_finite(self.progress.sums, self.progress.step)
-
-    def _means(self) -> dict[str, float]:
-        return {name: self.progress.sums[name] / self.progress.step for name in PARTS}
+        self._check_finite(self.progress.sums, self.progress.step)
 
     def _postfix(self) -> str:
         sums, steps = self.meter.latest()
@@ -221,25 +251,17 @@ class Trainer:
         return finished % every == 0 or finished == epochs
 
     def _evaluate(self) -> Metrics:
-        return evaluate_detector(self.averaged(), self.val).metrics
+        return evaluate_detector(self.ema_detector(), self.val).metrics
 
-    def _close_epoch(self, metrics: Metrics | None) -> None:
+    def _end_epoch(self, metrics: Metrics | None) -> None:
+        """Record the epoch, decide whether to stop, and save."""
         progress, config = self.progress, self.config.train
-        row = {
-            "epoch": progress.epoch + 1,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            **self._means(),
-        }
-        if metrics is not None:
-            row |= {
-                "map50": metrics.map50,
-                "map50_95": metrics.map50_95,
-                "voc_ap50": metrics.voc_ap50,
-            }
-        progress.history.append({**row, "seconds": round(progress.seconds, 1)})
-        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
-        improved = self._judge(metrics)
-        out_of_patience = bool(config.patience) and progress.stale >= config.patience
+        progress.history.append(self._history_row(metrics))
+        progress.epoch += 1
+        progress.step = 0
+        progress.sums = {}
+        improved = metrics is not None and self._update_best(metrics.map50_95)
+        out_of_patience = config.patience > 0 and progress.stale >= config.patience
         progress.done = progress.epoch >= config.epochs or out_of_patience
         if improved and distributed.is_main_process():
             checkpoints.save(self.run / BEST, self.weights())
@@ -247,11 +269,21 @@ class Trainer:
         self.log.write(progress.history)
         tqdm.write(self._epoch_line(metrics, improved))
 
-    def _judge(self, metrics: Metrics | None) -> bool:
-        """Whether these weights are the best so far, by map50_95."""
-        if metrics is None:
-            return False
-        score = metrics.map50_95 if metrics.map50_95 == metrics.map50_95 else 0.0
+    def _history_row(self, metrics: Metrics | None) -> dict[str, float]:
+        progress = self.progress
+        row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        for name in LOSS_NAMES:
+            row[name] = progress.sums[name] / progress.step
+        if metrics is not None:
+            row["map50"] = metrics.map50
+            row["map50_95"] = metrics.map50_95
+            row["voc_ap50"] = metrics.voc_ap50
+        row["seconds"] = round(progress.seconds, 1)
+        return row
+
+    def _update_best(self, map50_95: float) -> bool:
+        """Whether this is the best evaluation so far; NaN (no objects to find) counts as 0."""
+        score = 0.0 if math.isnan(map50_95) else map50_95
         improved = score > self.progress.best
         self.progress.best = max(score, self.progress.best)
         self.progress.stale = 0 if improved else self.progress.stale + 1
@@ -261,42 +293,53 @@ class Trainer:
         row = self.progress.history[-1]
         text = f"epoch {int(row['epoch'])}/{self.config.train.epochs}  loss {row['loss']:.3f}"
         if metrics is not None:
-            text += f"  AP50 {100 * metrics.map50:.1f}  AP {100 * metrics.map50_95:.1f}{'  best' if improved else ''}"
-        return text
+            text += f"  AP50 {100 * metrics.map50:.1f}  AP {100 * metrics.map50_95:.1f}"
+        return f"{text}  best" if improved else text
 
-    # state
+    # checkpoints
 
     def weights(self) -> dict[str, Any]:
-        """The averaged weights with all that is needed to use them."""
+        """Return the averaged weights and everything needed to use them: the content of `best.pt`."""
         return {
             "config": self.config.model_dump(mode="json"),
             "names": list(self.detector.names),
             "anchors": self.network.coder.anchors.tolist(),
-            "model": self.average.network.state_dict(),
+            "model": self.ema.network.state_dict(),
             "epoch": self.progress.epoch,
         }
+
+    def _save_due(self) -> bool:
+        """Whether it is time to save inside the epoch; its end saves anyway."""
+        waited = time.monotonic() - self._saved_at
+        return (
+            waited > 60 * self.config.train.save_minutes and self.progress.step < self.batches.steps
+        )
 
     def _save_last(self) -> None:
         if self.progress.step:
             self._read_losses()
-        self.saved_at = time.monotonic()
+        self._saved_at = time.monotonic()
         if not distributed.is_main_process():
             return
         training = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average_updates": self.average.updates,
+            "average_updates": self.ema.updates,
             "progress": vars(self.progress),
         }
         checkpoints.save(self.run / LAST, {**self.weights(), "training": training})
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from the content of a `last.pt`; the next step is the one that would have come."""
+        """Continue from a checkpoint, with the step that would have come next.
+
+        Args:
+            saved: content of a `last.pt`.
+        """
         training = saved["training"]
         self.network.load_state_dict(training["network"])
-        self.average.network.load_state_dict(saved["model"])
-        self.average.updates = training["average_updates"]
+        self.ema.network.load_state_dict(saved["model"])
+        self.ema.updates = training["average_updates"]
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         self.progress = Progress(**training["progress"])

@@ -79,6 +79,6 @@ def test_what_is_slow_is_found(bench: Bench, part: str, monkeypatch: pytest.Monk
     elif part == "optimizer":
         trainer.optimizer.register_step_pre_hook(lambda *_: time.sleep(SLOW))
     else:
-        monkeypatch.setattr(trainer.average, "update", slowed(trainer.average.update))
+        monkeypatch.setattr(trainer.ema, "update", slowed(trainer.ema.update))
     seconds = watched_step(trainer, batches)
     assert seconds[part] >= SLOW

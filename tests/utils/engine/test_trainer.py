@@ -143,7 +143,7 @@ def test_a_frozen_backbone_stands_still_then_trains(tiny: Callable[..., Config])
     assert not any(name.startswith("backbone.") for name in moved)
     assert {"predict32.weight", "predict16.bias", "neck.lateral.conv.weight"} <= moved
     assert any(name.startswith("attention.feat1") for name in moved)
-    trainer._close_epoch(None)
+    trainer._end_epoch(None)
     trainer.run_epoch()
     moved = changed(start, trainer.network)
     backbone = {name for name in start if name.startswith("backbone.")}
@@ -206,7 +206,7 @@ def test_adamw_trains(tiny: Callable[..., Config]):
     )
 
 
-def test_the_average_follows_the_network(tiny: Callable[..., Config]):
+def test_the_ema_follows_the_network(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.ema_decay=0.5", "train.epochs=1"))
     start = copy_state(trainer.network)
     trainer.start_epoch()
@@ -214,7 +214,7 @@ def test_the_average_follows_the_network(tiny: Callable[..., Config]):
     name, decay = "predict32.weight", min(0.5, 2 / 11)
     now = trainer.network.state_dict()[name]
     expected = decay * start[name] + (1 - decay) * now
-    assert torch.allclose(trainer.average.network.state_dict()[name], expected, atol=1e-7)
+    assert torch.allclose(trainer.ema.network.state_dict()[name], expected, atol=1e-7)
     assert not torch.equal(now, start[name])
 
 
