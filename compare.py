@@ -22,7 +22,7 @@ The same command goes on with an interrupted comparison and tries failed trainin
 import argparse
 import sys
 
-from utils.core.errors import run_command
+from utils.core.cli import run_command
 
 
 def parse() -> argparse.Namespace:

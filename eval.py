@@ -10,8 +10,7 @@ examples:
 
 import argparse
 
-from utils.core.cli import add_backend, add_weights
-from utils.core.errors import run_command
+from utils.core.cli import add_backend, add_weights, run_command
 
 
 def parse() -> argparse.Namespace:

@@ -9,8 +9,7 @@ examples:
 
 import argparse
 
-from utils.core.cli import add_weights
-from utils.core.errors import run_command
+from utils.core.cli import add_weights, run_command
 
 
 def parse() -> argparse.Namespace:

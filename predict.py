@@ -13,8 +13,7 @@ examples:
 
 import argparse
 
-from utils.core.cli import add_backend, add_weights
-from utils.core.errors import run_command
+from utils.core.cli import add_backend, add_weights, run_command
 
 MODES = ("image", "dir", "video", "fps", "heatmap")
 VALIDATION_PICTURES = 16  # shown where no source is given

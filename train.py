@@ -12,7 +12,8 @@ examples:
 
 import argparse
 
-from utils.core.errors import UserError, run_command
+from utils.core.cli import run_command
+from utils.core.errors import UserError
 
 
 def parse() -> argparse.Namespace:

@@ -10,7 +10,8 @@ Examples:
 
 import argparse
 
-from utils.core.errors import UserError, run_command
+from utils.core.cli import run_command
+from utils.core.errors import UserError
 
 
 def _parse() -> argparse.Namespace:

@@ -27,9 +27,10 @@ from tqdm import tqdm
 from nets import attention
 from nets.analysis.flops import Cost, measure_cost
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from utils.core.cli import run_command
 from utils.core.devices import autocast, pick_device, pick_precision
 from utils.core.environment import describe_device
-from utils.core.errors import UserError, nearest, run_command
+from utils.core.errors import UserError, nearest
 from utils.core.schema import AttentionConfig
 from utils.core.timing import Stat, milliseconds
 

@@ -13,7 +13,7 @@ import pytest
 import eval as eval_cli
 import predict as predict_cli
 import train as train_cli
-from utils.core.errors import run_command
+from utils.core.cli import run_command
 from utils.engine.experiment import Result
 from utils.visualization.boxes import write_image
 from utils.visualization.video import VideoSink, open_video
@@ -410,7 +410,7 @@ def test_help_answers_at_once_without_the_libraries(monkeypatch: pytest.MonkeyPa
 
 
 def test_any_class_name_can_be_printed(tmp_path: Path):
-    code = "from utils.core.errors import run_command; run_command(lambda: print('\\u72d7 done'))"
+    code = "from utils.core.cli import run_command; run_command(lambda: print('\\u72d7 done'))"
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment

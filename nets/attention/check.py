@@ -16,7 +16,8 @@ import yaml
 
 from nets.attention.conformance import CHECKS, Make
 from nets.attention.registry import Spec, build, describe
-from utils.core.errors import UserError, run_command
+from utils.core.cli import run_command
+from utils.core.errors import UserError
 
 OPTIONAL = ("onnx", "onnxscript", "onnxruntime")  # an export needs them, a block does not
 

@@ -20,7 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from utils.core.errors import UserError, run_command
+from utils.core.cli import run_command
+from utils.core.errors import UserError
 
 
 def parse() -> argparse.Namespace:

@@ -1,17 +1,80 @@
-"""What several command lines ask for; imports nothing that takes time."""
+"""What the command lines share. Imports nothing slow, so that `--help` is immediate."""
 
 import argparse
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from utils.core.errors import UserError
+
+# Shared libraries that opencv-python links to and machines without a display often lack
+DISPLAY_LIBRARY = re.compile(
+    r"lib(GL|EGL|X|xcb|SM|ICE|gthread|glib)[^:]*: cannot open shared object file"
+)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `--weights`."""
     parser.add_argument(
         "--weights",
         metavar="FILE|RUN",
-        help="weights file or run folder; default: the newest run's best.pt",
+        help="weights file or run folder; default: best.pt of the newest run",
     )
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add `--backend`."""
     parser.add_argument(
         "--backend", help="torch, compile, onnxruntime, openvino or auto; default: the run's"
     )
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's `main` and turn expected errors into one line on stderr and an exit code.
+
+    `UserError` and missing libraries exit with 2, Ctrl-C with 130. A closed pipe
+    (`python eval.py | head`) exits silently with 141. Output is line-buffered, so that progress
+    can be followed through a pipe or in a file.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # backslashreplace: class names may be in a script that the terminal cannot encode
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except ImportError as error:
+        hint = _install_hint(error)
+        if hint is None:
+            raise
+        _fail(hint)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _install_hint(error: ImportError) -> str | None:
+    """How to install the missing library, in one line; None if the import error is our own bug."""
+    if DISPLAY_LIBRARY.search(str(error)):
+        return (
+            f"OpenCV cannot be imported ({error}); on a machine without a display use the package "
+            "that needs none: "
+            "pip uninstall -y opencv-python && pip install opencv-python-headless"
+        )
+    package = (error.name or "").partition(".")[0]
+    project = Path(__file__).resolve().parents[2]
+    is_ours = (project / package).exists() or (project / f"{package}.py").exists()
+    if isinstance(error, ModuleNotFoundError) and package and not is_ours:
+        return f"the library {package} is not installed: pip install -r requirements.txt"
+    return None

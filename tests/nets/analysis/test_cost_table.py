@@ -11,7 +11,8 @@ from torch import nn
 from nets.analysis.flops import Cost, count_parameters
 from nets.attention import build
 from nets.cost_table import Line, Settings, Times, main, markdown, measure
-from utils.core.errors import UserError, run_command
+from utils.core.cli import run_command
+from utils.core.errors import UserError
 
 SMALL = Settings(size=(32, 32), rounds=2, batch=2, device="cpu", precision="fp32")
 

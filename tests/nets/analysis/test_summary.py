@@ -10,8 +10,8 @@ from nets.__main__ import main
 from nets.analysis.flops import count_parameters, measure_cost
 from nets.analysis.summary import describe_network, summarize
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from utils.core.cli import run_command
 from utils.core.config import make_config
-from utils.core.errors import run_command
 
 SIZE = (64, 96)
 PLACED = {

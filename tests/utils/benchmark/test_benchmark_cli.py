@@ -9,7 +9,7 @@ import pytest
 from utils.benchmark.__main__ import main
 from utils.benchmark.bench import Bench, Settings, make_config
 from utils.benchmark.data import step_clock
-from utils.core.errors import run_command
+from utils.core.cli import run_command
 from utils.core.timing import Budget, Stat, interleave
 from utils.engine.experiment import Result
 

@@ -64,7 +64,7 @@ def test_an_empty_address_is_this_machine():
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path):
-    code = "import sys; sys.modules['ray'] = None; import compare; from utils.core.errors import run_command as run"
+    code = "import sys; sys.modules['ray'] = None; import compare; from utils.core.cli import run_command as run"
     words = ["--phi", "none", "se", "--out", str(tmp_path / "out"), "--ray", "device=cpu"]
     ended = subprocess.run(
         [sys.executable, "-c", f"{code}; run(compare.main)", *WORDS[1:], *words],

@@ -12,8 +12,9 @@ from nets.analysis.attend import attended
 from nets.inference.detector import Detector
 from nets.io import checkpoints
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.cli import run_command
 from utils.core.config import make_config
-from utils.core.errors import UserError, run_command
+from utils.core.errors import UserError
 from utils.core.images import Letterbox
 from utils.engine import explanation
 from utils.engine.explanation import Wanted, explain, explain_images, wanted

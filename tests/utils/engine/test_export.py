@@ -14,8 +14,8 @@ import export as export_cli
 from nets import load_model
 from nets.io.onnx_export import write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from utils.core.cli import run_command
 from utils.core.config import make_config
-from utils.core.errors import run_command
 from utils.engine.experiment import Result
 from utils.engine.export import export
 

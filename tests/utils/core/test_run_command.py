@@ -1,0 +1,64 @@
+"""Expected errors of a command: one line on stderr and an exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.core.cli import run_command
+from utils.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_user_error_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise UserError("config.yaml:\n  bad\tkey")
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: config.yaml: bad key\n")
+
+
+def test_ctrl_c_is_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_bugs_keep_their_traceback_and_success_returns() -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(bug)
+    assert run_command(lambda: None) is None  # type: ignore[func-returns-value]
+
+
+def test_a_closed_pipe_exits_silently() -> None:
+    code = (
+        "from utils.core.cli import run_command\n"
+        "def main():\n"
+        "    for _ in range(100000): print('many words on every line')\n"
+        "run_command(main)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
