@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from nets import attention
 from nets.analysis.flops import Cost, measure_cost
@@ -31,6 +30,7 @@ from utils.core.cli import run_command
 from utils.core.devices import autocast, pick_device, pick_precision
 from utils.core.environment import describe_device
 from utils.core.errors import UserError, nearest
+from utils.core.progress import progress_bar
 from utils.core.schema import AttentionConfig
 from utils.core.timing import Stat, milliseconds
 
@@ -95,7 +95,7 @@ def measure(names: Sequence[str], settings: Settings) -> tuple[Cost, list[Line]]
     bench.warm_up()
     draw = random.Random(0)
     steps = settings.rounds * len(names)
-    with tqdm(total=steps, desc="measuring", unit="block", disable=None) as bar:
+    with progress_bar(desc="measuring", total=steps, unit="block", leave=True) as bar:
         for index in range(settings.rounds):
             for line in draw.sample(bench.lines, len(bench.lines)):
                 bench.time_beside_plain(line, plain_first=bool(index % 2))

@@ -83,7 +83,7 @@ def main() -> None:
         args.config, args.weights, [word for word in args.words if "=" in word], args.quick
     )
     rounds = args.rounds or (2 if args.quick and args.seconds is None else None)
-    effort = Budget(0.0, rounds, rounds) if rounds else Budget(args.seconds or 30.0, least=5)
+    effort = Budget(0.0, rounds, rounds) if rounds else Budget(args.seconds or 30.0, min_rounds=5)
     weights = Path(args.weights) if args.weights else None
     show = report.as_markdown if args.format == "markdown" else report.as_text
     sections = []

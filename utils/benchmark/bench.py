@@ -58,7 +58,7 @@ class Settings:
 
     config: Config
     weights: Path | None = None
-    effort: Budget = Budget(30.0, least=5)
+    effort: Budget = Budget(30.0, min_rounds=5)
     quick: bool = False
     full: bool = False
 

@@ -1,92 +1,108 @@
-"""A bounded queue between two threads, and iterating ahead with one."""
+"""A bounded queue between two threads, and a generator that runs ahead in a thread."""
 
 import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-POLL = 0.1  # seconds between looks at a signal while waiting: Windows delivers Ctrl-C only between waits
+POLL_SECONDS = 0.1  # longest single wait: Windows delivers Ctrl-C only between waits
+PREFETCH_DEPTH = 2  # items that wait for the consumer of `prefetch`
 
 Item = TypeVar("Item")
 
 
 class BoundedQueue(Generic[Item]):
-    """A bounded queue between two threads that carries the end and errors too.
+    """A bounded queue between two threads that also passes on the end and errors.
 
-    With `newest`, a full queue drops its oldest item instead of making the producer wait.
+    Iterate over it to take the items out; the iteration ends when the queue is closed and empty.
+
+    Args:
+        size: items that it holds at most.
+        newest: when full, drop the oldest item instead of making the producer wait.
     """
 
     def __init__(self, size: int, newest: bool = False) -> None:
         self._items: deque[Item] = deque(maxlen=size)
         self._changed = threading.Condition()
-        self._size, self._newest, self._ended = size, newest, False
+        self._size = size
+        self._newest = newest
+        self._closed = False
         self._error: BaseException | None = None
 
     def put(self, item: Item) -> bool:
-        """Append, waiting for room; False once the consumer has closed the channel. Raises the consumer's error."""
+        """Append an item, waiting for space.
+
+        Returns:
+            False if the queue is closed; the item is dropped then.
+
+        Raises:
+            BaseException: the error that the queue was closed with.
+        """
         with self._changed:
-            while len(self._items) >= self._size and not self._newest and not self._ended:
-                self._changed.wait(POLL)
-            self._raise()
-            if not self._ended:
+            while len(self._items) >= self._size and not self._newest and not self._closed:
+                self._changed.wait(POLL_SECONDS)
+            self._raise_error()
+            if not self._closed:
                 self._items.append(item)
                 self._changed.notify_all()
-            return not self._ended
+            return not self._closed
 
-    def close(self, error: BaseException | None = None) -> None:
-        """End the channel from either side; what is in it can still be read. `error` is raised on the other side."""
-        with self._changed:
-            self._ended, self._error = True, self._error or error
-            self._changed.notify_all()
-
-    def take(self) -> Item | None:
-        """The oldest item, or none at once when it is empty."""
+    def get_nowait(self) -> Item | None:
+        """The oldest item, or None if the queue is empty."""
         with self._changed:
             self._changed.notify_all()
             return self._items.popleft() if self._items else None
 
-    def check(self) -> None:
-        """Raise the error that the channel was closed with, if any."""
-        with self._changed:
-            self._raise()
+    def close(self, error: BaseException | None = None) -> None:
+        """Close the queue, from either side. Items in it can still be taken out.
 
-    def _raise(self) -> None:
+        Args:
+            error: raised on the other side, after the remaining items.
+        """
+        with self._changed:
+            self._closed = True
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise the error that the queue was closed with, if any."""
+        with self._changed:
+            self._raise_error()
+
+    def _raise_error(self) -> None:
         if self._error:
             raise self._error
 
     def __iter__(self) -> Iterator[Item]:
         while True:
             with self._changed:
-                while not self._items and not self._ended:
-                    self._changed.wait(POLL)
+                while not self._items and not self._closed:
+                    self._changed.wait(POLL_SECONDS)
                 if not self._items:
-                    self._raise()
+                    self._raise_error()
                     return
                 item = self._items.popleft()
                 self._changed.notify_all()
             yield item
 
 
-DEPTH = 2  # items that wait
-
-
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """The items in their order, made in a thread while the last ones are used; an error there is raised here."""
-    channel: BoundedQueue[Item] = BoundedQueue(DEPTH)
+    """Yield `items` in order while a thread computes the next ones; its errors are raised here."""
+    queue: BoundedQueue[Item] = BoundedQueue(PREFETCH_DEPTH)
 
     def produce() -> None:
         try:
             for item in items:
-                if not channel.put(item):
+                if not queue.put(item):
                     return
-            channel.close()
-        except BaseException as error:  # whatever it is, it belongs to the consumer
-            channel.close(error)
+            queue.close()
+        except BaseException as error:  # of any kind: the consumer raises it
+            queue.close(error)
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     try:
-        yield from channel
+        yield from queue
     finally:
-        channel.close()
+        queue.close()
         thread.join()

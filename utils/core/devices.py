@@ -1,4 +1,4 @@
-"""Where and in which precision to compute."""
+"""Where and at which precision a network runs."""
 
 import re
 from collections.abc import Sequence
@@ -16,73 +16,80 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU (of several processes, each takes its own), else Apple's MPS, else the CPU.
+    """The device that the key `device` names.
+
+    Args:
+        name: `auto` is the first GPU, else Apple's MPS, else the CPU. In a distributed run every
+            process gets a GPU of its own.
 
     Raises:
-        UserError: the named device is not there.
+        UserError: this machine has no such device.
     """
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = _best_device()
     device = torch.device(name)
     if device.type == "cuda" and distributed.world_size() > 1:
         return torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; use device=auto"
+            f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; "
+            "use device=auto"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: not available on this machine; use device=auto")
     return device
 
 
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware computes in it, else fp32 (an emulated bf16 is slower than fp32).
+    """The precision that the key `precision` names on `device`.
+
+    Args:
+        name: `auto` is bf16 where the hardware supports it, else fp32 (emulated bf16 is slower).
+        device: where the network runs.
 
     Returns:
-        "fp32", "bf16" or "fp16".
+        "fp32", "bf16", "fp16" or "int8".
 
     Raises:
-        UserError: fp16 on a CPU, whose gradients would vanish.
+        UserError: fp16 on a CPU, where gradients would underflow.
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
     if name == "fp16" and device.type == "cpu":
-        raise UserError("precision=fp16: needs a GPU; use precision=auto on a processor")
+        raise UserError("precision=fp16: needs a GPU; use precision=auto on a CPU")
     return name
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context in which a network's forward pass runs."""
+    """The context manager for a network's forward pass."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor`, made on the CPU, on the device; the CPU does not wait for a GPU."""
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor.to(device)
-    )
+    """Copy a CPU tensor to `device` without making the CPU wait for a GPU."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def cached_constant(
     values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """A small tensor of fixed numbers, made once for each device: making one on a GPU waits for all of its work."""
-    return _constant(tuple(values), device, dtype)
+    """A small constant tensor, created once per device: creating one on a GPU synchronizes."""
+    return _cached_constant(tuple(values), device, dtype)
 
 
 @lru_cache(maxsize=256)
-def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # one that is made while predicting must serve training, too
+def _cached_constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # what inference creates must be usable in training
         return torch.tensor(values, dtype=dtype, device=device)
 
 
@@ -93,9 +100,10 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def _cpu_flags() -> set[str]:
+    """Instruction set extensions of the CPU; empty where they cannot be read (not on Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return set()  # not Linux: no portable way to ask, so fp32
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return set(found.group(1).split()) if found else set()
+        return set()
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return set(flags.group(1).split()) if flags else set()

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The hardware and library versions that a measurement was made with."""
 
 import importlib.metadata
 import os
@@ -20,34 +20,35 @@ LIBRARIES = (
 
 
 def cpu_name() -> str:
-    """The processor's name."""
+    """Model name of the CPU."""
     try:
-        found = re.search(
-            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
-    except OSError:
-        found = None
-    return found.group(1) if found else platform.processor() or platform.machine()
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model.group(1) if model else platform.processor() or platform.machine()
 
 
 def cpu_count() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def describe_device(device: torch.device) -> str:
-    """The GPU's name, or the processor's with its cores and the threads that PyTorch uses."""
+    """Name of the GPU; or of the CPU, with its cores and the threads of PyTorch."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{cpu_name()}, {cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that compute, those that are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of those `LIBRARIES` that are installed."""
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,43 +1,58 @@
-"""What a command sets for its whole process, in one place: threads, kernels, memory, where modules are looked for."""
+"""Process-wide settings, all in one place: threads, logging, import path, kernels, memory."""
 
 import ctypes
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import cv2
 import torch
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
+from utils.core.distributed import is_main_process
+
+# Parameters of glibc's mallopt, from malloc.h
+TRIM_THRESHOLD = -1
+MMAP_MAX = -4
 NEVER = 2**31 - 1
 
 
 def configure_process(threads: int = 0) -> None:
-    """Set up the process for a command; called once its configuration is known.
+    """Set up the process for a command, once its configuration is known.
 
     Args:
-        threads: CPU threads that PyTorch, and the backends after it, compute with; 0: PyTorch's choice.
+        threads: CPU threads of PyTorch and of the backends that follow it; 0: PyTorch's default.
     """
     if threads:
         torch.set_num_threads(threads)
+    # Attention blocks outside the project, `package.module:Class`, are looked up here
     working_directory = str(Path.cwd())
-    if (
-        working_directory not in sys.path
-    ):  # attention blocks of the user's own are named package.module:Class
+    if working_directory not in sys.path:
         sys.path.append(working_directory)
+    silence_opencv()
+    if not is_main_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
 
 
 def configure_training(device: torch.device) -> None:
-    """Set up the process for training steps on `device`, over and over with the same shapes."""
-    torch.backends.cudnn.benchmark = True  # the search for fast kernels pays
+    """Set up the process for training, which repeats the same shapes."""
+    torch.backends.cudnn.benchmark = True
     if device.type == "cpu":
         keep_freed_memory()
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, on Linux with glibc; elsewhere nothing.
+def silence_opencv() -> None:
+    """Turn off the log lines of OpenCV and of the FFmpeg in it: our errors are one line."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read whenever a video is opened
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-    A training step on a CPU frees gigabytes and asks for them again; by default glibc returns blocks of this size
-    to the kernel, which then hands them out page by page, cleared: up to 100,000 page faults per step.
+
+def keep_freed_memory() -> None:
+    """Keep memory that is freed in this process (Linux with glibc only).
+
+    A training step on a CPU allocates and frees gigabytes. By default, glibc returns blocks of
+    this size to the kernel, which hands them out again page by page and cleared: up to
+    100,000 page faults per step.
     """
     with suppress(OSError, AttributeError):  # no such library, or not glibc's malloc
         libc = ctypes.CDLL("libc.so.6")

@@ -1,6 +1,7 @@
-"""Timing in turns: what is compared runs side by side, round by round, so that a slow moment of the machine hits all.
+"""Interleaved timing: what is compared runs round by round, so that a slow moment hits everything.
 
-Of two things timed so, the ratio within a round says which is faster; a lone number says how busy the machine was.
+The ratio of two timings within a round says which one is faster; a lone timing also says how busy
+the machine was.
 """
 
 import math
@@ -14,14 +15,23 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-WARMUP_SHARE = 0.2  # of the seconds measured, spent on rounds that do not count
+from utils.core.progress import progress_bar
 
-Clock = Callable[[], float]  # does the work once, returns its milliseconds
+WARMUP_SHARE = 0.2  # warm-up time, as a share of the measuring time
+
+Clock = Callable[[], float]  # runs the work once and returns the milliseconds it took
 
 
 @dataclass(frozen=True)
 class Stat:
-    """Median, lower and upper quartile of `n` values."""
+    """Summary of a sample.
+
+    Attributes:
+        median: the median.
+        low: lower quartile.
+        high: upper quartile.
+        n: number of values.
+    """
 
     median: float
     low: float
@@ -30,7 +40,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Stat":
-        """Of at least one value; quartiles are interpolated linearly."""
+        """Summarize at least one value; quartiles are interpolated linearly."""
         array = np.asarray(values, np.float64)
         low, median, high = np.percentile(array, (25, 50, 75))
         return cls(float(median), float(low), float(high), array.size)
@@ -38,40 +48,56 @@ class Stat:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure: for `seconds`, but at least `least` rounds and at most `most`.
+    """How long to measure.
 
-    Before that `warmup` rounds, and a fifth of `seconds`, that do not count.
+    Attributes:
+        seconds: measuring time; a fifth of it is spent on warm-up before.
+        min_rounds: measure at least so many rounds, however long they take.
+        max_rounds: measure at most so many rounds; None: no limit.
+        warmup: least number of warm-up rounds; 0: no warm-up at all.
     """
 
     seconds: float
-    least: int = 3
-    most: int | None = None
+    min_rounds: int = 3
+    max_rounds: int | None = None
     warmup: int = 1
 
 
 def interleave(
-    clocks: Mapping[str, Clock], effort: Budget, title: str = "measuring"
+    clocks: Mapping[str, Clock], budget: Budget, title: str = "measuring"
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of each clock, float64 `(rounds,)`: entry i of all of them comes from the same round."""
-    with tqdm(desc=title, unit="run", leave=False, disable=None) as bar:
-        if effort.warmup:
-            _rounds(clocks, Budget(WARMUP_SHARE * effort.seconds, effort.warmup), bar)
-        rows = np.array(_rounds(clocks, effort, bar))
-    return dict(zip(clocks, rows.T, strict=True))
+    """Run all clocks once per round until the budget is spent.
+
+    Args:
+        clocks: name to clock.
+        budget: how long to measure.
+        title: shown at the progress bar.
+
+    Returns:
+        Milliseconds of each clock, float64 `(rounds,)`; index i of all of them is the same round.
+    """
+    with progress_bar(desc=title, unit="run") as bar:
+        if budget.warmup:
+            warmup = Budget(WARMUP_SHARE * budget.seconds, budget.warmup)
+            _run_rounds(clocks, warmup, bar)
+        rounds = np.array(_run_rounds(clocks, budget, bar))
+    return dict(zip(clocks, rounds.T, strict=True))
 
 
-def _rounds(clocks: Mapping[str, Clock], effort: Budget, bar: tqdm) -> list[list[float]]:
-    end = time.perf_counter() + effort.seconds
-    rows: list[list[float]] = []
-    while len(rows) < effort.least or (
-        time.perf_counter() < end and (effort.most is None or len(rows) < effort.most)
+def _run_rounds(clocks: Mapping[str, Clock], budget: Budget, bar: tqdm) -> list[list[float]]:
+    end = time.perf_counter() + budget.seconds
+    max_rounds = math.inf if budget.max_rounds is None else budget.max_rounds
+    rounds: list[list[float]] = []
+    while len(rounds) < budget.min_rounds or (
+        time.perf_counter() < end and len(rounds) < max_rounds
     ):
-        rows.append([])
+        times = []
         for name, clock in clocks.items():
             bar.set_postfix_str(name, refresh=False)
-            rows[-1].append(clock())
+            times.append(clock())
             bar.update()
-    return rows
+        rounds.append(times)
+    return rounds
 
 
 def timed(
@@ -80,11 +106,13 @@ def timed(
     device: torch.device | None = None,
     before: Callable[[], Any] | None = None,
 ) -> Clock:
-    """The clock of a function: milliseconds a call, the mean of a block of `count`.
+    """A clock that measures the mean time of a call.
 
     Args:
-        device: where the function computes; a GPU is waited for before and after the block.
-        before: called before each block, untimed; e.g. the function itself where another one has emptied the caches.
+        call: what to time.
+        count: calls in a row, in one measurement.
+        device: where `call` computes; a GPU is synchronized before and after.
+        before: called before each measurement, untimed, e.g. to refill the caches.
     """
 
     def clock() -> float:
@@ -96,9 +124,14 @@ def timed(
 
 
 def block_timed(call: Callable[[], Any], block: float, device: torch.device | None = None) -> Clock:
-    """The clock of a short function: the mean over blocks of about `block` milliseconds.
+    """A clock for a short call: each measurement repeats it and takes the mean.
 
-    Before each block comes an untimed call: what ran before has emptied the caches.
+    An untimed call comes before each measurement, since other clocks have emptied the caches.
+
+    Args:
+        call: what to time.
+        block: length of a measurement, milliseconds.
+        device: where `call` computes; a GPU is synchronized before and after.
     """
     call()
     count = math.ceil(block / max(milliseconds(call, device=device), 1e-3))
@@ -108,7 +141,7 @@ def block_timed(call: Callable[[], Any], block: float, device: torch.device | No
 def milliseconds(
     call: Callable[[], Any], count: int = 1, device: torch.device | None = None
 ) -> float:
-    """The mean of `count` calls in a row; `device` as in `timed`."""
+    """Mean time of `count` calls in a row; arguments as for `timed`."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(count):
@@ -118,7 +151,7 @@ def milliseconds(
 
 
 def synchronize(device: torch.device | None) -> None:
-    """Wait for a GPU: it computes on while Python goes on. Nothing to do for a CPU."""
+    """Wait until a GPU has finished its queued work; a no-op for a CPU."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device is not None and device.type == "mps":

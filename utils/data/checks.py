@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from utils.core.errors import UserError
 from utils.core.images import read_image
+from utils.core.progress import progress_bar
 from utils.data.duplicates import identical_files
 from utils.data.sample import Sample
 
@@ -242,14 +242,8 @@ def parallel(
 ) -> list:
     """`[task(item) for item in items]` in threads, with a progress bar."""
     with ThreadPoolExecutor(max(workers, 2)) as pool:
-        bar = tqdm(
-            pool.map(task, items),
-            title,
-            len(items),
-            disable=None if progress else True,
-            leave=False,
-        )
-        return list(bar)
+        results = pool.map(task, items)
+        return list(progress_bar(results, desc=title, total=len(items), show=progress))
 
 
 def _without_repeats(items: Iterable[Labeled], report: Report) -> Iterable[Labeled]:

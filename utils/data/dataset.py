@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from utils.core.errors import UserError
 from utils.core.images import PAD_VALUE, Letterbox, decode_image
+from utils.core.progress import progress_bar
 from utils.data import disk_cache
 from utils.data.checks import Report
 from utils.data.sample import Sample
@@ -138,9 +138,7 @@ class DetectionDataset:
 
     def _decode_all(self, count: int, progress: bool) -> Iterator[tuple[np.ndarray, int]]:
         """The first `count` images in order, a few ahead of their use in threads."""
-        bar = tqdm(
-            total=count, desc="decoding images", disable=None if progress else True, leave=False
-        )
+        bar = progress_bar(desc="decoding images", total=count, show=progress)
         with bar, ThreadPoolExecutor(max(self.workers, 2)) as pool:
             for start in range(0, count, AHEAD):
                 for pair in pool.map(self._decode, range(start, min(start + AHEAD, count))):

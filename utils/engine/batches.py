@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from tqdm import tqdm
 
 from utils.core import distributed
 from utils.core.bounded_queue import prefetch
 from utils.core.devices import to_device
 from utils.core.errors import UserError
+from utils.core.progress import progress_bar
 from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Augmenter, Batch, Pool
 from utils.data.dataset import DetectionDataset, pad_targets
@@ -131,7 +131,7 @@ def make_pool(pictures: DetectionDataset, indices: Sequence[int], device: torch.
     if len(chunks) > 1:
         chunk, canvases = canvases, canvases.new_empty((len(indices), *canvases.shape[1:]))
         canvases[:CHUNK] = chunk
-        for number in tqdm(range(1, len(chunks)), "images to the GPU", leave=False, disable=None):
+        for number in progress_bar(range(1, len(chunks)), desc="images to the GPU"):
             own = canvases[number * CHUNK : (number + 1) * CHUNK]
             own.copy_(to_device(torch.from_numpy(pictures.canvases(chunks[number])), device))
     single = [~pictures.crowd[index] for index in indices]

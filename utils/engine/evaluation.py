@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
-from tqdm import tqdm
 
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from utils.core import distributed
+from utils.core.progress import progress_bar
 from utils.data.dataset import DetectionDataset
 from utils.metrics import Metrics, evaluate
 
@@ -33,9 +33,7 @@ def run_detector(
     found: list[Detections] = []
     mine = range(distributed.rank(), len(pictures), distributed.world_size())
     starts = range(0, len(mine), limits.batch_size)
-    for start in tqdm(
-        starts, "evaluating", unit="batch", leave=False, disable=None if progress else True
-    ):
+    for start in progress_bar(starts, desc="evaluating", unit="batch", show=progress):
         indices = mine[start : start + limits.batch_size]
         canvases = torch.from_numpy(pictures.canvases(indices))
         titles = [str(pictures.samples[index].path) for index in indices]

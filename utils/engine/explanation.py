@@ -18,6 +18,7 @@ from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES
 from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, Letterbox
+from utils.core.progress import progress_bar
 from utils.engine.outputs import free, fresh_folder, json_list
 from utils.engine.prediction import Picture, Summary
 from utils.visualization.boxes import write_image
@@ -119,7 +120,7 @@ def explain_images(
     with ExitStack() as stack:
         add = stack.enter_context(json_list(json_path))
         window = Window("attention") if show else None
-        for name, read in tqdm(pictures, desc="heatmap", unit="image", disable=None):
+        for name, read in progress_bar(pictures, desc="heatmap", unit="image", leave=True):
             explained = explain(detector, read(), want, name)
             summary.out = summary.out or (fresh_folder() if out is None else Path(out))
             stem = Path(name).stem

@@ -20,6 +20,7 @@ from nets.inference.detections import Detections
 from nets.inference.streaming import stream
 from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, read_image
+from utils.core.progress import progress_bar
 from utils.core.schema import Config
 from utils.engine.outputs import PictureTarget, json_list, video_target
 from utils.visualization.boxes import draw_detections, write_image
@@ -170,7 +171,7 @@ def predict_images(
         add = stack.enter_context(json_list(json_path))
         window = Window("detections") if show else None
         target = PictureTarget(out, len(pictures), keep_folders) if save else None
-        for name, read in tqdm(pictures, desc="predict", unit="image", disable=None):
+        for name, read in progress_bar(pictures, desc="predict", unit="image", leave=True):
             image = _read(name, read, strict, summary)
             if image is None:
                 continue
@@ -232,7 +233,7 @@ def predict_video(
         add = stack.enter_context(json_list(json_path))
         sink = stack.enter_context(VideoSink(path, video.fps, (video.width, video.height)))
         bar = stack.enter_context(
-            tqdm(total=video.frame_count, desc=video.name, unit="frame", disable=None)
+            progress_bar(desc=video.name, total=video.frame_count, unit="frame", leave=True)
         )
 
         def on_frame(index: int, detections: Detections) -> None:

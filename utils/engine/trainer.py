@@ -20,6 +20,7 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core import distributed
 from utils.core.devices import autocast
 from utils.core.errors import UserError
+from utils.core.progress import progress_bar
 from utils.core.schema import Config
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
@@ -130,8 +131,8 @@ class Trainer:
         self.start_epoch()
         started = time.perf_counter()
         title = f"epoch {progress.epoch + 1}/{config.epochs}"
-        with tqdm(
-            total=self.batches.steps, initial=progress.step, desc=title, unit="step", disable=None
+        with progress_bar(
+            desc=title, total=self.batches.steps, initial=progress.step, unit="step", leave=True
         ) as bar:
             for batch in self.batches.epoch(progress.epoch, closing, progress.step):
                 self.step(batch)

@@ -279,7 +279,7 @@ def process_video(
                 result.add(detections)
                 if on_frame:
                     on_frame(index, detections)
-                latest = shown.take() if shown is not None else None
+                latest = shown.get_nowait() if shown is not None else None
                 if screen and latest is not None and not screen.show(latest):
                     result.stopped = True
                     break

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from utils.core.bounded_queue import DEPTH, prefetch
+from utils.core.bounded_queue import PREFETCH_DEPTH, prefetch
 
 
 def test_items_come_in_order() -> None:
@@ -18,14 +18,14 @@ def test_they_are_made_before_they_are_asked_for_but_not_without_limit() -> None
     def items() -> Iterator[int]:
         for number in range(100):
             made.append(number)
-            if number == DEPTH + 1:
+            if number == PREFETCH_DEPTH + 1:
                 reached.set()
             yield number
 
     source = prefetch(items())
     assert next(source) == 0
     assert reached.wait(10)
-    assert len(made) <= DEPTH + 3
+    assert len(made) <= PREFETCH_DEPTH + 3
     source.close()
 
 

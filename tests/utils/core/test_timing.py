@@ -42,7 +42,7 @@ def test_each_takes_its_turn_and_warm_up_does_not_count():
         return run
 
     times = interleave(
-        {"a": clock_of("a"), "b": clock_of("b")}, Budget(0.0, least=3, most=3, warmup=2)
+        {"a": clock_of("a"), "b": clock_of("b")}, Budget(0.0, min_rounds=3, max_rounds=3, warmup=2)
     )
     assert order == ["a", "b"] * 5
     np.testing.assert_array_equal(times["a"], [4, 6, 8])
@@ -50,18 +50,18 @@ def test_each_takes_its_turn_and_warm_up_does_not_count():
 
 
 @pytest.mark.parametrize(
-    ("effort", "rounds"),
+    ("budget", "rounds"),
     [
-        (Budget(10.0, least=3, warmup=0), 10),
-        (Budget(10.0, least=20, warmup=0), 20),
-        (Budget(10.0, least=3, most=4, warmup=0), 4),
-        (Budget(0.0, least=1, warmup=0), 1),
+        (Budget(10.0, min_rounds=3, warmup=0), 10),
+        (Budget(10.0, min_rounds=20, warmup=0), 20),
+        (Budget(10.0, min_rounds=3, max_rounds=4, warmup=0), 4),
+        (Budget(0.0, min_rounds=1, warmup=0), 1),
     ],
 )
-def test_how_long_it_measures(clock: FakeTime, effort: Budget, rounds: int):
+def test_how_long_it_measures(clock: FakeTime, budget: Budget, rounds: int):
     """A round takes a second."""
     times = interleave(
-        {"a": timed(lambda: clock.spend(0.75)), "b": timed(lambda: clock.spend(0.25))}, effort
+        {"a": timed(lambda: clock.spend(0.75)), "b": timed(lambda: clock.spend(0.25))}, budget
     )
     assert len(times["a"]) == len(times["b"]) == rounds
     assert times["a"] == pytest.approx(750) and times["b"] == pytest.approx(250)
