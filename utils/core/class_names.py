@@ -1,4 +1,4 @@
-"""Class names: the `data.classes` key, and what weights that name no classes are taken for."""
+"""Class names: the `data.classes` key, and defaults for weights that come without names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +11,17 @@ WELL_KNOWN = {80: "coco_classes.txt", 20: "voc_classes.txt"}
 
 
 def read_class_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """The class names that `data.classes` gives.
+    """The class names that the key `data.classes` stands for.
 
     Args:
-        classes: names; a text file with one name per line, as given or in the project's `model_data`; or None.
+        classes: names, or a text file with one name per line, as given or in the project's
+            `model_data`.
 
     Returns:
-        The names, or None where `classes` is None.
+        The names; None if `classes` is None.
 
     Raises:
-        UserError: the file is missing or unreadable, or the list is empty or names a class twice.
+        UserError: the file cannot be read, or the list is empty or contains duplicates.
     """
     if classes is None:
         return None
@@ -36,17 +37,21 @@ def read_class_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | N
 
 
 def default_class_names(count: int) -> list[str]:
-    """COCO's names for 80 classes, VOC's for 20, else numbers: for weights that come without names."""
+    """Names for weights that come without: COCO's for 80 classes, VOC's for 20, else numbers."""
     if count in WELL_KNOWN:
         return read_lines(CLASS_LIST_DIR / WELL_KNOWN[count])
     return [f"class {index}" for index in range(count)]
 
 
 def checked_names(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """`names` as a tuple; `where` is named in the error.
+    """Check a list of class names.
+
+    Args:
+        names: the names.
+        where: where they come from, for the error message.
 
     Raises:
-        UserError: it is empty or names a class twice.
+        UserError: the list is empty or contains duplicates.
     """
     if not names:
         raise UserError(f"{where}: class list is empty")
@@ -65,7 +70,6 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {path}: {reason}") from None
     return [line.strip() for line in lines if line.strip()]

@@ -1,7 +1,7 @@
-"""Configurations: YAML files, `base:` inheritance, changed keys, one-line errors.
+"""Configurations: YAML files, `base:` inheritance, overrides, one-line errors.
 
-The fields themselves are in `utils.core.schema`. Inside the program a change is plain data, a mapping from dotted key
-to value (`{"train.epochs": 10}`); `parse_overrides` makes one of the command line's `KEY=VALUE` words.
+The fields are in `utils.core.schema`. Inside the program, overrides are a mapping from dotted key
+to value (`{"train.epochs": 10}`); `parse_overrides` reads it from `KEY=VALUE` words.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,18 +17,19 @@ from utils.core.schema import RENAMED, Config
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 CONFIG_DIR = PROJECT_DIR / "configs"
 
-KeyPath = tuple[int | str, ...]  # the keys that lead to a value
+KeyPath = tuple[int | str, ...]  # keys and list indices that lead to a value
 
 
 def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-    """Read an experiment.
+    """Read the configuration of an experiment.
 
     Args:
-        name: a YAML file, looked up as given, then under `configs/`.
-        overrides: `KEY=VALUE` words, or what `parse_overrides` makes of them.
+        name: a YAML file, as given or in `configs/`, with or without `.yaml`.
+        overrides: `KEY=VALUE` words, or dotted key to value.
 
     Raises:
-        UserError: file missing, YAML malformed, key unknown or value of the wrong type; names file and key.
+        UserError: names the file and the key: missing file, malformed YAML, unknown key or
+            invalid value.
     """
     changes = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
     path = find_config(name)
@@ -37,9 +38,9 @@ def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     for _, layer in layers:
         values = _merge(values, layer)
     if changes:
-        values = _changed(values, changes)
-        layers.append((f"{path} with {as_words(changes)}", _changed({}, changes)))
-    return make_config(values, lambda key_path: _holder(layers, key_path))
+        values = _set_keys(values, changes)
+        layers.append((f"{path} with {as_words(changes)}", _set_keys({}, changes)))
+    return make_config(values, lambda key_path: _find_origin(layers, key_path))
 
 
 def make_config(
@@ -48,11 +49,12 @@ def make_config(
     """Validate a nested mapping.
 
     Args:
-        values: section and key to value, as in a YAML file.
-        origin: what the error names, or a function that says what holds the value at a key path.
+        values: sections and keys, as in a YAML file.
+        origin: where the values come from, for the error message; or a function that returns it
+            for a key path.
 
     Raises:
-        UserError: key unknown or value of the wrong type.
+        UserError: unknown key or invalid value.
     """
     try:
         return Config.model_validate(dict(values))
@@ -63,7 +65,7 @@ def make_config(
 
 
 def restore_config(values: Mapping[str, Any], origin: str) -> Config:
-    """Validate a configuration that an earlier version of the project may have saved: old names of keys are known.
+    """Validate a saved configuration, in which keys may have their former names.
 
     Raises:
         UserError: as for `make_config`.
@@ -71,35 +73,37 @@ def restore_config(values: Mapping[str, Any], origin: str) -> Config:
     upgraded = dict(values)
     for old, new in RENAMED.items():
         section, old_key = old.split(".")
-        new_key = new.split(".")[1]
+        _, new_key = new.split(".")
         saved = upgraded.get(section)
         if isinstance(saved, Mapping) and old_key in saved:
-            upgraded[section] = {
-                new_key if key == old_key else key: value for key, value in saved.items()
-            }
+            renamed = dict(saved)
+            renamed[new_key] = renamed.pop(old_key)
+            upgraded[section] = renamed
     return make_config(upgraded, origin)
 
 
 def update_config(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The same configuration with other values.
+    """A copy of a configuration with some values changed.
 
     Args:
-        config: is not modified.
+        config: not modified.
         changes: dotted key to value.
 
     Raises:
-        UserError: key unknown or value of the wrong type.
+        UserError: unknown key or invalid value.
     """
     if not changes:
         return config
-    return make_config(_changed(config.model_dump(mode="json"), changes), as_words(changes))
+    return make_config(_set_keys(config.model_dump(mode="json"), changes), as_words(changes))
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` words as dotted key to value; values are parsed as YAML, of a repeated key the last one counts.
+    """Parse `KEY=VALUE` words into dotted key to value.
+
+    Values are YAML. If a key is repeated, its last value counts.
 
     Raises:
-        UserError: a word without key or `=`, or a value that is not YAML.
+        UserError: a word without a key or `=`, or a value that is not YAML.
     """
     changes: dict[str, Any] = {}
     for word in words:
@@ -111,34 +115,41 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"override '{word}': the value is not valid YAML") from None
-        changes.pop(key, None)  # the order of the keys is that of the words that count
+        changes.pop(key, None)  # a repeated key moves to the end
         changes[key] = value
     return changes
 
 
 def dump_config(config: Config) -> str:
-    """YAML of every field, defaults included; `load_config` reads it back to an equal object."""
+    """YAML text with every field, defaults included; `load_config` reads it back unchanged."""
     values = config.model_dump(mode="json")
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def find_config(name: str | Path, asked_by: str = "--config") -> Path:
-    """The file `name`, or `configs/name`, with or without `.yaml`; `asked_by` is named in the error."""
+    """The path of a configuration file.
+
+    Args:
+        name: a file as given, or one in `configs/`, with or without `.yaml`.
+        asked_by: the option or key that names it, for the error message.
+
+    Raises:
+        UserError: no such file.
+    """
     given = Path(name)
     for candidate in (given, CONFIG_DIR / given, CONFIG_DIR / f"{given}.yaml"):
         if candidate.is_file():
             return candidate
     known = sorted(path.name for path in CONFIG_DIR.glob("*.yaml"))
-    raise UserError(
-        f"{asked_by} {name}: no such file, neither as given nor in configs/{nearest(given.name, known)}"
-    )
+    hint = nearest(given.name, known)
+    raise UserError(f"{asked_by} {name}: no such file, neither as given nor in configs/{hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file holds an empty one.
+    """The mapping in a YAML file; empty for an empty file.
 
     Raises:
-        UserError: not readable, not YAML, or no mapping.
+        UserError: the file cannot be read, or is not a YAML mapping.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -156,32 +167,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def explain_fields(
     model: type[BaseModel] = Config, prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, default, meaning) of every field, for help texts."""
+    """Yield (dotted key, default, description) of every field."""
     for name, field in model.model_fields.items():
         section = field.annotation
-        if isinstance(
-            section, type(BaseModel)
-        ):  # not issubclass: to Python 3.10 `list[str]` is a type, too
+        # not issubclass(): in Python 3.10, `list[str]` is an instance of `type`, too
+        if isinstance(section, type(BaseModel)):
             yield from explain_fields(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", _as_yaml(field.default), field.description or ""
 
 
 def _as_yaml(value: Any) -> str:
-    """A value on one line, as it is typed in YAML."""
+    """A value as YAML on one line."""
     plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).split(
-        "\n"
-    )[0]
+    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
+    return text.split("\n")[0]
 
 
 def as_words(changes: Mapping[str, Any]) -> str:
-    """Changes as they are typed on a command line, for messages."""
+    """Changes as `KEY=VALUE` words, for messages."""
     return " ".join(f"{key}={_as_yaml(value)}" for key, value in changes.items())
 
 
 def _read_inherited(path: Path, children: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """Every file's own values, the oldest ancestor's first."""
+    """The own values of a file and of all that it inherits from, ancestors first."""
     if path.resolve() in children:
         raise UserError(f"{path}: base: inherits from itself")
     values = read_yaml(path)
@@ -194,44 +203,47 @@ def _read_inherited(path: Path, children: tuple[Path, ...]) -> list[tuple[Path, 
     return [*_read_inherited(parent, (*children, path.resolve())), (path, values)]
 
 
-def _holder(layers: Sequence[tuple[str, Mapping[str, Any]]], key_path: KeyPath) -> str:
-    """The layer that a value comes from: of those that go deepest along its key path, the last, which wins."""
+def _find_origin(layers: Sequence[tuple[str, Mapping[str, Any]]], key_path: KeyPath) -> str:
+    """The layer that set a value: the last of those that reach deepest along its key path."""
     return max(reversed(layers), key=lambda layer: _depth(layer[1], key_path))[0]
 
 
 def _depth(values: Any, key_path: KeyPath) -> int:
-    """How many steps of `key_path` lead through `values`."""
+    """How many keys of `key_path` exist in `values`, from its start."""
     if key_path and isinstance(values, Mapping) and key_path[0] in values:
         return 1 + _depth(values[key_path[0]], key_path[1:])
     return 0
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged key by key, an empty one changes nothing; the rest, `phi: {...}` included, is replaced."""
+    """Merge sections key by key and replace the rest, `phi: {...}` included."""
     merged = dict(base)
     for key, value in top.items():
-        both_sections = (
-            isinstance(value or {}, Mapping) and isinstance(merged.get(key), dict) and key != "phi"
-        )
-        merged[key] = _merge(merged[key], value or {}) if both_sections else value
+        section = {} if value is None else value  # an empty section changes nothing
+        inherited = merged.get(key)
+        if key != "phi" and isinstance(inherited, dict) and isinstance(section, Mapping):
+            merged[key] = _merge(inherited, section)
+        else:
+            merged[key] = value
     return merged
 
 
-def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _set_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of nested values with the dotted keys of `changes` replaced."""
     copied = dict(values)
     for key, value in changes.items():
         first, _, rest = key.partition(".")
         if rest:
             section = copied.get(first)
-            copied[first] = _changed(section if isinstance(section, Mapping) else {}, {rest: value})
+            old = section if isinstance(section, Mapping) else {}
+            copied[first] = _set_keys(old, {rest: value})
         else:
             copied[first] = value
     return copied
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem in one line: key, what was expected, what was found."""
+    """The first problem in one line: key, what was expected, what was given."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
@@ -241,8 +253,8 @@ def _explain(error: ValidationError) -> str:
         section = "".join(f"{name}." for name in path[:-1])
         return f"unknown key '{key}'{nearest(path[-1], _section_fields(path[:-1]), section)}"
     message = problem["msg"].removeprefix("Value error, ")
-    found = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-    return f"{key}: {message}{found}" if key else message
+    given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+    return f"{key}: {message}{given}" if key else message
 
 
 def _section_fields(path: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reading images and fitting them to the network's input (letterbox)."""
+"""Reading images, and fitting them to the network's input (letterbox)."""
 
 import io
 import threading
@@ -17,62 +17,73 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 )
 PAD_VALUE = 114  # the mid gray that YOLO implementations pad with
-_PILLOW_FLAG = threading.Lock()
+JPEG_END = b"\xff\xd9"
+_PILLOW_LOCK = threading.Lock()  # Pillow's switch for truncated files is global
 
 
 def decode_image(path: str | Path) -> tuple[np.ndarray, bool]:
-    """Decode an image to RGB uint8 `(height, width, 3)`, upright, and tell whether the file is whole.
+    """Decode an image file.
 
-    EXIF rotation is applied; gray, palette, CMYK and 16-bit images become RGB; alpha is dropped. Of a truncated
-    file the part that is there is returned (JPEG: the rest is gray; other formats: black) with `False`.
+    EXIF rotation is applied; gray, palette, CMYK and 16-bit images become RGB; alpha is dropped.
+    Of a truncated file, the part that can be decoded is returned; the rest is gray in a JPEG and
+    black in other formats.
+
+    Args:
+        path: the file; its suffix does not matter.
+
+    Returns:
+        The image, RGB uint8 `(height, width, 3)`, and whether the file is complete.
 
     Raises:
-        UserError: the file is missing or no decoder can read it.
+        UserError: the file is missing or cannot be decoded.
     """
     path = Path(path)
     try:
-        data = np.fromfile(
-            path, dtype=np.uint8
-        )  # np.fromfile: cv2.imread cannot open non-ASCII paths on Windows
+        # not cv2.imread, which cannot open non-ASCII paths on Windows
+        data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror or error}") from None
-    whole = not _is_cut_jpeg(data)
-    if (
-        not whole
-    ):  # OpenCV 5 refuses a JPEG without its end marker; with it, libjpeg fills what is missing
-        data = np.append(data, np.frombuffer(b"\xff\xd9", np.uint8))
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:  # an image beyond OpenCV's pixel limit raises instead of returning None
-        image = None
-    if image is not None:
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), whole
-    image, complete = _decode_with_pillow(data)
+    complete = not _is_truncated_jpeg(data)
+    if not complete:
+        # OpenCV 5 refuses a JPEG without an end marker; with one, libjpeg fills in the rest
+        data = np.append(data, np.frombuffer(JPEG_END, np.uint8))
+    image = _decode_with_opencv(data)
+    if image is None:
+        image, readable = _decode_with_pillow(data)
+        complete = complete and readable
     if image is None:
         raise UserError(
             f"cannot decode image {path}: not an image that OpenCV or Pillow reads, or corrupt"
         )
-    return image, whole and complete
+    return image, complete
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Decode an image to RGB uint8 `(height, width, 3)`, upright; see `decode_picture`.
+    """Decode an image file to RGB uint8 `(height, width, 3)`; see `decode_image`.
 
     Raises:
-        UserError: the file is missing or no decoder can read it.
+        UserError: the file is missing or cannot be decoded.
     """
     return decode_image(path)[0]
 
 
-def _is_cut_jpeg(data: np.ndarray) -> bool:
+def _is_truncated_jpeg(data: np.ndarray) -> bool:
     """A JPEG whose last scan (marker FF DA) is not followed by the end marker (FF D9)."""
     raw = data.tobytes()
-    return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(b"\xff\xd9")
+    return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(JPEG_END)
+
+
+def _decode_with_opencv(data: np.ndarray) -> np.ndarray | None:
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # the image exceeds OpenCV's pixel limit
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _decode_with_pillow(data: np.ndarray) -> tuple[np.ndarray | None, bool]:
-    """What OpenCV refuses: truncated PNG, formats it was built without. Returns (RGB or None, file is whole)."""
-    with _PILLOW_FLAG:  # the switch for truncated files is global to Pillow
+    """Decode what OpenCV cannot, e.g. a truncated PNG; returns (RGB or None, file is complete)."""
+    with _PILLOW_LOCK:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         try:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -87,9 +98,9 @@ def _decode_with_pillow(data: np.ndarray) -> tuple[np.ndarray | None, bool]:
 
 def _pillow_rgb(data: np.ndarray) -> np.ndarray | None:
     try:
-        with Image.open(io.BytesIO(data.tobytes())) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ...
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
         return None
 
 

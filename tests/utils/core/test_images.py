@@ -1,4 +1,4 @@
-"""read_image on every kind of file people have, and the letterbox."""
+"""Decoding of every kind of image file, and the letterbox."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from utils.core.errors import UserError
-from utils.core.images import PAD_VALUE, Letterbox, _is_cut_jpeg, decode_image, read_image
+from utils.core.images import PAD_VALUE, Letterbox, _is_truncated_jpeg, decode_image, read_image
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def rgb() -> Image.Image:
     return Image.fromarray(grid).resize((160, 120), Image.Resampling.BICUBIC)
 
 
-def encode(picture: Image.Image, kind: str, **options) -> bytes:
+def encode(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -36,14 +36,14 @@ MODES = {
     ("mode", "kind"), [(mode, kind) for mode, kinds in MODES.items() for kind in kinds.split()]
 )
 def test_every_mode_becomes_rgb(mode, kind, rgb, tmp_path):
-    picture = rgb.convert(mode)
-    path = tmp_path / "bild ä.x"  # the suffix is not what decides, names may be anything
-    path.write_bytes(encode(picture, kind, quality=98))
-    image, whole = decode_image(path)
-    assert whole
+    original = rgb.convert(mode)
+    path = tmp_path / "bild ä.x"  # neither the suffix nor the name matters
+    path.write_bytes(encode(original, kind, quality=98))
+    image, complete = decode_image(path)
+    assert complete
     assert image.shape == (120, 160, 3)
     assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - np.asarray(picture.convert("RGB"))).mean() < 3
+    assert np.abs(image.astype(int) - np.asarray(original.convert("RGB"))).mean() < 3
 
 
 def test_sixteen_bits_keep_the_high_byte(rgb, tmp_path):
@@ -75,11 +75,11 @@ def test_exif_rotation(turn, rgb, tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 @pytest.mark.parametrize("share", [0.35, 0.7, 0.99])
-def test_truncated_jpeg_keeps_the_part_that_is_there(options, share, rgb, tmp_path):
+def test_truncated_jpeg_keeps_what_can_be_decoded(options, share, rgb, tmp_path):
     data = encode(rgb, "JPEG", quality=95, **options)
     (tmp_path / "a.jpg").write_bytes(data[: int(len(data) * share)])
-    image, whole = decode_image(tmp_path / "a.jpg")
-    assert not whole
+    image, complete = decode_image(tmp_path / "a.jpg")
+    assert not complete
     assert image.shape == (120, 160, 3)
     good = np.abs(image.astype(int) - np.asarray(rgb)).max(2) < 40
     assert good.mean() > share - 0.15
@@ -88,7 +88,7 @@ def test_truncated_jpeg_keeps_the_part_that_is_there(options, share, rgb, tmp_pa
 
 
 def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
-    data = encode(rgb, "JPEG", quality=95, comment=b"\xff\xd9")  # a thumbnail has one, too
+    data = encode(rgb, "JPEG", quality=95, comment=b"\xff\xd9")  # as in a thumbnail
     assert data.find(b"\xff\xd9") < data.find(b"\xff\xda")
     for part, cut in (
         (data, False),
@@ -96,22 +96,22 @@ def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
         (data[: len(data) // 2], True),
         (data[:-2], True),
     ):
-        assert _is_cut_jpeg(np.frombuffer(part, np.uint8)) is cut
-    assert not _is_cut_jpeg(np.frombuffer(encode(rgb, "PNG"), np.uint8))
+        assert _is_truncated_jpeg(np.frombuffer(part, np.uint8)) is cut
+    assert not _is_truncated_jpeg(np.frombuffer(encode(rgb, "PNG"), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 def test_truncated_png_and_bmp(kind, rgb, tmp_path):
     data = encode(rgb, kind)
     (tmp_path / "a").write_bytes(data[: len(data) * 2 // 3])
-    image, whole = decode_image(tmp_path / "a")
-    assert not whole
+    image, complete = decode_image(tmp_path / "a")
+    assert not complete
     assert 0.5 < (image == np.asarray(rgb)).all(2).mean() < 0.8
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES  # the switch is put back
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES  # Pillow's switch is restored
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_undecodable_is_one_line_that_names_the_file(data, tmp_path):
+def test_undecodable_files_are_named_in_one_line(data, tmp_path):
     (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(UserError, match=r"cannot decode image .*a\.jpg") as caught:
         read_image(tmp_path / "a.jpg")
@@ -121,7 +121,7 @@ def test_undecodable_is_one_line_that_names_the_file(data, tmp_path):
 
 
 @pytest.mark.parametrize("source", [(50, 100), (100, 50), (64, 96), (7, 300), (1, 1), (1000, 3)])
-def test_letterbox_maps_boxes_there_and_back(source, rgb):
+def test_letterbox_maps_boxes_back_and_forth(source, rgb):
     height, width = source
     letterbox = Letterbox(source, (64, 96))
     canvas = letterbox.apply(np.full((height, width, 3), 7, np.uint8))
