@@ -1,1 +1,1 @@
-"""From images to detections: the detector, its backends, streaming."""
+"""From images to detections: the detector, its backends, streaming. Imports nothing itself."""

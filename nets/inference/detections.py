@@ -1,6 +1,6 @@
-"""What the detector says about one picture."""
+"""The detections of one image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ class Detections:
     """Detections of one image, best score first.
 
     Attributes:
-        boxes: float32 `(n, 4)`, x1 y1 x2 y2 in pixels of the original image, clipped to it.
+        boxes: float32 `(n, 4)`, xyxy in pixels of the original image, clipped to it.
         scores: float32 `(n,)`, objectness times class probability, 0..1, descending.
         labels: int64 `(n,)`, index into `names`.
-        names: the class list of the model.
-        width, height: size of the original (upright) image in pixels.
+        names: the class names of the model.
+        width: of the original (upright) image in pixels.
+        height: of the original (upright) image in pixels.
         image: the image's name or path, if it has one.
     """
 
@@ -31,21 +32,15 @@ class Detections:
         return len(self.scores)
 
     def above(self, score: float) -> "Detections":
-        """The same image with only the detections of at least `score`."""
+        """The detections of at least `score`, 0..1."""
         keep = self.scores >= score
-        return Detections(
-            self.boxes[keep],
-            self.scores[keep],
-            self.labels[keep],
-            self.names,
-            self.width,
-            self.height,
-            self.image,
+        return replace(
+            self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep]
         )
 
     def to_json(self) -> dict[str, Any]:
         """The entry of `predict.py --json`: `{"image", "width", "height", "detections": [...]}`."""
-        rows = [
+        detections = [
             {
                 "box": [round(float(value), 2) for value in box],
                 "score": round(float(score), 4),
@@ -54,4 +49,9 @@ class Detections:
             }
             for box, score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
-        return {"image": self.image, "width": self.width, "height": self.height, "detections": rows}
+        return {
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
+            "detections": detections,
+        }

@@ -1,4 +1,4 @@
-"""Images in, typed detections out: the one path from pixels to boxes that evaluation and prediction share."""
+"""From images to detections: the one path that evaluation and prediction share."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nets.inference.backends import Backend, Source, choose_device, choose_precision, make_backend
+from nets.inference.backends import (
+    Backend,
+    ModelSpec,
+    choose_device,
+    choose_precision,
+    make_backend,
+)
 from nets.inference.detections import Detections
 from nets.ops.nms import Found, select
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
@@ -17,25 +23,35 @@ from utils.core.errors import UserError
 from utils.core.images import Letterbox, read_image
 from utils.core.schema import Config, EvalConfig, PredictConfig
 
-Picture = str | Path | np.ndarray | Tensor
+ImageInput = str | Path | np.ndarray | Tensor
+LimitsConfig = EvalConfig | PredictConfig
 
 
 class Detector:
-    """A network with all that is needed to use it.
+    """A network with everything that is needed to use it.
 
     Args:
-        network: on any device; it is moved to `config.device` and put in evaluation mode. On the meta device (a
-            structure without values) where `onnx` is given.
+        network: on any device; it is moved to `config.device` and put in evaluation mode. With
+            `onnx`, on the meta device (a structure without values).
         config: `input_size`, `device`, `precision`, `backend` and `predict` are read.
-        names: the class list.
-        backend: what computes, one of `nets.inference.backends.BACKENDS` or "auto"; none: `config.backend`.
-        onnx: the ONNX file to run. weights: the file that the network's values came from.
+        names: the class names.
+        backend: what runs the network, one of `nets.inference.backends.BACKENDS` or "auto";
+            None: `config.backend`.
+        onnx: the ONNX file to run.
+        weights: the file that the network's values came from.
 
     Attributes:
-        network, config, names, input_size (height, width), device, precision; source: what the backend is made from.
+        network: the network, in evaluation mode.
+        config: its configuration.
+        names: the class names.
+        input_size: (height, width) in pixels.
+        device: where the backend runs.
+        precision: "fp32", "bf16", "fp16" or "int8".
+        model_spec: what the backend is made from.
 
     Raises:
-        UserError: the backend's package is missing, or it does not compute on the device or in the precision.
+        UserError: the backend's package is missing, or it does not run on the device or in the
+            precision.
     """
 
     def __init__(
@@ -56,110 +72,133 @@ class Detector:
         if onnx is None:
             network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
-        self.source = Source(network, config, self.names, onnx, weights)
+        self.model_spec = ModelSpec(network, config, self.names, onnx, weights)
 
     @cached_property
     def backend(self) -> Backend:
-        """Takes uint8 `(B, H, W, 3)`, returns boxes and scores. Made at first use, of the weights as they are then."""
-        return make_backend(self.backend_name, self.source)
+        """What runs the network. Made on first use, from the weights as they are then."""
+        return make_backend(self.backend_name, self.model_spec)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is also a sequence of str
-        self, images: Picture, limits: EvalConfig | PredictConfig | None = None
+        self, images: ImageInput, limits: LimitsConfig | None = None
     ) -> Detections: ...
 
     @overload
     def __call__(
-        self, images: Sequence[Picture], limits: EvalConfig | PredictConfig | None = None
+        self, images: Sequence[ImageInput], limits: LimitsConfig | None = None
     ) -> list[Detections]: ...
 
     def __call__(
-        self, images: Picture | Sequence[Picture], limits: EvalConfig | PredictConfig | None = None
+        self, images: ImageInput | Sequence[ImageInput], limits: LimitsConfig | None = None
     ) -> Detections | list[Detections]:
-        """Detect objects.
+        """Detect objects in images of any size.
 
         Args:
-            images: an image or a list of images: a path, an RGB uint8 array `(h, w, 3)`, or a tensor `(3, h, w)`,
-                uint8 0..255 or float 0..1. Any size: images are letterboxed.
-            limits: score, NMS and count limits; none: `config.predict`.
+            images: an image or a list of images: a path, an RGB uint8 array `(h, w, 3)`, or a
+                tensor `(3, h, w)`, uint8 0..255 or float 0..1.
+            limits: score, NMS and count limits; None: `config.predict`.
 
         Returns:
             `Detections` for one image, a list for a list.
         """
-        single = isinstance(images, (str, Path, np.ndarray, Tensor))
-        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
-        arrays = [_to_array(picture) for picture in pictures]
-        titles = [
-            str(picture) if isinstance(picture, (str, Path)) else None for picture in pictures
-        ]
-        boxings = [Letterbox((array.shape[0], array.shape[1]), self.input_size) for array in arrays]
-        canvases = [boxing.apply(array) for boxing, array in zip(boxings, arrays, strict=True)]
+        if isinstance(images, (str, Path, np.ndarray, Tensor)):
+            return self._detect_images([images], limits)[0]
+        return self._detect_images(images, limits)
+
+    def _detect_images(
+        self, images: Sequence[ImageInput], limits: LimitsConfig | None
+    ) -> list[Detections]:
+        canvases: list[np.ndarray] = []
+        letterboxes: list[Letterbox] = []
+        paths: list[str | None] = []
+        for image in images:
+            array = _to_array(image)
+            letterbox = Letterbox((array.shape[0], array.shape[1]), self.input_size)
+            canvases.append(letterbox.apply(array))
+            letterboxes.append(letterbox)
+            paths.append(str(image) if isinstance(image, (str, Path)) else None)
         if not canvases:
             return []
+        # a single image, the common case, is not copied
         batch = canvases[0][None] if len(canvases) == 1 else np.stack(canvases)
-        found = self.detect(torch.from_numpy(batch), boxings, limits, titles)
-        return found[0] if single else found
+        return self.detect(torch.from_numpy(batch), letterboxes, limits, paths)
 
     @torch.inference_mode()
     def detect(
         self,
         canvases: Tensor,
         letterboxes: Sequence[Letterbox],
-        limits: EvalConfig | PredictConfig | None = None,
-        titles: Sequence[str | None] | None = None,
+        limits: LimitsConfig | None = None,
+        image_names: Sequence[str | None] | None = None,
     ) -> list[Detections]:
-        """Detect on letterboxed images: uint8 `(B, h, w, 3)` of size `input_size`, and how each was letterboxed."""
+        """Detect objects in images that are letterboxed already.
+
+        Args:
+            canvases: uint8 `(B, H, W, 3)`, RGB, of size `input_size`.
+            letterboxes: how each of the B images was letterboxed.
+            limits: score, NMS and count limits; None: `config.predict`.
+            image_names: `Detections.image` of each image.
+
+        Returns:
+            `Detections` of each image, in pixels of the original images.
+        """
         limits = limits or self.config.predict
         boxes, scores = self.backend(canvases)
-        found = select(
+        selected = select(
             boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.vote_iou
         )
-        titles = titles or [None] * len(letterboxes)
+        image_names = image_names or [None] * len(letterboxes)
         return [
-            self._result(*one, boxing, title)
-            for one, boxing, title in zip(_fetch(found), letterboxes, titles, strict=True)
+            self._to_detections(*tensors, letterbox, image_name)
+            for tensors, letterbox, image_name in zip(
+                _to_cpu(selected), letterboxes, image_names, strict=True
+            )
         ]
 
-    def _result(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, boxing: Letterbox, title: str | None
+    def _to_detections(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        letterbox: Letterbox,
+        image_name: str | None,
     ) -> Detections:
-        height, width = boxing.source
-        corners = boxing.boxes_to_original(boxes.numpy())
-        there = (corners[:, 2:] > corners[:, :2]).all(
-            1
-        )  # what lies wholly in the padding is no detection
+        height, width = letterbox.original_size
+        corners = letterbox.boxes_to_original(boxes.numpy())
+        # clipped to the image, a box that lies in the padding has no area left
+        keep = (corners[:, 2:] > corners[:, :2]).all(1)
         return Detections(
-            boxes=corners[there],
-            scores=scores.numpy()[there],
-            labels=labels.numpy()[there],
+            boxes=corners[keep],
+            scores=scores.numpy()[keep],
+            labels=labels.numpy()[keep],
             names=self.names,
             width=width,
             height=height,
-            image=title,
+            image=image_name,
         )
 
 
-def _fetch(found: list[Found]) -> list[Found]:
-    """Into main memory; of a GPU, in three copies for all pictures."""
-    if not found or found[0][0].device.type == "cpu":
-        return found
-    counts = [len(labels) for _, _, labels in found]
-    boxes, scores, labels = (
-        torch.cat(column).cpu().split(counts) for column in zip(*found, strict=True)
-    )
-    return list(zip(boxes, scores, labels, strict=True))
+def _to_cpu(selected: list[Found]) -> list[Found]:
+    """The same on the CPU; from a GPU in three copies for all images together."""
+    if not selected or selected[0][0].device.type == "cpu":
+        return selected
+    counts = [len(labels) for _, _, labels in selected]
+    columns = [torch.cat(column).cpu().split(counts) for column in zip(*selected, strict=True)]
+    return list(zip(*columns, strict=True))
 
 
-def _to_array(picture: Picture) -> np.ndarray:
-    if isinstance(picture, (str, Path)):
-        return read_image(picture)
-    if isinstance(picture, Tensor):
-        if picture.ndim != 3 or picture.shape[0] != 3:
-            raise UserError(f"expected a tensor (3, height, width), got {tuple(picture.shape)}")
-        scaled = (picture * 255).round().clamp(0, 255) if picture.is_floating_point() else picture
+def _to_array(image: ImageInput) -> np.ndarray:
+    """RGB uint8 `(h, w, 3)`."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise UserError(f"expected a tensor (3, height, width), got {tuple(image.shape)}")
+        scaled = (image * 255).round().clamp(0, 255) if image.is_floating_point() else image
         return scaled.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(
-            f"expected an RGB uint8 array (height, width, 3), got {picture.dtype} {picture.shape}"
+            f"expected an RGB uint8 array (height, width, 3), got {image.dtype} {image.shape}"
         )
-    return picture
+    return image

@@ -1,1 +1,1 @@
-"""File formats of weights and networks: checkpoints, Darknet, ONNX, the reference implementation."""
+"""File formats: checkpoints, Darknet's, ONNX, the reference implementation's weights."""

@@ -12,7 +12,12 @@ FORMAT = "yolov4-tiny-attention"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` so that `path` is at any moment either the old file or the new one, whole."""
+    """Write a checkpoint atomically: at any moment `path` is either the old file or the new one.
+
+    Args:
+        path: the file to write.
+        content: tensors and plain values.
+    """
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "wb") as file:
         torch.save({"format": FORMAT, **content}, file)
@@ -22,30 +27,41 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU.
+    """Read a checkpoint of this project onto the CPU.
+
+    Args:
+        path: the file to read.
+
+    Returns:
+        The content that was given to `save`, and its "format".
 
     Raises:
-        UserError: missing, damaged, or not a checkpoint of this project.
+        UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
     content = read_torch_file(path)
-    if not is_ours(content):
+    if not is_checkpoint(content):
         raise UserError(
-            f"{path}: not a checkpoint of this project; use it as pretrained weights: weights={path}"
+            f"{path}: not a checkpoint of this project; use it as pretrained weights: "
+            f"weights={path}"
         )
     return content
 
 
-def is_ours(content: Any) -> bool:
-    """Whether the content of a file is a checkpoint of this project, whatever the file is called."""
+def is_checkpoint(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of this project, whatever the file's name."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def read_torch_file(path: Path) -> Any:
-    """`torch.load` restricted to tensors and plain values, errors in one line."""
+    """`torch.load`, restricted to tensors and plain values, on the CPU.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # an unpickler that is fed arbitrary bytes raises almost anything
+    except Exception as error:  # fed arbitrary bytes, the unpickler raises almost anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not readable as PyTorch weights: {reason}") from None

@@ -1,73 +1,87 @@
-"""A network's description as Darknet's `.cfg`: what its weights file needs to run in Darknet and OpenCV 4."""
+"""The description of a network as a Darknet `.cfg`, which Darknet and OpenCV 4 need."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.config import make_config
 from utils.core.errors import UserError
+from utils.core.schema import ModelConfig
 
-Section = tuple[str, dict[str, object]]
+Section = tuple[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class DarknetCfg:
+    """What a `.cfg` file says about a YOLOv4-tiny.
+
+    Attributes:
+        input_size: (height, width) in pixels.
+        num_classes: number of classes.
+        model: the settings of the box coder.
+    """
+
+    input_size: tuple[int, int]
+    num_classes: int
+    model: ModelConfig
 
 
 def darknet_cfg(network: YOLOv4Tiny, size: tuple[int, int]) -> str:
-    """The `.cfg` of a plain YOLOv4-tiny (no attention), layer by layer in the order of `weights.darknet_layers`.
+    """The `.cfg` of a plain YOLOv4-tiny, its layers in the order of `nets.io.darknet.LAYERS`.
 
-    `size` is the input's (height, width) in pixels. It serves detection; training in Darknet needs its rates added to
-    `[net]`.
+    It serves detection; for training in Darknet, learning rates have to be added to `[net]`.
+
+    Args:
+        network: without attention.
+        size: (height, width) of the input in pixels.
     """
     height, width = size
-    net: Section = (
-        "net",
-        {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3},
-    )
-    sections = [net, _conv(32, 3, 2), _conv(64, 3, 2)]
+    net = {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3}
+    sections: list[Section] = [("net", net), _conv(32, 3, 2), _conv(64, 3, 2)]
     for channels in (64, 128, 256):
         sections += _csp_block(channels)
     sections += [_conv(512, 3), _conv(256, 1), *_head(network, 0, 512)]
-    sections += [
-        _route(-4),
-        _conv(128, 1),
-        ("upsample", {"stride": 2}),
-        _route(-1, 23),
-        *_head(network, 1, 256),
-    ]
+    sections += [_route(-4), _conv(128, 1), ("upsample", {"stride": 2}), _route(-1, 23)]
+    sections += _head(network, 1, 256)
     return "\n".join(_text(*section) for section in sections)
 
 
 def _csp_block(channels: int) -> list[Section]:
     half = channels // 2
-    inner: list[Section] = [_conv(half, 3), _conv(half, 3), _route(-1, -2), _conv(channels, 1)]
-    second_half: Section = ("route", {"layers": -1, "groups": 2, "group_id": 1})
     return [
         _conv(channels, 3),
-        second_half,
-        *inner,
+        ("route", {"layers": -1, "groups": 2, "group_id": 1}),  # the second half of the channels
+        _conv(half, 3),
+        _conv(half, 3),
+        _route(-1, -2),
+        _conv(channels, 1),
         _route(-6, -1),
         ("maxpool", {"size": 2, "stride": 2}),
     ]
 
 
 def _head(network: YOLOv4Tiny, head: int, channels: int) -> list[Section]:
-    """The layer with new_coords takes probabilities, the older one logits."""
+    """A head; its `[yolo]` layer takes probabilities with new_coords, logits without."""
     coder = network.coder
-    outputs = 3 * (5 + network.num_classes)
-    last = {"filters": outputs, "size": 1, "stride": 1, "pad": 1}
-    yolo = {
-        "mask": ",".join(map(str, coder.masks[head])),
-        "anchors": ", ".join(
-            f"{width:.9g},{height:.9g}" for width, height in coder.anchors.tolist()
-        ),
-        "classes": network.num_classes,
-        "num": len(coder.anchors),
-        "scale_x_y": f"{coder.scale_x_y:.9g}",
-        **({"new_coords": 1} if coder.new_coords else {}),
+    output = {
+        "filters": 3 * (5 + network.num_classes),
+        "size": 1,
+        "stride": 1,
+        "pad": 1,
+        "activation": "logistic" if coder.new_coords else "linear",
     }
-    activation = "logistic" if coder.new_coords else "linear"
-    return [
-        _conv(channels, 3),
-        ("convolutional", {**last, "activation": activation}),
-        ("yolo", yolo),
-    ]
+    anchors = [f"{width:.9g},{height:.9g}" for width, height in coder.anchors.tolist()]
+    yolo = {
+        "mask": ",".join(str(index) for index in coder.masks[head]),
+        "anchors": ", ".join(anchors),
+        "classes": network.num_classes,
+        "num": len(anchors),
+        "scale_x_y": f"{coder.scale_x_y:.9g}",
+    }
+    if coder.new_coords:
+        yolo["new_coords"] = 1
+    return [_conv(channels, 3), ("convolutional", output), ("yolo", yolo)]
 
 
 def _conv(filters: int, size: int, stride: int = 1) -> Section:
@@ -76,42 +90,50 @@ def _conv(filters: int, size: int, stride: int = 1) -> Section:
 
 
 def _route(*layers: int) -> Section:
-    return "route", {"layers": ",".join(map(str, layers))}
+    return "route", {"layers": ",".join(str(layer) for layer in layers)}
 
 
-def _text(kind: str, options: dict[str, object]) -> str:
-    return "\n".join([f"[{kind}]", *(f"{key}={value}" for key, value in options.items()), ""])
+def _text(kind: str, options: Mapping[str, object]) -> str:
+    lines = [f"{key}={value}" for key, value in options.items()]
+    return "\n".join([f"[{kind}]", *lines, ""])
 
 
-def read_cfg(path: Path) -> dict[str, Any]:
-    """The settings of a YOLOv4-tiny `.cfg`: `input_size` (height, width), `classes`, and `model` as in `utils.core.schema`.
+def read_cfg(path: Path) -> DarknetCfg:
+    """Read the `.cfg` of a YOLOv4-tiny.
 
     Raises:
         UserError: not readable, or without two `[yolo]` layers of three anchors out of six.
     """
-    sections = _sections(path)
-    net = next((options for kind, options in sections if kind == "net"), {})
+    sections = _read_sections(path)
     yolo = [options for kind, options in sections if kind == "yolo"]
     try:
+        net = next(options for kind, options in sections if kind == "net")
         numbers = [float(number) for number in yolo[0]["anchors"].split(",")]
-        first, second = ([int(index) for index in one["mask"].split(",")] for one in yolo)
-        return {
+        values = {
             "input_size": [int(net["height"]), int(net["width"])],
-            "classes": int(yolo[0]["classes"]),
             "model": {
-                "anchors": [list(pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)],
-                "anchor_masks": (tuple(first), tuple(second)),
+                "anchors": list(zip(numbers[::2], numbers[1::2], strict=True)),
+                "anchor_masks": (_mask(yolo[0]), _mask(yolo[1])),
                 "new_coords": yolo[0].get("new_coords", "0") == "1",
                 "scale_x_y": float(yolo[0].get("scale_x_y", 1)),
             },
         }
+        num_classes = int(yolo[0]["classes"])
+    except StopIteration:
+        raise UserError(f"{path}: not a cfg of YOLOv4-tiny: no [net] section") from None
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
             f"{path}: not a cfg of YOLOv4-tiny with two [yolo] layers: {error}"
         ) from None
+    config = make_config(values, str(path))
+    return DarknetCfg(config.input_size, num_classes, config.model)
 
 
-def _sections(path: Path) -> list[tuple[str, dict[str, str]]]:
+def _mask(yolo: dict[str, str]) -> tuple[int, ...]:
+    return tuple(int(index) for index in yolo["mask"].split(","))
+
+
+def _read_sections(path: Path) -> list[tuple[str, dict[str, str]]]:
     sections: list[tuple[str, dict[str, str]]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         text = line.split("#")[0].strip()

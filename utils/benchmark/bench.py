@@ -223,7 +223,7 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
     def detector(self, backend: str = "torch", precision: str | None = None) -> Detector:
         """A new detector of that network; int8 is calibrated on the training pictures."""
         detector = load_model(self.weights, backend=backend, precision=precision or self.precision)
-        detector.source.calibration = partial(
+        detector.model_spec.calibration = partial(
             self.train_set.canvases, range(min(32, len(self.train_set)))
         )
         return detector

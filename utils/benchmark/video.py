@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from nets.inference.detections import Detections
-from nets.inference.streaming import stream
+from nets.inference.streaming import detect_stream
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, per_second
 from utils.core.timing import Clock, Stat, interleave, timed
@@ -71,7 +71,7 @@ def predictor(bench: Bench) -> Predict:
     )
 
     def predict(frames: Iterable[np.ndarray]) -> Iterator[Detections]:
-        for found in stream(detector, frames):
+        for found in detect_stream(detector, frames):
             yield (
                 found
                 if bench.settings.weights

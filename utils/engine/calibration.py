@@ -22,7 +22,7 @@ def open_detector(
     """`nets.load_model`, for command lines: int8 is calibrated on the training split of the detector's dataset."""
     detector = load_model(path, changes, **values)
     configure_process(detector.config.threads)
-    detector.source.calibration = partial(training_canvases, detector.config, detector.names)
+    detector.model_spec.calibration = partial(training_canvases, detector.config, detector.names)
     return detector
 
 

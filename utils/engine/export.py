@@ -10,8 +10,8 @@ from torch import Tensor
 from nets.inference.backends import Backend
 from nets.inference.detector import Detector
 from nets.io.darknet_cfg import darknet_cfg
-from nets.io.onnx_export import write_onnx
-from nets.io.weights import write_darknet
+from nets.io.onnx import write_onnx
+from nets.io.darknet import write_darknet
 from nets.loading import load_model
 from utils.core.errors import UserError
 from utils.engine.runs import find_weights

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nets.inference.detections import Detections
-from nets.inference.streaming import stream
+from nets.inference.streaming import detect_stream
 from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, read_image
 from utils.core.progress import progress_bar
@@ -241,7 +241,7 @@ def predict_video(
             bar.update()
 
         each = (
-            partial(map, model) if video.is_camera else partial(stream, model)
+            partial(map, model) if video.is_camera else partial(detect_stream, model)
         )  # a camera's must not come late
         result = process_video(video, sink, each, on_frame, window=show)
     if video.frame_count and result.frames < 0.9 * video.frame_count and not result.stopped:

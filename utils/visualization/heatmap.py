@@ -97,12 +97,12 @@ def map_to_image(
     Returns:
         float32 `size`.
     """
-    source_height, source_width = letterbox.source
-    height, width = size or letterbox.source
+    source_height, source_width = letterbox.original_size
+    height, width = size or letterbox.original_size
     columns = (np.arange(width) + 0.5) * source_width / width
     rows = (np.arange(height) + 0.5) * source_height / height
-    x = _to_input(letterbox, columns, 0) * heat.shape[1] / letterbox.target[1] - 0.5
-    y = _to_input(letterbox, rows, 1) * heat.shape[0] / letterbox.target[0] - 0.5
+    x = _to_input(letterbox, columns, 0) * heat.shape[1] / letterbox.input_size[1] - 0.5
+    y = _to_input(letterbox, rows, 1) * heat.shape[0] / letterbox.input_size[0] - 0.5
     grid_x, grid_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
     return cv2.remap(
         heat.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

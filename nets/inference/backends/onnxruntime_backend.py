@@ -1,31 +1,37 @@
 """ONNX Runtime, on the CPU or an NVIDIA GPU."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from nets.inference.backends.base import Source
-from nets.io.onnx_export import INPUT, OUTPUTS
+from nets.inference.backends.base import ModelSpec
+from nets.io.onnx import INPUT, OUTPUTS
 
 
 class OnnxRuntimeBackend:
-    """ONNX Runtime in float32 with as many threads as PyTorch uses."""
+    """ONNX Runtime in float32 with as many threads as PyTorch uses.
+
+    Args:
+        spec: the model.
+        precision: "fp32".
+        device: the CPU or a GPU.
+    """
 
     name = "onnxruntime"
 
-    def __init__(self, source: Source, precision: str, device: torch.device) -> None:
-        import onnxruntime  # `choose_device` has told where it is missing
+    def __init__(self, spec: ModelSpec, precision: str, device: torch.device) -> None:
+        import onnxruntime  # `choose_device` has checked that it is installed
 
         self.precision = precision
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        cuda = (
-            [("CUDAExecutionProvider", {"device_id": device.index or 0})]
-            if device.type == "cuda"
-            else []
-        )
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.type == "cuda":
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
         self.session = onnxruntime.InferenceSession(
-            str(source.onnx_file()), options, providers=[*cuda, "CPUExecutionProvider"]
+            str(spec.onnx_file()), options, providers=providers
         )
 
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:

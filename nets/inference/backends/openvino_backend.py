@@ -5,42 +5,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nets.inference.backends.base import Source
+from nets.inference.backends.base import ModelSpec
 from nets.inference.backends.int8 import quantized_file
 
-HINTS = {
-    "fp32": "f32",
-    "bf16": "bf16",
-    "int8": "f32",
-}  # int8: what is not quantized stays in float32
+# int8: what is not quantized stays in float32
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoBackend:
-    """OpenVINO with as many threads as PyTorch uses; the conversion from uint8 is part of its graph."""
+    """OpenVINO with as many threads as PyTorch uses; the conversion from uint8 is in its graph.
+
+    Args:
+        spec: the model.
+        precision: "fp32", "bf16" or "int8".
+        device: the CPU.
+    """
 
     name = "openvino"
 
-    def __init__(self, source: Source, precision: str, device: torch.device) -> None:
-        import openvino  # `choose_device` has told where it is missing
+    def __init__(self, spec: ModelSpec, precision: str, device: torch.device) -> None:
+        import openvino  # `choose_device` has checked that it is installed
 
         self.precision = precision
         core = openvino.Core()
-        model = core.read_model(
-            quantized_file(source) if precision == "int8" else source.onnx_file()
-        )
+        file = quantized_file(spec) if precision == "int8" else spec.onnx_file()
+        model = _with_canvas_input(openvino, core.read_model(file))
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self.model = core.compile_model(_taking_canvases(openvino, model), "CPU", settings)
+        self.model = core.compile_model(model, "CPU", settings)
 
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.model([canvases.numpy()])
-        return torch.from_numpy(found["boxes"]), torch.from_numpy(found["scores"])
+        outputs = self.model([canvases.numpy()])
+        return torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"])
 
 
-def _taking_canvases(openvino: Any, model: Any) -> Any:
+def _with_canvas_input(openvino: Any, model: Any) -> Any:
     """Put uint8 `(B, H, W, 3)` -> float32 `(B, 3, H, W)`, 0..1, before the model."""
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))

@@ -3,19 +3,26 @@
 import torch
 from torch import Tensor
 
-from nets.inference.backends.base import Source
+from nets.inference.backends.base import ModelSpec
 from nets.yolo.pipeline import Pipeline
 from utils.core.errors import UserError
 
 
 class TorchBackend:
-    """PyTorch with folded batch normalization, channels last, and autocast where the precision asks for it."""
+    """PyTorch with folded batch normalization, channels last, and autocast below fp32.
+
+    Args:
+        spec: the model.
+        precision: "fp32", "bf16" or "fp16".
+        device: where to compute.
+    """
 
     name = "torch"
 
-    def __init__(self, source: Source, precision: str, device: torch.device) -> None:
-        self.precision, self.device = precision, device
-        pipeline = Pipeline(source.network, source.config.input_size, precision)
+    def __init__(self, spec: ModelSpec, precision: str, device: torch.device) -> None:
+        self.precision = precision
+        self.device = device
+        pipeline = Pipeline(spec.network, spec.config.input_size, precision)
         self.pipeline: Pipeline = pipeline.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.run = self.pipeline.detect
 
@@ -25,19 +32,19 @@ class TorchBackend:
 
 
 class CompiledBackend(TorchBackend):
-    """The same through `torch.compile`: constants folded, weights laid out for the CPU.
+    """`TorchBackend` through `torch.compile`: constants folded, weights laid out for the CPU.
 
-    The first call compiles, for up to a minute; it needs a C++ compiler. The second batch size compiles once more, for
-    all further ones.
+    The first call compiles, for up to a minute, and needs a C++ compiler. The second batch size
+    compiles once more, for all further ones.
     """
 
     name = "compile"
 
-    def __init__(self, source: Source, precision: str, device: torch.device) -> None:
-        super().__init__(source, precision, device)
+    def __init__(self, spec: ModelSpec, precision: str, device: torch.device) -> None:
+        super().__init__(spec, precision, device)
         self.run = torch.compile(self.pipeline.detect, options={"freezing": True})
 
-    @torch.no_grad()  # not inference mode: the compiler would not know the tensors again
+    @torch.no_grad()  # in inference mode the compiler would not recognize the tensors again
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
         try:
             return self.run(canvases.to(self.device, non_blocking=True))

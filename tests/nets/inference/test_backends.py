@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nets import Detector, load_model
-from nets.inference.backends import Source, choose_device, choose_precision, fastest
+from nets.inference.backends import ModelSpec, choose_device, choose_precision, selection
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
@@ -136,7 +136,7 @@ def test_an_onnx_file_is_a_whole_detector(
     trained: Result, reference: Detector, tmp_path: Path
 ) -> None:
     skip_without(*NEEDS["onnxruntime"])
-    file = detector_for(trained, "onnxruntime").source.onnx_file()
+    file = detector_for(trained, "onnxruntime").model_spec.onnx_file()
     assert file.parent == trained.run / ".cache" / "models", "exported once, beside the weights"
     loaded = load_model(file, {"predict.score": 0.0})
     assert loaded.names == reference.names and loaded.input_size == (64, 64)
@@ -163,7 +163,7 @@ def test_an_onnx_file_is_a_whole_detector(
 def test_openvino_reads_the_metadata_where_onnxruntime_is_missing(
     trained: Result, reference: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = detector_for(trained, "openvino").source.onnx_file()
+    file = detector_for(trained, "openvino").model_spec.onnx_file()
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
@@ -243,18 +243,18 @@ def test_auto_takes_the_fastest_that_works(
         "onnxruntime": lambda *_: Fake("onnxruntime", 0.004),
         "openvino": lambda *_: Fake("openvino", 0.05),
     }
-    monkeypatch.setattr(fastest, "MAKERS", makers)
-    monkeypatch.setattr(fastest, "SECONDS", 0.02)
-    monkeypatch.setattr(fastest, "choose_device", lambda *_: CPU)
+    monkeypatch.setattr(selection, "MAKERS", makers)
+    monkeypatch.setattr(selection, "SECONDS", 0.02)
+    monkeypatch.setattr(selection, "choose_device", lambda *_: CPU)
     detector = load_model(trained.run, backend="auto")
     assert detector.backend.name == "onnxruntime" and detector.backend is detector.backend
     shown = capsys.readouterr().err
     assert (
         "fastest here: backend=onnxruntime" in shown
         and "not on this machine" in shown
-        and "ms an image" in shown
+        and "ms per image" in shown
     )
-    monkeypatch.setattr(fastest, "MAKERS", dict.fromkeys(makers, refuse))
+    monkeypatch.setattr(selection, "MAKERS", dict.fromkeys(makers, refuse))
     with pytest.raises(
         UserError, match="backend=auto: none works here: torch: not on this machine"
     ):
@@ -262,12 +262,15 @@ def test_auto_takes_the_fastest_that_works(
 
 
 def test_weights_are_told_apart_in_the_cache(reference: Detector) -> None:
-    source = Source(reference.network, reference.config, reference.names)
+    source = ModelSpec(reference.network, reference.config, reference.names)
     other = reference.config.model_copy(update={"input_size": (96, 96)})
-    assert source.key == Source(reference.network, reference.config, reference.names).key
-    assert source.key != Source(reference.network, other, reference.names).key
+    assert (
+        source.fingerprint
+        == ModelSpec(reference.network, reference.config, reference.names).fingerprint
+    )
+    assert source.fingerprint != ModelSpec(reference.network, other, reference.names).fingerprint
     network = type(reference.network)(3, reference.network.coder)
-    assert source.key != Source(network, reference.config, reference.names).key
+    assert source.fingerprint != ModelSpec(network, reference.config, reference.names).fingerprint
 
 
 def test_int8_needs_pictures(trained: Result) -> None:
@@ -300,8 +303,8 @@ def test_int8_is_calibrated_once_and_its_loss_is_printed(
 
 def test_command_lines_bring_training_pictures(trained: Result) -> None:
     detector = open_detector(trained.run)
-    assert detector.source.calibration is not None
-    canvases = detector.source.calibration()
+    assert detector.model_spec.calibration is not None
+    canvases = detector.model_spec.calibration()
     training = open_dataset(detector.config, "train")
     assert canvases.shape == (16, 64, 64, 3) and canvases.dtype == np.uint8
     assert (canvases == training.canvases(range(16))).all()

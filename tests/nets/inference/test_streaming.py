@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
-from nets.inference.streaming import MOST, stream
+from nets.inference.streaming import MAX_WORKERS, detect_stream
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.config import load_config
 
@@ -54,7 +54,7 @@ def pictures(count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("phi", ["none", "cbam", f"{__name__}:Forgetful"])
 def test_frames_are_detected_as_one_by_one_and_in_order(phi: str, threads: int):
     detector, frames = detector_of(f"phi={phi}"), pictures(12)
-    found = list(stream(detector, iter(frames)))
+    found = list(detect_stream(detector, iter(frames)))
     assert [one.width for one in found] == [frame.shape[1] for frame in frames]
     for got, expected in zip(found, [detector(frame) for frame in frames], strict=True):
         assert len(got) > 0 and got.labels.tolist() == expected.labels.tolist()
@@ -79,7 +79,7 @@ def test_each_thread_has_its_share_and_all_is_as_before_afterwards(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ):
     seen = watched(monkeypatch)
-    assert len(list(stream(detector_of(), pictures(8)))) == 8
+    assert len(list(detect_stream(detector_of(), pictures(8)))) == 8
     assert {count for _, count in seen} == {1} and {name.split("_")[0] for name, _ in seen} == {
         "detect"
     }
@@ -101,7 +101,7 @@ def test_frame_by_frame_where_side_by_side_gains_nothing(
     elif alone == "another backend":
         monkeypatch.setattr(type(detector.backend), "name", "other")
     given = (lambda frame: detector(frame)) if alone == "a function" else detector
-    assert len(list(stream(given, pictures(3)))) == 3
+    assert len(list(detect_stream(given, pictures(3)))) == 3
     assert {name for name, _ in seen} == {threading.current_thread().name}
 
 
@@ -113,9 +113,9 @@ def test_frames_are_taken_a_few_ahead_and_an_early_end_leaves_no_thread(threads:
             taken.append(index)
             yield frame
 
-    found = stream(detector_of(), frames())
+    found = detect_stream(detector_of(), frames())
     next(found)
-    assert len(taken) <= MOST + 1
+    assert len(taken) <= MAX_WORKERS + 1
     found.close()  # type: ignore[attr-defined]  # a generator
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("detect")]
 
@@ -127,7 +127,7 @@ def test_an_error_in_taking_a_frame_comes_after_the_good_ones(threads: int):
 
     found: list[Detections] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        found.extend(stream(detector_of(), frames()))
+        found.extend(detect_stream(detector_of(), frames()))
     assert len(found) == 3
 
 
@@ -136,5 +136,5 @@ def test_an_error_in_a_frame_comes_in_its_place(threads: int):
     frames[3] = frames[3][:, :, :1]
     found: list[Detections] = []
     with pytest.raises(Exception, match=r"expected an RGB uint8 array"):
-        found.extend(stream(detector_of(), frames))
+        found.extend(detect_stream(detector_of(), frames))
     assert len(found) == 3 and torch.get_num_threads() == threads

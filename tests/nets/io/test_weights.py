@@ -1,198 +1,302 @@
-"""Darknet's weight files: parity with OpenCV's Darknet importer, damaged files, writing."""
+"""Weights in PyTorch files: the reference implementation's and our own checkpoints."""
 
-from collections.abc import Callable
+import re
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from nets import Detector, load_model
-from nets.io.weights import darknet_layers, load_weights, read_darknet, read_weights, write_darknet
-from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from nets import load_model
+from nets.io import checkpoints
+from nets.io.weights import MatchReport, load_weights, read_weights
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from utils.core.config import make_config
 from utils.core.errors import UserError
 
-HEADER = 20  # bytes: three int32 and a uint64
-
-
-@pytest.fixture(scope="module")
-def detector(darknet_file: Callable[[int], Path]) -> Detector:
-    return load_model(darknet_file(80), precision="fp32", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def expected(parity: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(parity / "expected_dog_416.npz"))
-
-
-@pytest.fixture(scope="module")
-def heads(detector: Detector, parity: Path) -> list[Tensor]:
-    """Raw maps of the dog, read and resized as OpenCV's importer was fed."""
-    image = cv2.imread(str(parity / "dog.jpg"))
-    if hasattr(cv2, "dnn"):
-        blob = cv2.dnn.blobFromImage(image, 1 / 255, (416, 416), swapRB=True)
-    else:
-        rgb = cv2.cvtColor(cv2.resize(image, (416, 416)), cv2.COLOR_BGR2RGB)
-        blob = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]).astype(np.float32) / 255
-    with torch.no_grad():
-        return detector.network(torch.from_numpy(blob))
-
-
-def test_heads_equal_opencvs(heads: list[Tensor], expected: dict[str, np.ndarray]) -> None:
-    for got, name in zip(heads, ("head13", "head26"), strict=True):
-        assert got.shape == expected[name].shape
-        assert np.abs(got.numpy() - expected[name]).max() < 1e-3
-
-
-def test_decoded_rows_equal_opencvs(
-    detector: Detector, heads: list[Tensor], expected: dict[str, np.ndarray]
-) -> None:
-    """OpenCV's rows go cell by cell with the three anchors inside, ours anchor by anchor."""
-    boxes, scores = (part[0] for part in detector.network.coder(heads))
-    start = 0
-    for m, name in zip(heads, ("yolo13", "yolo26"), strict=True):
-        side = m.shape[2]
-        rows = slice(start, start := start + 3 * side * side)
-        theirs = (
-            torch.from_numpy(expected[name])
-            .view(side, side, 3, 85)
-            .permute(2, 0, 1, 3)
-            .flatten(0, 2)
+# What bubbliiiing/yolov4-tiny-pytorch calls its convolutions: name, input channels, output channels, kernel
+BACKBONE = [
+    ("conv1", 3, 32, 3),
+    ("conv2", 32, 64, 3),
+    *[
+        layer
+        for stage, width in ((1, 64), (2, 128), (3, 256))
+        for layer in (
+            (f"resblock_body{stage}.conv1", width, width, 3),
+            (f"resblock_body{stage}.conv2", width // 2, width // 2, 3),
+            (f"resblock_body{stage}.conv3", width // 2, width // 2, 3),
+            (f"resblock_body{stage}.conv4", width, width, 1),
         )
-        size = boxes[rows, 2:] - boxes[rows, :2]
-        ours = torch.cat([(boxes[rows, 2:] + boxes[rows, :2]) / 2, size], 1) / 416
-        assert (
-            (ours - theirs[:, :4]).abs() / theirs[:, :4].clamp(min=1)
-        ).max() < 1e-4  # sizes reach 24 images
-        assert (
-            m.view(3, 85, side, side)[:, 4].sigmoid().flatten() - theirs[:, 4]
-        ).abs().max() < 1e-4
-        shown = theirs[:, 5:] > 0
-        assert shown.any()
-        assert (scores[rows] - theirs[:, 5:])[shown].abs().max() < 1e-4
-        assert (
-            scores[rows][~shown].max() < theirs[:, 5:][shown].min() + 1e-4
-        )  # cut at their threshold
+    ],
+    ("conv3", 512, 512, 3),
+]
+NECK_AND_HEADS = [
+    ("conv_for_P5", 512, 256, 1),
+    ("upsample.upsample.0", 256, 128, 1),
+    ("yolo_headP5.0", 256, 512, 3),
+    ("yolo_headP4.0", 384, 256, 3),
+]
+PHI = ["none", "se", "cbam", "eca", "ca"]
+SITES = ("feat1", "feat2", "upsample")  # where the reference implementation puts its blocks
 
 
-def test_a_darknet_file_brings_darknets_settings(detector: Detector) -> None:
-    coder = detector.network.coder
-    assert (coder.new_coords, coder.scale_x_y) == (False, 1.05)
-    assert coder.masks == ((3, 4, 5), (1, 2, 3))
-    assert coder.anchors[:2].tolist() == [[10, 14], [23, 27]]
-    assert len(detector.names) == 80 and detector.names[0] == "person"
-    assert detector.config.phi == "none"
+def block_shapes(phi: str, c: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "none": {},
+        "se": {"fc.0.weight": (c // 16, c), "fc.2.weight": (c, c // 16)},
+        "cbam": {
+            "channelattention.fc1.weight": (c // 8, c, 1, 1),
+            "channelattention.fc2.weight": (c, c // 8, 1, 1),
+            "spatialattention.conv1.weight": (1, 2, 7, 7),
+        },
+        "eca": {"conv.weight": (1, 1, 5)},
+        "ca": {
+            "conv_1x1.weight": (c // 16, c, 1, 1),
+            "F_h.weight": (c, c // 16, 1, 1),
+            "F_w.weight": (c, c // 16, 1, 1),
+            **{
+                f"bn.{key}": (c // 16,) for key in ("weight", "bias", "running_mean", "running_var")
+            },
+            "bn.num_batches_tracked": (),
+        },
+    }[phi]
 
 
-def test_the_number_of_classes_follows_from_the_length(darknet_file: Callable[[int], Path]) -> None:
-    twenty, three = (
-        load_model(darknet_file(20), device="cpu"),
-        load_model(darknet_file(3), device="cpu"),
-    )
-    assert len(twenty.names) == 20 and twenty.names[0] == "aeroplane"
-    assert three.names == ("class 0", "class 1", "class 2")
+def conv_shapes(
+    layers: list[tuple[str, int, int, int]], prefix: str = ""
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, inputs, outputs, kernel in layers:
+        shapes[f"{prefix}{name}.conv.weight"] = (outputs, inputs, kernel, kernel)
+        shapes |= {
+            f"{prefix}{name}.bn.{key}": (outputs,)
+            for key in ("weight", "bias", "running_mean", "running_var")
+        }
+        shapes[f"{prefix}{name}.bn.num_batches_tracked"] = ()
+    return shapes
 
 
-def test_writing_gives_back_the_same_bytes(
-    detector: Detector, darknet_file: Callable[[int], Path], tmp_path
-) -> None:
-    out = tmp_path / "out.weights"
-    write_darknet(detector.network, out, seen=32013312)
-    assert out.read_bytes() == darknet_file(80).read_bytes()
+def reference_shapes(phi: str, classes: int) -> dict[str, tuple[int, ...]]:
+    outputs = 3 * (5 + classes)
+    shapes = conv_shapes(BACKBONE, "backbone.") | conv_shapes(NECK_AND_HEADS)
+    shapes |= {"yolo_headP5.1.weight": (outputs, 512, 1, 1), "yolo_headP5.1.bias": (outputs,)}
+    shapes |= {"yolo_headP4.1.weight": (outputs, 256, 1, 1), "yolo_headP4.1.bias": (outputs,)}
+    for site, channels in (("feat1", 256), ("feat2", 512), ("upsample", 128)):
+        shapes |= {
+            f"{site}_att.{name}": shape for name, shape in block_shapes(phi, channels).items()
+        }
+    return shapes
 
 
-def test_attention_cannot_be_written(tmp_path: Path) -> None:
-    with torch.device("meta"):
-        network = YOLOv4Tiny(1, sites={"feat1": "se"})
-    with pytest.raises(UserError, match="only phi=none"):
-        write_darknet(network, tmp_path / "out.weights")
-    assert not (tmp_path / "out.weights").exists()
-
-
-def cut(source: Path, path: Path, values: int) -> Path:
-    path.write_bytes(source.read_bytes()[: HEADER + 4 * values])
-    return path
-
-
-def values_before(name: str) -> int:
-    """Float32 values ahead of a layer: a normalized layer has 4 per filter beside its weights."""
-    count = 0
-    with torch.device("meta"):
-        for layer, conv, norm in darknet_layers(YOLOv4Tiny(80)):
-            if layer == name:
-                return count
-            count += conv.weight.numel() + conv.out_channels * (4 if norm is not None else 1)
-    raise AssertionError(name)
-
-
-def test_a_file_cut_off_after_a_layer_is_read_that_far(
-    darknet_file: Callable[[int], Path], tmp_path: Path
-) -> None:
-    """`yolov4-tiny.conv.29`: what Darknet's `partial` writes for training, all before the first output layer."""
-    path = cut(darknet_file(80), tmp_path / "yolov4-tiny.conv.29", values_before("predict32"))
-    network = YOLOv4Tiny(3)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    report = load_weights(network, read_weights(path))
-    whole = read_darknet(darknet_file(80))
-    after = network.state_dict()
-    assert len(report.matched) == report.total == 17 * 5
-    assert not report.misshapen and not report.unknown
-    assert {name.split(".")[0] for name in report.matched} == {"backbone", "neck", "head32"}
-    assert all(torch.equal(after[name], whole[name]) for name in report.matched)
-    assert {name.split(".")[0] for name in report.fresh} == {
-        "predict32",
-        "neck",
-        "head16",
-        "predict16",
+def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    return {
+        name: torch.tensor(3) if name.endswith("num_batches_tracked") else torch.rand(shape)
+        for name, shape in shapes.items()
     }
-    assert all(torch.equal(after[name], before[name]) for name in report.fresh)
+
+
+@pytest.mark.parametrize(("number", "phi"), list(enumerate(PHI)))
+def test_reference_weights_match_wholly_and_tell_phi(number: int, phi: str, tmp_path: Path) -> None:
+    state = fill(reference_shapes(phi, 20))
+    tensors = [name for name in state if not name.endswith("num_batches_tracked")]
+    path = tmp_path / "ep100.pth"
+    torch.save(state, path)
+
+    detector = load_model(path, device="cpu")
+    assert detector.config.phi == phi
+    assert detector.network.coder.scale_x_y == 1.0 and not detector.network.coder.new_coords
+    assert len(detector.names) == 20
+
+    network = build_model(make_config({"phi": number}), 20)
+    report = load_weights(network, read_weights(path))
+    assert (len(report.matched), report.total) == (len(tensors), len(tensors))
+    assert not report.mismatched and not report.unexpected and not report.missing
+    assert "(100%)" in report.lines()[0] and len(report.lines()) == 1
+    # every tensor arrives once, unchanged: sums identify random tensors
+    held = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    assert sorted(t.sum().item() for t in held.values()) == sorted(
+        state[name].sum().item() for name in tensors
+    )
+    loaded = detector.network.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in held.items())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("backbone.conv2.bn.running_var", "backbone.stem2.bn.running_var"),
+        ("backbone.resblock_body2.conv3.conv.weight", "backbone.csp2.conv3.conv.weight"),
+        ("backbone.conv3.conv.weight", "backbone.last.conv.weight"),
+        ("conv_for_P5.bn.weight", "neck.lateral.bn.weight"),
+        ("upsample.upsample.0.conv.weight", "neck.reduce.conv.weight"),
+        ("yolo_headP5.1.bias", "predict32.bias"),
+        ("yolo_headP4.0.bn.bias", "head16.bn.bias"),
+        ("feat2_att.fc.2.weight", "attention.feat2.fc.2.weight"),
+    ],
+)
+def test_tensors_land_where_they_belong(theirs: str, ours: str, tmp_path: Path) -> None:
+    shape = reference_shapes("se", 2)[theirs]
+    torch.save(
+        {f"module.{theirs}": torch.full(shape, 7.0)}, tmp_path / "one.pth"
+    )  # `module.`: saved by DataParallel
+    network = YOLOv4Tiny(2, sites={"feat2": "se"})
+    assert load_weights(network, read_weights(tmp_path / "one.pth")).matched == [ours]
+    assert (network.state_dict()[ours] == 7).all()
+
+
+def test_backbone_only_weights_fill_the_backbone(tmp_path: Path) -> None:
+    path = tmp_path / "CSPdarknet53_tiny_backbone_weights.pth"
+    torch.save({"state_dict": fill(conv_shapes(BACKBONE))}, path)
+    network = YOLOv4Tiny(3, sites={"feat1": "eca"}, init="identity")
+    report = load_weights(network, read_weights(path))
+    own = [n for n in network.backbone.state_dict() if not n.endswith("num_batches_tracked")]
+    assert sorted(report.matched) == sorted(f"backbone.{name}" for name in own)
+    assert report.total == len(own)
+    assert not any(name.startswith("backbone") for name in report.missing)
+    assert any(name.startswith("attention.feat1") for name in report.missing)
     with pytest.raises(UserError, match="no detection heads"):
         load_model(path)
 
 
-def damage(kind: str, source: bytes) -> bytes:
-    if kind == "cut inside a layer":
-        return source[:100_000]
-    if kind == "a value short":
-        return source[:-4]
-    if kind == "a value too many":
-        return source + b"\0\0\0\0"
-    if kind == "no whole number of values":
-        return source[:-3]
-    if kind == "text":
-        return b"these are not the weights you are looking for\n"
-    return source[:8] if kind == "header cut" else b""
+@pytest.mark.parametrize("phi", PHI[1:])
+def test_trained_blocks_go_behind_the_gates_of_an_identity_start(phi: str, tmp_path: Path) -> None:
+    state = fill(reference_shapes(phi, 20))
+    torch.save(state, tmp_path / "trained.pth")
+    network = YOLOv4Tiny(20, sites=dict.fromkeys(SITES, phi), init="identity")
+    report = load_weights(network, read_weights(tmp_path / "trained.pth"))
+    gates = [f"attention.{site}" for site in SITES]
+    assert len(report.matched) == report.total and not report.mismatched and not report.unexpected
+    assert (report.gated, report.missing) == (gates, [f"{gate}.alpha" for gate in gates])
+    (line,) = [line for line in report.lines() if "identity gate" in line]
+    assert all(gate in line for gate in gates) and "attention.init=paper" in line
+
+    open_network = YOLOv4Tiny(20, sites=dict.fromkeys(SITES, phi)).eval()
+    load_weights(open_network, read_weights(tmp_path / "trained.pth"))
+    features = torch.rand(2, 256, 5, 3)
+    gate = network.eval().attention["feat1"]
+    assert torch.equal(gate(features), features)
+    with torch.no_grad():
+        gate.get_parameter("alpha").fill_(1)
+    torch.testing.assert_close(gate(features), open_network.attention["feat1"](features))
+
+
+def test_other_blocks_and_blocks_with_gates_are_left_as_they_are(tmp_path: Path) -> None:
+    torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
+    report = load_weights(
+        YOLOv4Tiny(20, sites={"feat1": "cbam"}, init="identity"), read_weights(tmp_path / "se.pth")
+    )
+    assert not report.gated and "attention.feat1.fc.0.weight" in report.unexpected
+    network = YOLOv4Tiny(20, sites={"feat1": "se"}, init="identity")
+    torch.save(network.state_dict(), tmp_path / "gated.pth")
+    report = load_weights(network, read_weights(tmp_path / "gated.pth"))
+    assert not report.gated and not report.missing and not report.unexpected
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("key", "value"), [("attention.init", "identity"), ("phi", "cbam"), ("attention.at", ["stem"])]
+)
+def test_reference_weights_are_not_used_with_attention_that_they_do_not_hold(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
+    with pytest.raises(UserError, match=rf"se\.pth: .*another network than {re.escape(key)}"):
+        load_model(tmp_path / "se.pth", {key: value}, device="cpu")
+
+
+def test_other_classes_leave_the_heads_at_their_start_and_say_so(tmp_path: Path) -> None:
+    torch.save(fill(reference_shapes("none", 20)), tmp_path / "voc.pth")
+    network = YOLOv4Tiny(3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    report = load_weights(network, read_weights(tmp_path / "voc.pth"))
+    heads = [f"predict{stride}.{part}" for stride in (32, 16) for part in ("weight", "bias")]
+    assert sorted(line.split(":")[0] for line in report.mismatched) == sorted(heads)
+    assert "predict32.bias: (75,), here (24,)" in report.mismatched
+    assert all(torch.equal(before[name], network.state_dict()[name]) for name in heads)
+    assert len(report.matched) == report.total - 4
+    assert any("other shape, not loaded" in line and "predict32" in line for line in report.lines())
+
+
+def test_report_lines_name_a_few_and_count_the_rest() -> None:
+    report = MatchReport(Path("w.pth"), ["a", "b"], 8, ["c: (1,), here (2,)"], list("defgh"), [])
+    assert report.lines() == [
+        "w.pth: 2 of 8 pretrained tensors matched (25%)",
+        "  other shape, not loaded: c: (1,), here (2,)",
+        "  not in this network: d, e, f, g, ... (5)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
     [
-        "cut inside a layer",
-        "a value short",
-        "a value too many",
-        "no whole number of values",
-        "text",
-        "header cut",
-        "empty",
+        ("a.pth", {"some.layer": torch.zeros(3)}),
+        ("b.pth", {"epoch": 3, "lr": 0.1}),
+        ("c.pth", [torch.zeros(3)]),
+        ("d.pth", {3: torch.zeros(3)}),
+        ("e.onnx", {}),
     ],
 )
-def test_damaged_files_end_in_one_line(
-    kind: str, darknet_file: Callable[[int], Path], tmp_path: Path
+def test_files_that_hold_no_weights_of_ours_end_in_one_line(
+    name: str, content: object, tmp_path: Path
 ) -> None:
-    path = tmp_path / "bad.weights"
-    path.write_bytes(damage(kind, darknet_file(20).read_bytes()))
+    torch.save(content, tmp_path / name)
     with pytest.raises(UserError) as caught:
-        load_model(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        load_weights(YOLOv4Tiny(1), read_weights(tmp_path / name))
+    assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_old_file_counts_what_it_has_seen_in_four_bytes(
-    darknet_file: Callable[[int], Path], tmp_path: Path
-) -> None:
-    whole = darknet_file(3).read_bytes()
-    old = tmp_path / "old.weights"
-    old.write_bytes(np.array([0, 1, 0, 7], "<i4").tobytes() + whole[HEADER:])
-    expected = read_darknet(darknet_file(3))
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in read_darknet(old).items())
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for load in (load_model, lambda path: load_weights(YOLOv4Tiny(1), read_weights(path))):
+        with pytest.raises(UserError, match=r"nowhere\.weights"):
+            load(tmp_path / "nowhere.weights")
+
+
+# our own
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder with a `best.pt` whose anchors were fitted, not configured."""
+    config = make_config({"phi": "cbam", "input_size": [64, 96], "name": "mine"})
+    anchors = [[float(4 * i), float(5 * i)] for i in range(1, 7)]
+    network = build_model(config, 2, anchors)
+    saved = {"config": config.model_dump(mode="json"), "names": ["cat", "dog"], "anchors": anchors}
+    checkpoints.save(tmp_path / "best.pt", {**saved, "model": network.state_dict()})
+    return tmp_path
+
+
+def test_own_checkpoint_comes_back_as_it_was(run: Path) -> None:
+    saved = checkpoints.load(run / "best.pt")
+    for path in (run, run / "best.pt"):
+        detector = load_model(path, device="cpu", precision="fp32")
+        assert detector.names == ("cat", "dog") and detector.input_size == (64, 96)
+        assert detector.network.coder.anchors.tolist() == saved["anchors"]
+        state = detector.network.state_dict()
+        assert state.keys() == saved["model"].keys()
+        assert all(torch.equal(tensor, saved["model"][name]) for name, tensor in state.items())
+
+
+def test_own_checkpoint_with_changes(run: Path) -> None:
+    detector = load_model(
+        run, {"predict.score": 0.5}, device="cpu", precision=None, input_size=(32, 64)
+    )
+    assert detector.config.predict.score == 0.5 and detector.input_size == (32, 64)
+    with pytest.raises(
+        UserError, match=r"unknown key 'predict\.scor'; did you mean 'predict\.score'"
+    ):
+        load_model(run, {"predict.scor": 0.5})
+
+
+def test_a_change_that_the_weights_do_not_fit_ends_in_one_line(run: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_model(run, phi="se")
+    assert "best.pt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_own_checkpoint_as_pretrained_weights(run: Path) -> None:
+    network = build_model(make_config({"phi": "cbam"}), 2)
+    report = load_weights(network, read_weights(run / "best.pt"))
+    assert not report.mismatched and not report.unexpected and not report.missing

@@ -65,8 +65,8 @@ def run(
 def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, plain, weights):
     carrying = YOLOv4Tiny(CLASSES, sites=dict.fromkeys(SITES, name), init="identity").eval()
     report = load_weights(carrying, read_weights(weights))
-    assert len(report.matched) == report.total and not report.misshapen and not report.unknown
-    assert all(left.startswith("attention.") for left in report.fresh)
+    assert len(report.matched) == report.total and not report.mismatched and not report.unexpected
+    assert all(left.startswith("attention.") for left in report.missing)
     for precision in ("fp32", "bf16"):
         for layout in (torch.contiguous_format, torch.channels_last):
             expected, got = run(plain, precision, layout), run(carrying, precision, layout)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cfg_interpreter import Interpreter, read_cfg
+from cfg_interpreter import CfgSections, Interpreter, read_cfg_sections
+from darknet_files import cfg_text
 from torch import Tensor
 
 from nets.analysis.flops import count_parameters, measure_cost
-from nets.io.weights import read_darknet
+from nets.io.darknet import read_darknet
 from nets.yolo.box_coder import flatten_maps
 from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, SITES, YOLOv4Tiny, build_model
 from utils.core.config import make_config
@@ -147,13 +148,13 @@ def test_given_anchors_win_over_fitted_ones_and_those_over_darknets() -> None:
 
 
 @pytest.fixture(scope="session")
-def sections(parity: Path) -> list[tuple[str, dict[str, str]]]:
-    return read_cfg(parity / "yolov4-tiny.cfg")
+def sections(tmp_path_factory: pytest.TempPathFactory) -> CfgSections:
+    path = tmp_path_factory.mktemp("cfg") / "yolov4-tiny.cfg"
+    path.write_text(cfg_text(80))
+    return read_cfg_sections(path)
 
 
-def test_equal_to_darknets_cfg(
-    sections: list[tuple[str, dict[str, str]]], darknet_file: Callable[[int], Path]
-) -> None:
+def test_equal_to_darknets_cfg(sections: CfgSections, darknet_file: Callable[[int], Path]) -> None:
     path = darknet_file(80)
     interpreter = Interpreter(sections, np.fromfile(path, "<f4", offset=20))
     network = YOLOv4Tiny(80).eval()
@@ -167,7 +168,7 @@ def test_equal_to_darknets_cfg(
         torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)
 
 
-def test_default_box_settings_are_the_cfgs(sections: list[tuple[str, dict[str, str]]]) -> None:
+def test_default_box_settings_are_the_cfgs(sections: CfgSections) -> None:
     layers = [option for kind, option in sections if kind == "yolo"]
     coder = YOLOv4Tiny(1).coder
     numbers = [float(value) for value in layers[0]["anchors"].split(",")]

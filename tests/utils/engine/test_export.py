@@ -12,7 +12,7 @@ from torch import Tensor
 
 import export as export_cli
 from nets import load_model
-from nets.io.onnx_export import write_onnx
+from nets.io.onnx import write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.cli import run_command
 from utils.core.config import make_config

@@ -207,13 +207,13 @@ def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pyte
         video.is_camera = camera
         return video
 
-    def stream(model: Stub, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
+    def detect_stream(model: Stub, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
         for frame in frames:
             streamed.append(frame)
             yield model(frame)
 
     monkeypatch.setattr(prediction, "open_video", opened)
-    monkeypatch.setattr(prediction, "stream", stream)
+    monkeypatch.setattr(prediction, "detect_stream", detect_stream)
     summary = predict_video(Stub(), clip(), "out.mp4")
     assert summary.done > 0 and len(streamed) == (0 if camera else 8)
 

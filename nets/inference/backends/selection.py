@@ -1,0 +1,100 @@
+"""A backend by its name; `auto` measures those that work here and takes the fastest."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nets.inference.backends.base import (
+    BACKENDS,
+    TORCH_BACKENDS,
+    Backend,
+    ModelSpec,
+    choose_device,
+    choose_precision,
+)
+from nets.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
+from nets.inference.backends.openvino_backend import OpenVinoBackend
+from nets.inference.backends.torch_backend import CompiledBackend, TorchBackend
+from utils.core.errors import UserError
+from utils.core.timing import Budget, interleave, timed
+
+MAKERS: dict[str, Callable[[ModelSpec, str, torch.device], Backend]] = {
+    "torch": TorchBackend,
+    "compile": CompiledBackend,
+    "onnxruntime": OnnxRuntimeBackend,
+    "openvino": OpenVinoBackend,
+}
+SECONDS = 1.0  # of measurement per backend
+
+
+@dataclass
+class Candidate:
+    """A backend that works here.
+
+    Attributes:
+        backend: the backend, warmed up.
+        times: float64 `(n,)`, milliseconds per image.
+    """
+
+    backend: Backend
+    times: np.ndarray
+
+    def __str__(self) -> str:
+        name, precision = self.backend.name, self.backend.precision
+        low, middle, high = np.quantile(self.times, (0, 0.5, 1))
+        return f"  {name:<12} {precision}  {middle:7.2f} ms per image ({low:.1f} to {high:.1f})"
+
+
+def make_backend(name: str, spec: ModelSpec) -> Backend:
+    """Make a backend.
+
+    Args:
+        name: one of `BACKENDS`, or "auto".
+        spec: the model.
+
+    Raises:
+        UserError: its package is missing, or it does not run on that device or in that precision.
+    """
+    if name == "auto":
+        return _fastest(spec)
+    if spec.onnx and name in TORCH_BACKENDS:
+        raise UserError(f"backend={name}: cannot run {spec.onnx}; expected onnxruntime or openvino")
+    device = choose_device(name, spec.config.device)
+    return MAKERS[name](spec, choose_precision(name, spec.config.precision, device), device)
+
+
+def _fastest(spec: ModelSpec) -> Backend:
+    """Measure every backend that works here, interleaved; the table goes to stderr."""
+    height, width = spec.config.input_size
+    canvas = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
+    backends: dict[str, Backend] = {}
+    failures: dict[str, str] = {}
+    for name in BACKENDS:
+        try:
+            backends[name] = make_backend(name, spec)
+            for _ in range(2):
+                backends[name](canvas)  # compiles, fills caches
+        except UserError as error:
+            backends.pop(name, None)
+            failures[name] = str(error)
+    if not backends:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise UserError(f"backend=auto: none works here: {reasons}")
+    runs = {name: timed(partial(_run, backend, canvas)) for name, backend in backends.items()}
+    times = interleave(runs, Budget(SECONDS * len(backends)))
+    candidates = [Candidate(backend, times[name]) for name, backend in backends.items()]
+    best = min(candidates, key=lambda candidate: float(np.median(candidate.times))).backend
+    table = [str(candidate) for candidate in candidates]
+    table += [f"  {name:<12} {reason}" for name, reason in failures.items()]
+    lines = ["backend=auto", *table, f"  fastest here: backend={best.name} (set it to save this)"]
+    tqdm.write("\n".join(lines), file=sys.stderr)
+    return best
+
+
+def _run(backend: Backend, canvas: torch.Tensor) -> None:
+    backend(canvas)[0].cpu()  # waits for a GPU

@@ -1,0 +1,157 @@
+"""Darknet's `.weights` files, and what the `.cfg` and `.names` files beside them say.
+
+A file holds int32 major, minor, revision; the number of images seen (uint64, int32 before version
+0.2); then float32 values, layer by layer in the order of `yolov4-tiny.cfg`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nets.io.darknet_cfg import DarknetCfg, read_cfg
+from nets.yolo.blocks import ConvBNAct
+from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, YOLOv4Tiny
+from utils.core.class_names import default_class_names
+from utils.core.errors import UserError
+from utils.core.schema import ModelConfig
+
+# The epsilon of OpenCV's Darknet importer is 1e-6. Ignoring the difference to PyTorch's 1e-5 moves
+# the raw maps by 5e-4 and the edges of large boxes by pixels.
+EPSILON_GAP = nn.BatchNorm2d(1).eps - 1e-6
+LAYERS = (
+    "backbone.stem1",
+    "backbone.stem2",
+    *(f"backbone.csp{stage}.conv{index}" for stage in (1, 2, 3) for index in (1, 2, 3, 4)),
+    "backbone.last",
+    "neck.lateral",
+    "head32",
+    "predict32",
+    "neck.reduce",
+    "head16",
+    "predict16",
+)
+# What Darknet's own yolov4-tiny.cfg says
+MODEL_CONFIG = ModelConfig(
+    anchors=list(DARKNET_ANCHORS), anchor_masks=DARKNET_MASKS, new_coords=False, scale_x_y=1.05
+)
+
+
+def darknet_tensors(network: YOLOv4Tiny) -> dict[str, Tensor]:
+    """The tensors of a network by name, in the order in which a Darknet file holds them."""
+    names = []
+    for layer in LAYERS:
+        if isinstance(network.get_submodule(layer), ConvBNAct):
+            statistics = ("bias", "weight", "running_mean", "running_var")
+            names += [f"{layer}.bn.{key}" for key in statistics]
+            names.append(f"{layer}.conv.weight")
+        else:
+            names += [f"{layer}.bias", f"{layer}.weight"]
+    state = network.state_dict()
+    return {name: state[name] for name in names}
+
+
+def read_darknet(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a Darknet file.
+
+    The number of classes follows from the file's length. A file cut off after a whole layer, such
+    as `yolov4-tiny.conv.29`, is read that far. Variances are adapted to PyTorch's epsilon.
+
+    Raises:
+        UserError: the length fits no YOLOv4-tiny.
+    """
+    values = _read_values(path)
+    with torch.device("meta"):
+        layout = darknet_tensors(YOLOv4Tiny(_count_classes(values.size) or 1))
+    tensors: dict[str, Tensor] = {}
+    start = 0
+    for name, like in layout.items():
+        end = start + like.numel()
+        if end > values.size:
+            break
+        tensor = torch.from_numpy(values[start:end].copy()).view(like.shape)
+        tensors[name] = tensor - EPSILON_GAP if name.endswith("running_var") else tensor
+        start = end
+    if start < values.size:
+        raise UserError(
+            f"weights={path}: its {values.size} values fit no YOLOv4-tiny: "
+            "cut off, or another network?"
+        )
+    return tensors
+
+
+def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
+    """Write a plain YOLOv4-tiny as a Darknet `.weights` file.
+
+    Args:
+        network: without attention; on any device.
+        path: the file to write.
+        seen: number of training images that the file claims.
+
+    Raises:
+        UserError: the network carries attention, for which Darknet has no layer.
+    """
+    if len(network.attention):
+        raise UserError(
+            "export to darknet: Darknet has no attention layers; only phi=none can be written"
+        )
+    with open(path, "wb") as file:
+        np.array([0, 2, 5], "<i4").tofile(file)
+        np.array([seen], "<u8").tofile(file)
+        for name, tensor in darknet_tensors(network).items():
+            values = tensor.cpu().float()
+            if name.endswith("running_var"):
+                values = values + EPSILON_GAP
+            values.numpy().astype("<f4").tofile(file)
+
+
+def read_description(weights: Path, num_classes: int) -> DarknetCfg | None:
+    """The `.cfg` beside a weights file, None where there is none.
+
+    Raises:
+        UserError: it does not describe a YOLOv4-tiny of that many classes.
+    """
+    path = weights.with_suffix(".cfg")
+    if not path.is_file():
+        return None
+    description = read_cfg(path)
+    if description.num_classes != num_classes:
+        raise UserError(
+            f"{path}: describes {description.num_classes} classes, "
+            f"the weights beside it have {num_classes}"
+        )
+    return description
+
+
+def read_names(weights: Path, num_classes: int) -> list[str]:
+    """The class names in the `.names` file beside a weights file, else default ones."""
+    path = weights.with_suffix(".names")
+    if path.is_file():
+        names = path.read_text(encoding="utf-8").split("\n")[:num_classes]
+        if len(names) == num_classes and all(names):
+            return names
+    return default_class_names(num_classes)
+
+
+def _count_classes(values: int) -> int | None:
+    """The number of classes of a whole file of so many float32 values, None if it is cut off.
+
+    Each of the 3 * (5 + C) outputs has 512 + 1 values in one head and 256 + 1 in the other.
+    """
+    with torch.device("meta"):
+        one_class = sum(tensor.numel() for tensor in darknet_tensors(YOLOv4Tiny(1)).values())
+    per_class = 3 * (512 + 1 + 256 + 1)
+    more, rest = divmod(values - one_class, per_class)
+    return more + 1 if more >= 0 and rest == 0 else None
+
+
+def _read_values(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    if len(data) < 20:
+        raise UserError(f"weights={path}: too short for a Darknet file")
+    major, minor, _ = np.frombuffer(data, "<i4", 3).tolist()
+    header = 20 if major * 10 + minor >= 2 else 16
+    if not (0 <= major < 1000 and 0 <= minor < 1000) or (len(data) - header) % 4:
+        raise UserError(f"weights={path}: not a Darknet weights file")
+    return np.frombuffer(data, "<f4", offset=header)

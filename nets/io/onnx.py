@@ -1,0 +1,168 @@
+"""ONNX files: written with all that is needed to use them, and their metadata read back."""
+
+import copy
+import importlib.util
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from nets.yolo.pipeline import Pipeline
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.config import dump_config, restore_config
+from utils.core.errors import UserError, require_package
+from utils.core.schema import Config
+
+LOWEST_OPSET = 18  # that PyTorch's exporter writes; its conversions to lower ones fail
+INPUT = "images"
+OUTPUTS = ("boxes", "scores")
+RUNTIMES = ("onnxruntime", "openvino")
+METADATA_KEYS = ("config", "names", "anchors")
+
+
+@dataclass(frozen=True)
+class OnnxMetadata:
+    """What an ONNX file of this project says about itself.
+
+    Attributes:
+        config: the experiment.
+        names: the class names.
+        anchors: six (width, height) in input pixels.
+    """
+
+    config: Config
+    names: tuple[str, ...]
+    anchors: list[list[float]]
+
+
+def write_onnx(
+    network: YOLOv4Tiny,
+    config: Config,
+    names: Sequence[str],
+    path: str | Path,
+    opset: int | None = None,
+) -> None:
+    """Write a network as ONNX without NMS.
+
+    Input `images` `(N, 3, H, W)`, float32, RGB, 0..1, any N, H and W of `config.input_size`.
+    Outputs `boxes` `(N, A, 4)`, xyxy in input pixels, and `scores` `(N, A, C)`, objectness times
+    class probability. Batch normalization is folded. The file's `metadata_props` hold `names`
+    (JSON), `anchors` (JSON) and `config` (YAML).
+
+    Args:
+        network: on any device.
+        config: its configuration.
+        names: the class names.
+        path: the file to write.
+        opset: version of ONNX's operators; None: what PyTorch's exporter writes by default.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed, or the exporter refuses the opset.
+    """
+    onnx = require_package("onnx", "export to ONNX")
+    require_package("onnxscript", "export to ONNX")
+    if opset is not None and opset < LOWEST_OPSET:
+        raise UserError(f"--opset {opset}: expected {LOWEST_OPSET} or more")
+    model = _trace(network, config, opset)
+    properties = {
+        "names": json.dumps(list(names), ensure_ascii=False),
+        "anchors": json.dumps(network.coder.anchors.tolist()),
+        "config": dump_config(config),
+    }
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, path)
+
+
+def _trace(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
+    """The `onnx.ModelProto` that PyTorch's exporter makes."""
+    pipeline = Pipeline(copy.deepcopy(network).cpu().float(), config.input_size).eval()
+    images = torch.rand(2, 3, *config.input_size)  # of one image, the exporter fixes the batch at 1
+    # PyTorch 2.7 needs a bound: without one it forbids a single value, 2**63 - 1
+    batch = torch.export.Dim("batch", max=2**31 - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about its own code
+        try:
+            program = torch.onnx.export(
+                pipeline,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: batch},),
+            )
+        except Exception as error:
+            if opset is None:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"--opset {opset}: refused by PyTorch {torch.__version__}: {reason}"
+            ) from None
+    assert program is not None
+    return program.model_proto
+
+
+def find_runtime(path: str | Path) -> str:
+    """The backend that runs ONNX files here.
+
+    Args:
+        path: the file to run, for the error message.
+
+    Raises:
+        UserError: none is installed.
+    """
+    for name in RUNTIMES:
+        if importlib.util.find_spec(name):
+            return name
+    raise UserError(f"{path}: nothing is installed that runs ONNX: pip install onnxruntime")
+
+
+def read_onnx(path: str | Path) -> OnnxMetadata:
+    """Read the metadata of a file that `write_onnx` wrote, with whichever runtime is installed.
+
+    Raises:
+        UserError: not readable, written by another program, or no runtime is installed.
+    """
+    read = _read_with_openvino
+    if find_runtime(path) == "onnxruntime":
+        read = _read_with_onnxruntime
+    try:
+        texts = read(str(path))
+    except Exception as error:  # both runtimes raise various exceptions of their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not readable as ONNX: {reason}") from None
+    for key in METADATA_KEYS:
+        if key not in texts:
+            raise UserError(
+                f"{path}: no {key} in its metadata; expected an ONNX file that export.py wrote"
+            )
+    config = restore_config(yaml.safe_load(texts["config"]), str(path))
+    return OnnxMetadata(config, tuple(json.loads(texts["names"])), json.loads(texts["anchors"]))
+
+
+def _read_with_onnxruntime(path: str) -> dict[str, str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.get_modelmeta().custom_metadata_map
+
+
+def _read_with_openvino(path: str) -> dict[str, str]:
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    texts = {}
+    for key in METADATA_KEYS:
+        key_path = ["framework", key]
+        if model.has_rt_info(key_path):
+            texts[key] = model.get_rt_info(key_path).astype(str)
+    return texts
