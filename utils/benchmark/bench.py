@@ -186,10 +186,10 @@ class Bench(contextlib.AbstractContextManager["Bench"]):
         return DetectionDataset(
             samples,
             size,
-            cache or data.cache,
-            data.cache_gb,
-            threads,
-            folder,
+            cache=cache or data.cache,
+            cache_gb=data.cache_gb,
+            workers=threads,
+            cache_dir=folder,
             class_names=class_names,
         )
 

@@ -1,7 +1,7 @@
-"""From what an annotation file says to clean `Record`s: every kind of dirty data has one rule, and is counted."""
+"""Checks that turn raw annotations into samples: each kind of bad data has a rule and is counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,241 +16,300 @@ from utils.data.duplicates import identical_files
 from utils.data.sample import Sample
 
 RULES = {
-    "listed twice": "second entry left out",
-    "image missing": "left out",
-    "annotation missing": "VOC: left out; YOLO: kept as an image without objects",
-    "annotation unreadable": "image left out",
-    "annotation of no image": "ignored",
-    "image undecodable": "left out; found while caching: a gray image without objects",
-    "image truncated": "the part that is there is used",
-    "image with EXIF rotation": "turned upright (WebP: if OpenCV does); boxes refer to the upright image",
-    "image gray": "made RGB",
-    "image with alpha": "alpha dropped",
-    "image CMYK": "made RGB",
+    "image listed twice": "second entry ignored",
+    "image missing": "skipped",
+    "annotation missing": "VOC: image skipped; YOLO: kept as an image without objects",
+    "annotation unreadable": "image skipped",
+    "annotation without an image": "ignored",
+    "image undecodable": "skipped; if found while caching: a gray image without objects",
+    "image truncated": "the intact part is used",
+    "image with EXIF rotation": (
+        "rotated upright (WebP: if OpenCV does so); boxes refer to the upright image"
+    ),
+    "image in grayscale": "converted to RGB",
+    "image with alpha channel": "alpha dropped",
+    "image in CMYK": "converted to RGB",
     "image identical to another": "kept",
-    "size differs from annotation": "the image's own size counts, boxes stay as they are",
-    "corners swapped": "put in order",
-    "box beyond the image": "clipped (counted from one pixel)",
+    "size differs from annotation": "the size of the image is used, boxes stay as they are",
+    "box with swapped corners": "corners reordered",
+    "box beyond the image": "clipped (counted from one pixel on)",
     "box empty": "dropped: no area inside the image",
-    "box twice": "dropped: same class and place as another of its image",
+    "box repeated": "dropped: same class and position as another box of the image",
 }
-EXAMPLES = 3
+EXAMPLES = 3  # per rule
 ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass
-class Report:
-    """What was read and what was mended: counters, with the first few places of each kind.
+class DatasetReport:
+    """What was read and what was repaired: counts, with the first few examples of each kind.
 
     Attributes:
-        images, objects, empty: records, their boxes, and records without a box.
+        images: number of samples.
+        objects: number of their boxes.
+        empty: samples without a box.
         per_class: class name -> number of boxes.
-        counts: key of `RULES` -> number of times.
+        counts: key of `RULES` -> number of cases.
         examples: key of `RULES` -> at most three files.
     """
 
-    pictures: int = 0
+    images: int = 0
     objects: int = 0
     empty: int = 0
     per_class: dict[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def note(self, rule: str, where: str | Path, count: int = 1) -> None:
-        """Count `count` cases of `rule` (a key of `RULES`) at `where`."""
+    def note(self, rule: str, source: str | Path, count: int = 1) -> None:
+        """Count cases of bad data.
+
+        Args:
+            rule: a key of `RULES`.
+            source: the file, for the examples.
+            count: number of cases in it.
+        """
         if rule not in RULES:
             raise KeyError(rule)
-        if count:
-            self.counts[rule] += count
-            places = self.examples.setdefault(rule, [])
-            if len(places) < EXAMPLES and str(where) not in places:
-                places.append(str(where))
+        if not count:
+            return
+        self.counts[rule] += count
+        examples = self.examples.setdefault(rule, [])
+        if len(examples) < EXAMPLES and str(source) not in examples:
+            examples.append(str(source))
 
-    def summarize(self, samples: Sequence[Sample], names: Sequence[str]) -> None:
+    def summarize(self, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
         """Fill `images`, `objects`, `empty` and `per_class`."""
-        self.pictures = len(samples)
+        self.images = len(samples)
         self.empty = sum(not len(sample.boxes) for sample in samples)
-        labels = (
-            np.concatenate([sample.labels for sample in samples])
-            if samples
-            else np.zeros(0, np.int64)
-        )
-        self.objects = len(labels)
-        counts = np.bincount(labels, minlength=len(names))
-        self.per_class = {name: int(count) for name, count in zip(names, counts, strict=True)}
+        counts = np.zeros(len(class_names), np.int64)
+        for sample in samples:
+            counts += np.bincount(sample.labels, minlength=len(class_names))
+        self.objects = int(counts.sum())
+        self.per_class = dict(zip(class_names, counts.tolist(), strict=True))
 
     def lines(self) -> list[str]:
-        """A text table: totals, objects a class, then one line a kind of dirty data with its rule and examples."""
+        """Text: totals, objects per class, then one line per kind of bad data with its rule."""
         lines = [
-            f"{self.pictures} images, {self.objects} objects, {self.empty} images without objects"
+            f"{self.images} images, {self.objects} objects, {self.empty} images without objects"
         ]
         if self.per_class:
+            per_class = [f"{name} {count}" for name, count in self.per_class.items()]
+            lines.append(f"objects: {', '.join(per_class)}")
+        rules = [rule for rule in RULES if self.counts[rule]]
+        width = max(map(len, rules), default=0)
+        for rule in rules:
+            examples = ", ".join(self.examples[rule])
             lines.append(
-                "objects: " + ", ".join(f"{name} {count}" for name, count in self.per_class.items())
-            )
-        width = max((len(rule) for rule in self.counts), default=0)
-        for rule in (rule for rule in RULES if self.counts[rule]):
-            places = ", ".join(self.examples[rule])
-            lines.append(
-                f"  {self.counts[rule]:>6} x {rule:<{width}}  {RULES[rule]}  (e.g. {places})"
+                f"  {self.counts[rule]:>6} x {rule:<{width}}  {RULES[rule]}  (e.g. {examples})"
             )
         return lines
 
 
 @dataclass
-class Labeled:
-    """One image as its annotation describes it, before any check.
+class RawAnnotation:
+    """The objects of one image as its annotation states them, before any check.
 
     Attributes:
-        path: the image, which exists.
+        path: the image file, which exists.
         source: the annotation, for messages.
-        boxes: x1 y1 x2 y2 each, as written.
-        labels, difficult, crowd: one a box.
-        size: (width, height) that the annotation states.
-        relative: boxes are shares of the image's width and height.
+        size: (width, height) that the annotation states, in pixels.
+        relative: boxes are fractions of the image's width and height.
         one_based: corners are pixel numbers from 1, both inclusive (Pascal VOC).
+        boxes: x1 y1 x2 y2 of each object, as written.
+        labels: class index of each object.
+        difficult: Pascal VOC's flag of each object.
+        crowd: COCO's flag of each object.
     """
 
     path: Path
     source: str
+    size: tuple[int, int] | None = None
+    relative: bool = False
+    one_based: bool = False
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    relative: bool = False
-    one_based: bool = False
+
+    def add(
+        self,
+        box: tuple[float, float, float, float],
+        label: int,
+        difficult: bool = False,
+        crowd: bool = False,
+    ) -> None:
+        """Add one object."""
+        self.boxes.append(box)
+        self.labels.append(label)
+        self.difficult.append(difficult)
+        self.crowd.append(crowd)
 
 
 @dataclass(frozen=True)
 class Header:
-    """An image file's upright (width, height) in pixels, and the keys of `RULES` that its header shows."""
+    """What the header of an image file tells.
+
+    Attributes:
+        size: (width, height) of the upright image, in pixels; `None` if it cannot be decoded.
+        rules: the keys of `RULES` that apply.
+    """
 
     size: tuple[int, int] | None
-    notes: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 def read_header(path: Path) -> Header:
-    """Size, color mode and EXIF rotation from the file's header; decodes only what Pillow cannot tell."""
-    notes: list[str] = []
+    """Read size, color mode and EXIF rotation; decodes the image only if Pillow cannot tell."""
     try:
-        with Image.open(path) as picture:
-            size, mode, kind = picture.size, picture.mode, picture.format
-            turn = _orientation(picture)
-            alpha = mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-    except Exception:  # Pillow raises many kinds; what OpenCV can decode is still an image
-        size, mode, kind, turn, alpha = (0, 0), "", None, 1, False
-    turned = turn in range(2, 9)
-    flags = (
-        turned,
-        mode in ("1", "L", "LA", "La", "F") or mode.startswith("I"),
-        alpha,
-        mode == "CMYK",
-    )
-    kinds = ("image with EXIF rotation", "image gray", "image with alpha", "image CMYK")
-    notes += [kind for kind, flag in zip(kinds, flags, strict=True) if flag]
-    if turned and kind == "JPEG":
-        size = size[::-1] if turn >= 5 else size
-    elif turned or not all(
-        size
-    ):  # outside JPEG, which rotations are applied depends on the decoder: ask it
+        with Image.open(path) as image:
+            width, height = image.size
+            file_format = image.format
+            orientation = _orientation(image)
+            rules = _color_rules(image)
+    except Exception:  # Pillow raises many kinds; OpenCV may still be able to decode the image
+        width, height, file_format, orientation, rules = 0, 0, None, 1, []
+    rotated = orientation in range(2, 9)
+    if rotated:
+        rules.insert(0, "image with EXIF rotation")
+    if rotated and file_format == "JPEG":
+        if orientation >= 5:
+            width, height = height, width
+    elif rotated or not (width and height):
+        # which rotations are applied outside JPEG depends on the decoder: ask it
         try:
-            size = read_image(path).shape[1::-1]
+            height, width = read_image(path).shape[:2]
         except UserError:
             return Header(None, ("image undecodable",))
-    return Header((int(size[0]), int(size[1])), tuple(notes))
+    return Header((int(width), int(height)), tuple(rules))
 
 
-def _orientation(picture: Image.Image) -> int:
-    """EXIF orientation 1..8. `Image.getexif` would decode every PNG, and believes XMP, which OpenCV does not."""
-    if picture.format == "TIFF":
-        return picture.getexif().get(ORIENTATION, 1)
+def _color_rules(image: Image.Image) -> list[str]:
+    """The keys of `RULES` that the color mode of an image shows."""
+    rules = []
+    if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
+        rules.append("image in grayscale")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rules.append("image with alpha channel")
+    if image.mode == "CMYK":
+        rules.append("image in CMYK")
+    return rules
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8.
+
+    `Image.getexif` would decode every PNG, and believes XMP, which OpenCV ignores.
+    """
+    if image.format == "TIFF":
+        return image.getexif().get(ORIENTATION, 1)
     exif = Image.Exif()
-    exif.load(picture.info.get("exif", b""))
+    exif.load(image.info.get("exif", b""))
     return exif.get(ORIENTATION, 1)
 
 
 def clean_boxes(
-    item: Labeled, size: tuple[int, int], report: Report
+    annotation: RawAnnotation, size: tuple[int, int], report: DatasetReport
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order, clip and thin out the boxes of one image of `size` (width, height).
+    """Order the corners of an image's boxes, clip the boxes, drop empty and repeated ones.
+
+    Args:
+        annotation: the boxes as written.
+        size: (width, height) of the image, in pixels.
+        report: where to count what was repaired.
 
     Returns:
-        boxes float32 `(n, 4)` xyxy pixels inside the image, and the positions `(n,)` that were kept of the input.
+        boxes float32 `(n, 4)`, xyxy pixels inside the image; and their int64 indices `(n,)` among
+        the boxes of `annotation`.
     """
-    raw = np.asarray(item.boxes, np.float64).reshape(-1, 4)
-    boxes = np.concatenate(
-        [np.minimum(raw[:, :2], raw[:, 2:]), np.maximum(raw[:, :2], raw[:, 2:])], axis=1
-    )
-    report.note("corners swapped", item.source, int((boxes != raw).any(1).sum()))
+    source = annotation.source
+    raw = np.asarray(annotation.boxes, np.float64).reshape(-1, 4)
+    low = np.minimum(raw[:, :2], raw[:, 2:])
+    high = np.maximum(raw[:, :2], raw[:, 2:])
+    boxes = np.concatenate([low, high], axis=1)
+    report.note("box with swapped corners", source, int((boxes != raw).any(1).sum()))
     limit = np.tile(np.array(size, np.float64), 2)
-    if item.one_based:
+    if annotation.one_based:
         boxes[:, :2] -= 1
-    if item.relative:
+    if annotation.relative:
         boxes *= limit
-    inside = np.clip(boxes, 0, limit).astype(np.float32)
-    report.note(
-        "box beyond the image", item.source, int((np.abs(inside - boxes) > 1 + 1e-6).any(1).sum())
-    )
-    full = (inside[:, 2:] > inside[:, :2]).all(1)
-    report.note("box empty", item.source, int((~full).sum()))
-    seen: set[tuple] = set()
-    keep = []
-    for index in np.flatnonzero(full):
-        place = (item.labels[index], item.crowd[index], *np.round(inside[index], 2).tolist())
-        if place not in seen:
-            seen.add(place)
-            keep.append(index)
-    report.note("box twice", item.source, int(full.sum()) - len(keep))
-    kept = np.array(keep, np.int64)
-    return inside[kept], kept
+    clipped = np.clip(boxes, 0, limit).astype(np.float32)
+    beyond = (np.abs(clipped - boxes) > 1 + 1e-6).any(1)
+    report.note("box beyond the image", source, int(beyond.sum()))
+    nonempty = np.flatnonzero((clipped[:, 2:] > clipped[:, :2]).all(1))
+    report.note("box empty", source, len(clipped) - len(nonempty))
+    unique: dict[tuple, int] = {}
+    for index in nonempty.tolist():
+        corners = np.round(clipped[index], 2).tolist()
+        unique.setdefault((annotation.labels[index], annotation.crowd[index], *corners), index)
+    report.note("box repeated", source, len(nonempty) - len(unique))
+    keep = np.array(list(unique.values()), np.int64)
+    return clipped[keep], keep
 
 
 def build_samples(
-    items: Sequence[Labeled], report: Report, workers: int = 8, progress: bool = True
+    annotations: Sequence[RawAnnotation],
+    report: DatasetReport,
+    workers: int = 8,
+    progress: bool = True,
 ) -> list[Sample]:
-    """Read every image's header in a thread pool, clean the boxes, and count what was mended in `report`.
+    """Check the images and clean the boxes.
 
-    Undecodable images are left out. The order of `items` is kept; the result does not depend on `workers`.
+    Args:
+        annotations: one per image; a repeated image is ignored, an undecodable one skipped.
+        report: where to count what was repaired.
+        workers: threads that read the headers of the images; the result does not depend on it.
+        progress: show a progress bar.
+
+    Returns:
+        The samples, in the order of `annotations`.
     """
-    items = list(_without_repeats(items, report))
-    headers = parallel(
-        read_header, [item.path for item in items], workers, "checking images", progress
-    )
-    for _, later in identical_files(item.path for item in items):
-        report.note("image identical to another", later)
+    annotations = _without_repeats(annotations, report)
+    paths = [annotation.path for annotation in annotations]
+    headers = map_in_threads(read_header, paths, workers, "checking images", progress)
+    for _, duplicate in identical_files(paths):
+        report.note("image identical to another", duplicate)
     samples = []
-    for item, header in zip(items, headers, strict=True):
-        for note in header.notes:
-            report.note(note, item.path)
-        if header.size is None:
-            continue
-        if item.size and all(item.size) and item.size != header.size:
-            report.note("size differs from annotation", item.source)
-        boxes, kept = clean_boxes(item, header.size, report)
-        labels = np.array(item.labels, np.int64)[kept]
-        difficult, crowd = (
-            np.array(flags, np.bool_)[kept] for flags in (item.difficult, item.crowd)
-        )
-        width, height = header.size
-        samples.append(Sample(item.path, width, height, boxes, labels, difficult, crowd))
+    for annotation, header in zip(annotations, headers, strict=True):
+        for rule in header.rules:
+            report.note(rule, annotation.path)
+        if header.size is not None:
+            samples.append(_build_sample(annotation, header.size, report))
     return samples
 
 
-def parallel(
-    task: Callable, items: Sequence, workers: int, title: str, progress: bool = True
-) -> list:
-    """`[task(item) for item in items]` in threads, with a progress bar."""
-    with ThreadPoolExecutor(max(workers, 2)) as pool:
-        results = pool.map(task, items)
-        return list(progress_bar(results, desc=title, total=len(items), show=progress))
+def _build_sample(
+    annotation: RawAnnotation, size: tuple[int, int], report: DatasetReport
+) -> Sample:
+    if annotation.size and all(annotation.size) and annotation.size != size:
+        report.note("size differs from annotation", annotation.source)
+    boxes, keep = clean_boxes(annotation, size, report)
+    return Sample(
+        path=annotation.path,
+        width=size[0],
+        height=size[1],
+        boxes=boxes,
+        labels=np.array(annotation.labels, np.int64)[keep],
+        difficult=np.array(annotation.difficult, np.bool_)[keep],
+        crowd=np.array(annotation.crowd, np.bool_)[keep],
+    )
 
 
-def _without_repeats(items: Iterable[Labeled], report: Report) -> Iterable[Labeled]:
-    seen: set[Path] = set()
-    for item in items:
-        if item.path in seen:
-            report.note("listed twice", item.path)
+def _without_repeats(
+    annotations: Sequence[RawAnnotation], report: DatasetReport
+) -> list[RawAnnotation]:
+    unique: dict[Path, RawAnnotation] = {}
+    for annotation in annotations:
+        if annotation.path in unique:
+            report.note("image listed twice", annotation.path)
         else:
-            seen.add(item.path)
-            yield item
+            unique[annotation.path] = annotation
+    return list(unique.values())
+
+
+def map_in_threads(
+    function: Callable, items: Sequence, workers: int, title: str, progress: bool = True
+) -> list:
+    """`[function(item) for item in items]` in threads, with a progress bar."""
+    with ThreadPoolExecutor(max(workers, 2)) as pool:
+        results = pool.map(function, items)
+        return list(progress_bar(results, desc=title, total=len(items), show=progress))

@@ -1,7 +1,9 @@
-"""Canvases in a file that several trainings map into memory: written aside, then renamed, so no lock is needed.
+"""Canvases in a file that several processes map into memory.
 
-A file holds `count` canvases uint8 `(h, w, 3)`, then one byte an image: the state of its file. Its name is a hash of
-everything that the content follows from, so a changed image, size or decoder leads to another file.
+The file is written under another name and then renamed, so no lock is needed. It holds `count`
+canvases uint8 `(height, width, 3)`, then one byte per image: the state of the image's file. Its
+name is a hash of everything that determines the content, so a changed image, input size or decoder
+leads to another file.
 """
 
 import hashlib
@@ -18,42 +20,48 @@ import torch
 
 from utils.data.sample import Sample
 
-UNUSED_DAYS = 14  # files that nobody opened for so long are removed
+UNUSED_DAYS = 14  # files not opened for this long are removed
+VERSION = 2  # of the file's layout
 
 
-def key(samples: Sequence[Sample], size: tuple[int, int]) -> str:
-    """Hash of the images (path, time of change, bytes), their order, the input size and the decoder's version."""
-    digest = hashlib.sha256(repr((2, cv2.__version__, torch.__version__, size)).encode())
+def cache_key(samples: Sequence[Sample], input_size: tuple[int, int]) -> str:
+    """Hash of the images (path, modification time, size), their order, the input size and the
+    version of the decoder.
+    """
+    versions = (VERSION, cv2.__version__, torch.__version__, input_size)
+    digest = hashlib.sha256(repr(versions).encode())
     for sample in samples:
-        stamp: tuple[int, ...] = (0, 0)
+        name, modified, size = str(sample.path), 0, 0
         if sample.draw is None:
+            name = str(sample.path.absolute())
             with suppress(OSError):
                 status = sample.path.stat()
-                stamp = (status.st_mtime_ns, status.st_size)
-        name = str(sample.path if sample.draw else sample.path.absolute())
-        digest.update(repr((name, sample.width, sample.height, *stamp)).encode())
+                modified, size = status.st_mtime_ns, status.st_size
+        digest.update(repr((name, sample.width, sample.height, modified, size)).encode())
     return digest.hexdigest()[:32]
 
 
-def is_complete(path: Path, count: int, size: tuple[int, int]) -> bool:
-    """Whether `path` holds `count` canvases of `size` (height, width)."""
-    return path.is_file() and path.stat().st_size == count * (size[0] * size[1] * 3 + 1)
+def is_complete(path: Path, count: int, input_size: tuple[int, int]) -> bool:
+    """Whether `path` holds `count` canvases of `input_size` (height, width)."""
+    height, width = input_size
+    return path.is_file() and path.stat().st_size == count * (height * width * 3 + 1)
 
 
 def write(path: Path, decoded: Iterable[tuple[np.ndarray, int]]) -> None:
-    """Write canvases and states; the file appears only when it is complete. Removes files that are out of use.
+    """Write canvases and states, and remove files of the folder that are no longer used.
+
+    `path` appears only when it is complete.
 
     Raises:
-        OSError: no space, no permission.
+        OSError: no space or no permission.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_unused(path.parent)
     states: list[int] = []
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
-        with os.fdopen(
-            handle, "wb"
-        ) as file:  # written through, not mapped: a full disk is an error, not a SIGBUS
+        # written, not mapped: a full disk is an error then, not a SIGBUS
+        with os.fdopen(descriptor, "wb") as file:
             for canvas, state in decoded:
                 file.write(canvas.tobytes())
                 states.append(state)
@@ -63,13 +71,19 @@ def write(path: Path, decoded: Iterable[tuple[np.ndarray, int]]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def open_shared(path: Path, count: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Map a complete file: canvases `(count, h, w, 3)`, read-only, and states `(count,)`, both uint8."""
+def open_shared(
+    path: Path, count: int, input_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Map a complete file.
+
+    Returns:
+        canvases uint8 `(count, height, width, 3)`, read-only; states uint8 `(count,)`.
+    """
     with suppress(OSError):
         os.utime(path)
-    flat = np.memmap(path, np.uint8, "r")
-    pictures = flat[: -count or None].reshape(count, *size, 3)
-    return pictures, np.array(flat[len(flat) - count :])
+    content = np.memmap(path, np.uint8, "r")
+    end = len(content) - count
+    return content[:end].reshape(count, *input_size, 3), np.array(content[end:])
 
 
 def _remove_unused(folder: Path) -> None:

@@ -1,7 +1,6 @@
-"""Images that are there twice: the same bytes under two names, in one split or in two (a leak)."""
+"""Duplicate images: the same file, or the same bytes, twice in one split or in two (a leak)."""
 
 import filecmp
-import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,49 +8,65 @@ from pathlib import Path
 
 from utils.data.sample import Sample
 
-TAIL = 4096  # bytes: the end of a compressed image tells two apart, the head seldom does
+TAIL = 4096  # bytes compared first; compressed images differ at the end rather than at the start
 
 
 def identical_files(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """(earlier, later) for every file with the bytes of an earlier one; reads whole files only where ends agree."""
+    """Find files with the same content; whole files are read only if size and last bytes agree.
+
+    Returns:
+        (earlier, later) for every file with the bytes of an earlier one.
+    """
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
         by_size[path.stat().st_size].append(path)
     candidates: dict[tuple[int, int], list[Path]] = defaultdict(list)
     for size, group in by_size.items():
-        for path in group if len(group) > 1 else ():
-            candidates[size, _tail(path, size)].append(path)
-    return [pair for group in candidates.values() for pair in _pairs(group)]
+        if len(group) > 1:
+            for path in group:
+                candidates[size, _tail_checksum(path, size)].append(path)
+    duplicates = []
+    for group in candidates.values():
+        duplicates += _compare_contents(group)
+    return duplicates
 
 
-def leaks(train: Sequence[Sample], val: Sequence[Sample]) -> list[tuple[Path, Path]]:
-    """(training image, validation image) that are one file, or two files with the same bytes.
+def find_leaks(train: Sequence[Sample], val: Sequence[Sample]) -> list[tuple[Path, Path]]:
+    """Find validation images that are training images, too.
 
-    Drawn images are compared by name.
+    Returns:
+        (training image, validation image): the same file, or two files with the same bytes.
+        Synthetic images are compared by name.
     """
-    names = {sample.path for sample in train}
-    shared = [(sample.path, sample.path) for sample in val if sample.path in names]
-    ours = [sample.path for sample in train if sample.draw is None]
-    known = set(ours)
-    theirs = [sample.path for sample in val if sample.draw is None and sample.path not in known]
-    copies = identical_files([*ours, *theirs])
-    outside = set(theirs)
-    return shared + [
-        (first, second) for first, second in copies if first in known and second in outside
+    train_paths = {sample.path for sample in train}
+    leaks = [(sample.path, sample.path) for sample in val if sample.path in train_paths]
+    train_files = [sample.path for sample in train if sample.draw is None]
+    val_files = [
+        sample.path for sample in val if sample.draw is None and sample.path not in train_paths
     ]
+    train_set = set(train_files)
+    val_set = set(val_files)
+    for first, second in identical_files([*train_files, *val_files]):
+        if first in train_set and second in val_set:
+            leaks.append((first, second))
+    return leaks
 
 
-def _tail(path: Path, size: int) -> int:
+def _tail_checksum(path: Path, size: int) -> int:
     with path.open("rb") as file:
-        file.seek(max(0, size - TAIL), os.SEEK_SET)
+        file.seek(max(0, size - TAIL))
         return zlib.crc32(file.read(TAIL))
 
 
-def _pairs(group: list[Path]) -> Iterable[tuple[Path, Path]]:
+def _compare_contents(paths: list[Path]) -> list[tuple[Path, Path]]:
+    """(earlier, later) for every file that equals an earlier one byte for byte."""
     originals: list[Path] = []
-    for path in group:
-        twin = next((known for known in originals if filecmp.cmp(known, path, shallow=False)), None)
-        if twin is None:
-            originals.append(path)
+    duplicates = []
+    for path in paths:
+        for original in originals:
+            if filecmp.cmp(original, path, shallow=False):
+                duplicates.append((original, path))
+                break
         else:
-            yield twin, path
+            originals.append(path)
+    return duplicates

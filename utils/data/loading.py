@@ -1,14 +1,20 @@
-"""One entry to every dataset format: `load_dataset`."""
+"""`load_dataset`: one function for every dataset format."""
 
 from collections.abc import Sequence
 
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
-from utils.data.checks import Report
+from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset
 from utils.data.readers import coco, shapes, voc, yolo
+from utils.data.readers.base import Reader
 
-READERS = {"shapes": shapes, "voc": voc, "coco": coco, "yolo": yolo}
+READERS: dict[str, Reader] = {
+    "shapes": shapes.read,
+    "voc": voc.read,
+    "coco": coco.read,
+    "yolo": yolo.read,
+}
 
 
 def load_dataset(
@@ -19,39 +25,45 @@ def load_dataset(
     workers: int = 0,
     progress: bool = True,
 ) -> DetectionDataset:
-    """Read one split of the dataset that `data` describes; nothing is decoded before `DetectionDataset.prepare`.
+    """Read one split of a dataset; images are not decoded before `DetectionDataset.prepare`.
 
     Args:
         data: format, folder, splits, classes and cache.
-        split: `train` and `val` mean `data.train` and `data.val`; any other name is taken as the format names splits.
-        input_size: (height, width) that images are letterboxed to, pixels; drawn images (`shapes`) are made in it.
-        class_names: those of a trained network, which the data's own must not override.
+        split: `train` and `val` stand for `data.train` and `data.val`; any other name is a split as
+            the format names splits.
+        input_size: (height, width) that images are letterboxed to, in pixels; synthetic images
+            (`shapes`) are drawn at this size.
+        class_names: class names of a trained network, which override those of the dataset.
         workers: threads that decode images.
         progress: show progress bars.
 
     Raises:
-        UserError: data missing, unknown split or class, or no usable image.
+        UserError: the data is missing, the split or a class is unknown, or no image is usable.
     """
     if class_names is not None:
         data = data.model_copy(update={"classes": list(class_names)})
-    part = {"train": data.train, "val": data.val}.get(split, split)
-    if data.format == "shapes":
-        samples, names, report = shapes.read(data, part, input_size)
-    else:
-        samples, names, report = READERS[data.format].read(data, part, progress)
-    if not samples:
+    split = {"train": data.train, "val": data.val}.get(split, split)
+    contents = READERS[data.format](data, split, input_size, progress)
+    report = contents.report
+    if not contents.samples:
         raise UserError(
-            f"data: no usable image in split '{part}' of {data.root or '.'}: {_reasons(report)}"
+            f"data: no usable image in split '{split}' of {data.root or '.'}: {_reasons(report)}"
         )
-    report.summarize(samples, names)
+    report.summarize(contents.samples, contents.class_names)
     return DetectionDataset(
-        samples, input_size, data.cache, data.cache_gb, workers, report=report, class_names=names
+        contents.samples,
+        input_size,
+        cache=data.cache,
+        cache_gb=data.cache_gb,
+        workers=workers,
+        report=report,
+        class_names=contents.class_names,
     )
 
 
-def _reasons(report: Report) -> str:
-    counted = [
+def _reasons(report: DatasetReport) -> str:
+    reasons = [
         f"{count} x {rule}, e.g. {report.examples[rule][0]}"
         for rule, count in report.counts.items()
     ]
-    return "; ".join(counted) or "it lists none"
+    return "; ".join(reasons) or "it lists none"

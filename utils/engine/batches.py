@@ -119,7 +119,7 @@ def resident_pool(
     """
     if device.type != "cuda":
         return None
-    needed = len(pictures) * 3 * pictures.size[0] * pictures.size[1]
+    needed = len(pictures) * 3 * pictures.input_size[0] * pictures.input_size[1]
     room = torch.cuda.mem_get_info(device)[0] / 2 if most_gb is None else most_gb * 2**30
     return make_pool(pictures, range(len(pictures)), device) if needed <= room else None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from utils.core import distributed
 from utils.core.schema import Config
 from utils.data.dataset import DetectionDataset
-from utils.data.duplicates import leaks
+from utils.data.duplicates import find_leaks
 from utils.data.loading import load_dataset
 
 
@@ -23,7 +23,7 @@ def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> D
     datasets = Datasets(
         open_dataset(config, "train", class_names), open_dataset(config, "val", class_names)
     )
-    shared = leaks(datasets.train.samples, datasets.val.samples)
+    shared = find_leaks(datasets.train.samples, datasets.val.samples)
     if shared:
         first, second = shared[0]
         print(

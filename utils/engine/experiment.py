@@ -134,7 +134,7 @@ def _set_prior(network: YOLOv4Tiny, dataset: DetectionDataset) -> None:
     labels = np.concatenate(dataset.labels)
     if len(labels):
         rates = np.bincount(labels, minlength=network.num_classes) / len(labels)
-        network.set_prior(len(labels) / len(dataset), rates.tolist(), dataset.size)
+        network.set_prior(len(labels) / len(dataset), rates.tolist(), dataset.input_size)
 
 
 def _announce(trainer: Trainer) -> None:

@@ -9,10 +9,10 @@ from PIL import Image
 
 from utils.core.images import read_image
 from utils.core.schema import DataConfig
-from utils.data.checks import RULES, Report, read_header
+from utils.data.checks import RULES, DatasetReport, read_header
 from utils.data.dataset import DetectionDataset
-from utils.data.duplicates import leaks
-from utils.data.files import FileFinder
+from utils.data.duplicates import find_leaks
+from utils.data.readers.file_finder import FileFinder
 from utils.data.loading import load_dataset
 
 
@@ -39,7 +39,7 @@ def test_box_beyond_the_picture_is_clipped(write, tmp_path):
 def test_swapped_corners_are_put_in_order(write, tmp_path):
     split = box_data(write, tmp_path, (20, 5, 10, 15))
     assert split.samples[0].boxes.tolist() == [[9, 4, 20, 15]]
-    assert split.report.counts == {"corners swapped": 1}
+    assert split.report.counts == {"box with swapped corners": 1}
 
 
 def test_empty_box_is_dropped_with_its_label(write, tmp_path):
@@ -57,7 +57,7 @@ def test_repeated_box_is_dropped_but_not_of_another_class(write, tmp_path):
     item = write.Item("a.jpg", (60, 40), [("cat", *place), ("dog", *place), ("cat", *place)])
     split = load("voc", write.voc(tmp_path, [item]))
     assert split.samples[0].labels.tolist() == [0, 1]
-    assert split.report.counts == {"box twice": 1}
+    assert split.report.counts == {"box repeated": 1}
 
 
 def test_picture_listed_twice_counts_once(write, tmp_path):
@@ -65,7 +65,7 @@ def test_picture_listed_twice_counts_once(write, tmp_path):
     (root / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
     split = load("voc", root)
     assert [sample.path.stem for sample in split.samples] == ["a", "b"]
-    assert split.report.counts == {"listed twice": 1}
+    assert split.report.counts == {"image listed twice": 1}
 
 
 def test_identical_files_are_counted_and_leaks_found(write, tmp_path):
@@ -78,9 +78,9 @@ def test_identical_files_are_counted_and_leaks_found(write, tmp_path):
         "size differs from annotation": 1,
     }
     a, b, c = split.samples
-    assert leaks([a, c], [b]) == [(a.path, b.path)]
-    assert leaks([a, c], [c]) == [(c.path, c.path)]
-    assert leaks([a, b], [c]) == []
+    assert find_leaks([a, c], [b]) == [(a.path, b.path)]
+    assert find_leaks([a, c], [c]) == [(c.path, c.path)]
+    assert find_leaks([a, b], [c]) == []
 
 
 def test_same_size_and_tail_alone_are_not_identical(write, tmp_path):
@@ -147,7 +147,7 @@ def test_coco_unusable_rows(write, tmp_path):
     (root / "train/c.png").unlink()
     split = load("coco", root)
     assert [(sample.path.name, len(sample.boxes)) for sample in split.samples] == [("a.jpg", 1)]
-    expected = {"annotation of no image": 1, "annotation unreadable": 1, "image missing": 1}
+    expected = {"annotation without an image": 1, "annotation unreadable": 1, "image missing": 1}
     assert split.report.counts == expected
 
 
@@ -199,7 +199,7 @@ def test_header_and_decoder_agree_on_rotated_pictures(turn, suffix, write, tmp_p
     write.picture((60, 40)).save(path, exif=exif)
     header = read_header(path)
     assert header.size == read_image(path).shape[1::-1]
-    assert "image with EXIF rotation" in header.notes
+    assert "image with EXIF rotation" in header.rules
     if suffix == "jpg":
         assert header.size == ((40, 60) if turn >= 5 else (60, 40))
 
@@ -218,12 +218,12 @@ def test_exif_rotation_boxes_refer_to_the_upright_picture(write, tmp_path):
 @pytest.mark.parametrize(
     ("mode", "suffix", "note"),
     [
-        ("L", "jpg", "image gray"),
-        ("1", "png", "image gray"),
-        ("I;16", "png", "image gray"),
-        ("RGBA", "png", "image with alpha"),
-        ("LA", "png", "image with alpha"),
-        ("CMYK", "jpg", "image CMYK"),
+        ("L", "jpg", "image in grayscale"),
+        ("1", "png", "image in grayscale"),
+        ("I;16", "png", "image in grayscale"),
+        ("RGBA", "png", "image with alpha channel"),
+        ("LA", "png", "image with alpha channel"),
+        ("CMYK", "jpg", "image in CMYK"),
         ("P", "png", None),
     ],
 )
@@ -249,7 +249,7 @@ def test_undecodable_picture_is_left_out(write, tmp_path):
 
 
 def test_report_keeps_few_examples_and_states_the_rule():
-    report = Report()
+    report = DatasetReport()
     for index in range(10):
         report.note("box empty", f"file{index}", 2)
     [_, line] = report.lines()

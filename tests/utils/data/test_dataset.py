@@ -13,7 +13,7 @@ import torch
 from utils.core.images import PAD_VALUE, Letterbox, read_image
 from utils.core.schema import DataConfig
 from utils.data import dataset, disk_cache
-from utils.data.checks import Report
+from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset, pad_targets
 from utils.data.loading import load_dataset
 
@@ -34,7 +34,7 @@ def samples(write, tmp_path):
 
 
 def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
-    pictures = DetectionDataset(samples, SIZE, cache, cache_dir=folder, **keys)
+    pictures = DetectionDataset(samples, SIZE, cache=cache, cache_dir=folder, **keys)
     pictures.prepare(progress=False)
     return pictures
 
@@ -128,12 +128,12 @@ def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(
 
 def test_disk_cache_key_depends_on_order_and_size(samples):
     keys = {
-        disk_cache.key(samples, SIZE),
-        disk_cache.key(samples[::-1], SIZE),
-        disk_cache.key(samples, (64, 64)),
+        disk_cache.cache_key(samples, SIZE),
+        disk_cache.cache_key(samples[::-1], SIZE),
+        disk_cache.cache_key(samples, (64, 64)),
     }
-    assert len(keys | {disk_cache.key(samples[:-1], SIZE)}) == 4
-    assert disk_cache.key(samples, SIZE) in keys
+    assert len(keys | {disk_cache.cache_key(samples[:-1], SIZE)}) == 4
+    assert disk_cache.cache_key(samples, SIZE) in keys
 
 
 def test_two_processes_share_the_disk_cache(samples, tmp_path):
@@ -143,7 +143,7 @@ def test_two_processes_share_the_disk_cache(samples, tmp_path):
         "from utils.data.dataset import DetectionDataset\n"
         "from utils.core.schema import DataConfig\n"
         "samples = load_dataset(DataConfig(format='voc', root=sys.argv[1]), 'train', (64, 64), progress=False).samples\n"
-        "images = DetectionDataset(samples, (64, 96), 'disk', cache_dir=sys.argv[2])\n"
+        "images = DetectionDataset(samples, (64, 96), cache='disk', cache_dir=sys.argv[2])\n"
         "images.prepare(progress=False)\n"
         "print(hashlib.sha256(images.canvases(range(len(samples))).tobytes()).hexdigest(), images.notices)\n"
     )
@@ -205,7 +205,7 @@ def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path)
     content = samples[3].path.read_bytes()
     samples[3].path.write_bytes(content[: len(content) * 2 // 3])
     for attempt in range(2):  # the second reads the first one's disk cache
-        report = Report()
+        report = DatasetReport()
         pictures = filled(samples, tmp_path / "cache", cache, report=report)
         assert sum(report.counts.values()) == (0 if cache == "none" else 3)
         canvases = pictures.canvases([0, 1, 2, 3, 1])

@@ -21,7 +21,7 @@ from nets.io import checkpoints
 from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
-from utils.data.checks import Report
+from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.engine.experiment import Result, resume, train
@@ -272,7 +272,7 @@ def test_unusual_data_gives_no_nan(
     made = samples(objects)
 
     def load_dataset(*args: object, **options: object) -> DetectionDataset:
-        report = Report()
+        report = DatasetReport()
         report.summarize(made, names)
         return DetectionDataset(made, (64, 64), report=report, class_names=names)
 

@@ -1,1 +1,1 @@
-"""One module per dataset format; each reads a split into samples."""
+"""One module per dataset format, each with a function `read` that reads one split."""

@@ -1,4 +1,4 @@
-"""COCO JSON: `annotations/instances_<split>.json` with images in `<split>/` or `images/<split>/`.
+"""COCO JSON: `annotations/instances_<split>.json`, images in `<split>/` or `images/<split>/`.
 
 https://cocodataset.org/#format-data
 """
@@ -12,81 +12,92 @@ from typing import Any
 from utils.core.class_names import checked_names, read_class_names
 from utils.core.errors import UserError, nearest
 from utils.core.schema import DataConfig
-from utils.data.checks import Labeled, Report, build_samples
-from utils.data.files import FileFinder, label_of
-from utils.data.sample import Sample
+from utils.data.checks import DatasetReport, RawAnnotation, build_samples
+from utils.data.readers.base import SplitContents, class_index
+from utils.data.readers.file_finder import FileFinder
+
+REQUIRED_KEYS = {  # list -> what each of its entries must have
+    "images": ("file_name", "id"),
+    "annotations": (),
+    "categories": ("id", "name"),
+}
 
 
 def read(
-    data: DataConfig, split: str, progress: bool = True
-) -> tuple[list[Sample], tuple[str, ...], Report]:
-    """Read the split `split`: a name (`val2017`), or the path of a JSON file, as given or below `data.root`.
+    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+) -> SplitContents:
+    """Read a split: a name (`val2017`), or the path of a JSON file, relative to `data.root` or not.
 
-    An image without annotations is kept as one without objects. An image with an annotation that has no usable
-    `bbox` is left out. Labels follow the class list, whatever the category ids are.
-
-    Returns:
-        records in the order of the file's `images`; class list (`data.classes`, else the categories of the training
-        split's file, by id); report.
-
-    Raises:
-        UserError: file missing or not COCO JSON, or an annotation's class is not in the class list.
+    An image without annotations is kept as one without objects; an image with an annotation that
+    has no usable `bbox` is skipped. Samples come in the order of the file's `images`. Class names
+    are `data.classes`, else the categories of the training split, sorted by id; labels are indices
+    into them whatever the category ids are. See `Reader` for arguments and errors.
     """
-    report = Report()
+    report = DatasetReport()
     path = json_file(data, split)
     content = _load(path)
-    names = read_class_names(data.classes) or _names_of_train(data, path, content)
+    class_names = read_class_names(data.classes) or _train_class_names(data, path, content)
+    annotations = _find_images(content, path, _image_folders(Path(data.root), path, split), report)
     categories = {category["id"]: str(category["name"]) for category in content["categories"]}
-    finder, folders = FileFinder(), _picture_folders(Path(data.root), path, split)
-    items: dict[Any, Labeled | None] = {}
-    for image in content["images"]:
-        found = (finder.find(folder, image["file_name"]) for folder in folders)
-        picture = next(filter(None, found), None)
-        if picture is None:
-            report.note("image missing", folders[0] / image["file_name"])
-        size = (image.get("width") or 0, image.get("height") or 0)
-        items[image["id"]] = (
-            Labeled(picture, f"{path} image {image['id']}", size=size) if picture else None
-        )
-    for row in content["annotations"]:
-        _add(items, row, categories, names, path, report)
-    return (
-        build_samples([item for item in items.values() if item], report, progress=progress),
-        names,
-        report,
-    )
+    for entry in content["annotations"]:
+        source = f"{path} annotation {entry.get('id')}"
+        image_id = entry.get("image_id")
+        if image_id not in annotations:
+            report.note("annotation without an image", source)
+            continue
+        annotation = annotations[image_id]
+        if annotation is None:
+            continue
+        category = _category(entry, categories, source)
+        box = _box(entry.get("bbox"))
+        if box is None:
+            report.note("annotation unreadable", source)
+            annotations[image_id] = None
+            continue
+        label = class_index(category, class_names, source)
+        annotation.add(box, label, crowd=bool(entry.get("iscrowd", 0)))
+    usable = [annotation for annotation in annotations.values() if annotation is not None]
+    return SplitContents(build_samples(usable, report, progress=progress), class_names, report)
 
 
-def _add(
-    items: dict, row: dict, categories: dict, names: tuple[str, ...], path: Path, report: Report
-) -> None:
-    """Put one annotation to its image; a row without a usable box takes its image out of `items`."""
-    where = f"{path} annotation {row.get('id')}"
-    if row.get("image_id") not in items:
-        report.note("annotation of no image", where)
-        return
-    item = items[row["image_id"]]
-    if item is None:
-        return
-    if row.get("category_id") not in categories:
+def _find_images(
+    content: dict[str, Any], path: Path, folders: list[Path], report: DatasetReport
+) -> dict[Any, RawAnnotation | None]:
+    """Image id -> an annotation without objects yet; `None` if the image file is missing."""
+    finder = FileFinder()
+    annotations: dict[Any, RawAnnotation | None] = {}
+    for entry in content["images"]:
+        image_id = entry["id"]
+        annotations[image_id] = None
+        for folder in folders:
+            image_path = finder.find(folder, entry["file_name"])
+            if image_path is not None:
+                size = (entry.get("width") or 0, entry.get("height") or 0)
+                source = f"{path} image {image_id}"
+                annotations[image_id] = RawAnnotation(image_path, source, size)
+                break
+        else:
+            report.note("image missing", folders[0] / entry["file_name"])
+    return annotations
+
+
+def _category(entry: dict[str, Any], categories: dict[Any, str], source: str) -> str:
+    """The name of an annotation's category."""
+    category_id = entry.get("category_id")
+    if category_id not in categories:
         known = ", ".join(map(str, categories))
-        raise UserError(
-            f"{where}: no category {row.get('category_id')}; expected one of the ids {known}"
-        )
-    box = row.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
-        report.note("annotation unreadable", where)
-        items[row["image_id"]] = None
-        return
-    x, y, width, height = box
-    item.boxes.append((x, y, x + width, y + height))
-    item.labels.append(label_of(categories[row["category_id"]], names, where))
-    item.difficult.append(False)
-    item.crowd.append(bool(row.get("iscrowd", 0)))
+        raise UserError(f"{source}: no category {category_id}; expected one of the ids {known}")
+    return categories[category_id]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _box(bbox: Any) -> tuple[float, float, float, float] | None:
+    """COCO's x, y, width, height -> x1 y1 x2 y2; `None` if that is not what `bbox` is."""
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        return None
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in bbox):
+        return None
+    x, y, width, height = bbox
+    return x, y, x + width, y + height
 
 
 def json_file(data: DataConfig, split: str) -> Path:
@@ -96,25 +107,20 @@ def json_file(data: DataConfig, split: str) -> Path:
         UserError: there is none.
     """
     root = Path(data.root)
+    folder = root / "annotations"
     if split.endswith(".json"):
-        choices = [Path(split), root / split, root / "annotations" / split]
+        candidates = [Path(split), root / split, folder / split]
     else:
-        choices = [
-            root / "annotations" / f"instances_{split}.json",
-            root / "annotations" / f"{split}.json",
-        ]
-    found = next((path for path in choices if path.is_file()), None)
-    if found is not None:
-        return found
-    known = sorted(
-        file.stem.removeprefix("instances_") for file in (root / "annotations").glob("*.json")
-    )
-    hint = (
-        nearest(split, known)
-        if known
-        else "; set data.root=FOLDER to a folder with annotations/ and images"
-    )
-    raise UserError(f"data: no COCO file {choices[0]} for split '{split}'{hint}")
+        candidates = [folder / f"instances_{split}.json", folder / f"{split}.json"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(file.stem.removeprefix("instances_") for file in folder.glob("*.json"))
+    if known:
+        hint = nearest(split, known)
+    else:
+        hint = "; set data.root=FOLDER to a folder with annotations/ and images"
+    raise UserError(f"data: no COCO file {candidates[0]} for split '{split}'{hint}")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -122,45 +128,50 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from None
-    for key, needed in (
-        ("images", {"id", "file_name"}),
-        ("annotations", set()),
-        ("categories", {"id", "name"}),
-    ):
-        rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(
-            isinstance(row, dict) and needed <= row.keys() for row in rows
-        ):
-            keys = f" of objects with {' and '.join(sorted(needed))}" if needed else ""
-            raise UserError(f"{path}: not COCO annotations: expected '{key}' to be a list{keys}")
+    for name, keys in REQUIRED_KEYS.items():
+        entries = content.get(name) if isinstance(content, dict) else None
+        if not _is_list_of_objects(entries, keys):
+            with_keys = f" of objects with {' and '.join(keys)}" if keys else ""
+            raise UserError(
+                f"{path}: not COCO annotations: expected '{name}' to be a list{with_keys}"
+            )
     return content
 
 
-def _names_of_train(data: DataConfig, path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+def _is_list_of_objects(entries: Any, keys: tuple[str, ...]) -> bool:
+    if not isinstance(entries, list):
+        return False
+    return all(isinstance(entry, dict) and entry.keys() >= set(keys) for entry in entries)
+
+
+def _train_class_names(data: DataConfig, path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the training split's categories; `path` and `content` stand in if it has no file."""
     try:
         train = json_file(data, data.train)
     except UserError:
         train = path
-    return (
-        _names(content, path) if train == path else _names_of_file(train, train.stat().st_mtime_ns)
-    )
+    if train == path:
+        return _category_names(content, path)
+    return _read_category_names(train, train.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
-def _names_of_file(path: Path, modified: int) -> tuple[str, ...]:
-    """Kept, because the training file may take seconds to parse; `modified` renews it when the file changes."""
-    return _names(_load(path), path)
+def _read_category_names(path: Path, modified: int) -> tuple[str, ...]:
+    """Cached, since the file may take seconds to parse; `modified` renews it when it changes."""
+    return _category_names(_load(path), path)
 
 
-def _names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
-    rows = sorted(content["categories"], key=lambda row: row["id"])
-    return checked_names(
-        list(dict.fromkeys(str(row["name"]) for row in rows)), f"{path}: categories"
-    )
+def _category_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    names = dict.fromkeys(str(category["name"]) for category in categories)
+    return checked_names(list(names), f"{path}: categories")
 
 
-def _picture_folders(root: Path, path: Path, split: str) -> list[Path]:
-    name = path.stem.removeprefix("instances_")
-    names = dict.fromkeys([name] if split.endswith(".json") else [split, name])
-    folders = [folder for name in names for folder in (root / name, root / "images" / name)]
+def _image_folders(root: Path, path: Path, split: str) -> list[Path]:
+    """Folders where the images may be, the most likely first."""
+    file_name = path.stem.removeprefix("instances_")
+    names = [file_name] if split.endswith(".json") else [split, file_name]
+    folders = []
+    for name in dict.fromkeys(names):
+        folders += [root / name, root / "images" / name]
     return [*folders, root / "images", root, path.parent]

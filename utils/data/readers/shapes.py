@@ -1,9 +1,10 @@
-"""The embedded dataset: drawn images of six shapes, so that everything runs without a download.
+"""The built-in dataset: synthetic images of six shapes, so that everything runs without a download.
 
-Every image follows from (`data.shapes_seed`, split, index) alone and can be drawn at any size. An image has a
-textured background, clutter that is no object (strokes, irregular blobs), and 1 to 5 shapes: sizes 5:1, turned a
-little, shaded, partly covered by each other or cut by the border. A shape of which less than 60% would be visible is
-not placed, nor one that would push an earlier shape below that. A box hugs the pixels of its shape that are visible.
+An image follows from (`data.shapes_seed`, split, index) alone and can be drawn at any size. It has
+a textured background, clutter that is no object (strokes, irregular blobs), and 1 to 5 shapes whose
+sizes span 5:1; they are slightly rotated, shaded, and partly covered by each other or cut by the
+border. A shape is not placed if less than 60% of it would be visible, or if it would push an earlier
+shape below that. A box encloses exactly the visible pixels of its shape.
 """
 
 import functools
@@ -17,35 +18,52 @@ import numpy as np
 
 from utils.core.errors import UserError, nearest
 from utils.core.schema import DataConfig
-from utils.data.checks import Report
+from utils.data.checks import DatasetReport
+from utils.data.readers.base import SplitContents
 from utils.data.sample import Sample
 
 NAMES = ("circle", "cross", "ring", "square", "star", "triangle")
-SIZE = (256, 256)  # height, width where the caller asks for no other
-DIAMETER = (0.14, 0.65)  # smallest and largest, share of the image's shorter side
-VISIBLE = 0.6  # least share of a shape that is inside the image and not covered
+DIAMETERS = (0.14, 0.65)  # smallest and largest, relative to the image's shorter side
+MIN_VISIBLE = 0.6  # fraction of a shape that must be inside the image and not covered
 SOLID = 0.5  # a pixel belongs to a shape from this coverage on
-TURN = 20.0  # largest turn, degrees
-FINE = 4  # outlines are filled at this many times the resolution, for smooth edges
-MOST = 5  # shapes in an image
-ATTEMPTS = 8  # places tried for a shape before it is given up
+MAX_ROTATION = 20.0  # degrees
+SUPERSAMPLING = 4  # outlines are filled at this many times the resolution, for smooth edges
+MAX_SHAPES = 5  # per image
+ATTEMPTS = 8  # positions tried for a shape before it is given up
+
+Color = tuple[float, float, float]  # RGB, 0..255
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: place and size in pixels, color as RGB 0..255."""
+    """One object.
+
+    Attributes:
+        label: index into `NAMES`.
+        center: (x, y) in pixels.
+        radius: of the circumscribed circle, in pixels.
+        degrees: rotation.
+        color: RGB, 0..255.
+        shading: direction of the light, in radians.
+    """
 
     label: int
     center: tuple[float, float]
     radius: float
     degrees: float
-    color: tuple[float, float, float]
-    shade: float  # direction of the shading, radians
+    color: Color
+    shading: float
 
 
 @dataclass(frozen=True)
-class Scene:
-    """An image before it is drawn. `masks` are the shapes' coverages float32 `(h, w)` 0..1, in drawing order."""
+class Drawing:
+    """An image before it is rendered.
+
+    Attributes:
+        background: float32 RGB `(height, width, 3)`, 0..255.
+        shapes: the objects in drawing order, the last on top.
+        masks: coverage by each shape, float32 `(height, width)`, 0..1.
+    """
 
     background: np.ndarray
     shapes: tuple[Shape, ...]
@@ -53,36 +71,29 @@ class Scene:
 
 
 def read(
-    data: DataConfig, split: str, size: tuple[int, int] = SIZE
-) -> tuple[list[Sample], tuple[str, ...], Report]:
-    """Records of a split at `size` (height, width): `shapes_train` images in `data.train`, `shapes_val` in others.
+    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+) -> SplitContents:
+    """Describe the images of a split; they are drawn when they are used.
 
-    Returns:
-        records, class list, report.
-
-    Raises:
-        UserError: a split that is neither of the configuration's two nor `test`.
+    The split `data.train` has `data.shapes_train` images; `data.val` and `test` have
+    `data.shapes_val`. See `Reader` for arguments and errors.
     """
     known = [data.train, data.val, "test"]
     if split not in known:
         raise UserError(f"shapes: there is no split '{split}'{nearest(split, known)}")
     count = data.shapes_train if split == data.train else data.shapes_val
-    return (
-        [_record(data.shapes_seed, split, index, *size) for index in range(count)],
-        NAMES,
-        Report(),
-    )
+    samples = [_describe(data.shapes_seed, split, index, *input_size) for index in range(count)]
+    return SplitContents(samples, NAMES, DatasetReport())
 
 
-def _record(seed: int, split: str, index: int, height: int, width: int) -> Sample:
+def _describe(seed: int, split: str, index: int, height: int, width: int) -> Sample:
     shapes, masks = place_shapes(seed, split, index, height, width)
+    boxes = [_bounding_box(visible >= SOLID) for visible in visible_parts(masks)]
     return Sample(
         path=Path(f"shapes-{seed}-{split}-{index:05}-{width}x{height}.png"),
         width=width,
         height=height,
-        boxes=np.array(
-            [_frame(part >= SOLID) for part in visible_parts(masks)], np.float32
-        ).reshape(-1, 4),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
         labels=np.array([shape.label for shape in shapes], np.int64),
         difficult=np.zeros(len(shapes), np.bool_),
         crowd=np.zeros(len(shapes), np.bool_),
@@ -94,44 +105,45 @@ def draw_image(seed: int, split: str, index: int, height: int, width: int) -> np
     """Draw one image: RGB uint8 `(height, width, 3)`, the same in every process."""
     shapes, masks = place_shapes(seed, split, index, height, width)
     rng = _generator(seed, split, index, 1)
-    return render(Scene(_background(rng, height, width), shapes, masks), rng)
+    return render(Drawing(_background(rng, height, width), shapes, masks), rng)
 
 
-def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Paint the shapes over the background and add sensor noise: RGB uint8 `(h, w, 3)`."""
-    picture = scene.background.copy()
-    for shape, mask in zip(scene.shapes, scene.masks, strict=True):
-        x1, y1, x2, y2 = _frame(mask > 0)
+def render(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
+    """Paint the shapes over the background and add sensor noise: RGB uint8 `(height, width, 3)`."""
+    image = drawing.background.copy()
+    for shape, mask in zip(drawing.shapes, drawing.masks, strict=True):
+        x1, y1, x2, y2 = _bounding_box(mask > 0)
         ys, xs = np.mgrid[y1:y2, x1:x2].astype(np.float32)
-        slope = (xs - shape.center[0]) * np.cos(shape.shade) + (ys - shape.center[1]) * np.sin(
-            shape.shade
-        )
+        dx, dy = xs - shape.center[0], ys - shape.center[1]
+        slope = dx * np.cos(shape.shading) + dy * np.sin(shape.shading)
         light = 1 + 0.18 * np.clip(slope / shape.radius, -1, 1)
-        part = picture[y1:y2, x1:x2]
-        part += mask[y1:y2, x1:x2, None] * (
-            light[..., None] * np.array(shape.color, np.float32) - part
-        )
-    picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(2, 7))
-    return np.clip(picture, 0, 255).round().astype(np.uint8)
+        shaded = light[..., None] * np.array(shape.color, np.float32)
+        patch = image[y1:y2, x1:x2]
+        patch += mask[y1:y2, x1:x2, None] * (shaded - patch)
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(2, 7))
+    return np.clip(image, 0, 255).round().astype(np.uint8)
 
 
 def place_shapes(
     seed: int, split: str, index: int, height: int, width: int
 ) -> tuple[tuple[Shape, ...], tuple[np.ndarray, ...]]:
-    """The shapes of one image and their coverages `(height, width)`, in drawing order (the last is on top)."""
+    """Choose the shapes of one image.
+
+    Returns:
+        The shapes in drawing order (the last is on top), and their coverages, float32
+        `(height, width)`, 0..1.
+    """
     rng = _generator(seed, split, index, 0)
     shapes: list[Shape] = []
     masks: list[np.ndarray] = []
     areas: list[float] = []
-    for _ in range(rng.integers(1, MOST + 1)):
+    for _ in range(rng.integers(1, MAX_SHAPES + 1)):
         label = int(rng.integers(len(NAMES)))
-        diameter = np.exp(rng.uniform(*np.log(DIAMETER))) * min(height, width)
+        diameter = np.exp(rng.uniform(*np.log(DIAMETERS))) * min(height, width)
         for _ in range(ATTEMPTS):
             shape = _random_shape(rng, label, diameter / 2, height, width)
             mask, area = coverage(shape, height, width)
-            parts = visible_parts([*masks, mask])
-            shares = [part.sum() / whole for part, whole in zip(parts, [*areas, area], strict=True)]
-            if min(shares) >= VISIBLE and all((part >= SOLID).any() for part in parts):
+            if _all_visible([*masks, mask], [*areas, area]):
                 shapes.append(shape)
                 masks.append(mask)
                 areas.append(area)
@@ -139,30 +151,38 @@ def place_shapes(
     return tuple(shapes), tuple(masks)
 
 
+def _all_visible(masks: list[np.ndarray], areas: list[float]) -> bool:
+    """Whether enough of every shape can be seen, drawn in this order."""
+    parts = visible_parts(masks)
+    shares = [part.sum() / area for part, area in zip(parts, areas, strict=True)]
+    return min(shares) >= MIN_VISIBLE and all((part >= SOLID).any() for part in parts)
+
+
 def visible_parts(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What of each coverage `(h, w)` the later ones leave to see."""
+    """What the later coverages `(height, width)` leave visible of each one."""
     parts: list[np.ndarray] = []
-    free = np.float32(1)
+    uncovered = np.float32(1)
     for mask in reversed(masks):
-        parts.append(mask * free)
-        free = free * (1 - mask)
+        parts.append(mask * uncovered)
+        uncovered = uncovered * (1 - mask)
     return parts[::-1]
 
 
 def coverage(shape: Shape, height: int, width: int) -> tuple[np.ndarray, float]:
-    """Antialiased coverage float32 `(height, width)` 0..1 of a shape alone, and its whole area in pixels.
+    """Draw the mask of a single shape.
 
-    The area counts what lies outside the image too.
+    Returns:
+        Antialiased coverage float32 `(height, width)`, 0..1; and the area of the whole shape in
+        pixels, which includes what lies outside the image.
     """
     side = int(np.ceil(shape.radius)) + 2
     left, top = (int(np.floor(value)) - side for value in shape.center)
     size = 2 * side + 1
-    fine = np.zeros((size * FINE, size * FINE), np.uint8)
-    for outline, value in outlines(shape):
-        points = (
-            outline - (left, top)
-        ) * FINE - 0.5  # cv2 counts pixel centers, we count pixel edges
-        cv2.fillPoly(fine, [np.round(points * 16).astype(np.int32)], value, cv2.LINE_8, 4)
+    fine = np.zeros((size * SUPERSAMPLING, size * SUPERSAMPLING), np.uint8)
+    for outline, fill in outlines(shape):
+        # cv2 counts from pixel centers, we count from pixel edges
+        points = (outline - (left, top)) * SUPERSAMPLING - 0.5
+        cv2.fillPoly(fine, [_fixed_point(points)], fill, cv2.LINE_8, 4)
     patch = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     mask = np.zeros((height, width), np.float32)
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + size, width), min(top + size, height)
@@ -172,33 +192,36 @@ def coverage(shape: Shape, height: int, width: int) -> tuple[np.ndarray, float]:
 
 
 def outlines(shape: Shape) -> list[tuple[np.ndarray, int]]:
-    """Polygons `(n, 2)` in image pixels with their fill: 255 inside, 0 for a hole."""
-    name = NAMES[shape.label]
-    if name in ("circle", "ring"):
-        disc = _polar(np.linspace(0, 2 * np.pi, 72, endpoint=False), 1.0)
-        rings = [(disc, 255)] if name == "circle" else [(disc, 255), (disc * 0.55, 0)]
-    elif name == "cross":
-        arm, end = 0.33, 0.944  # corners at distance 1
-        corner = [(arm, -end), (arm, -arm), (end, -arm)]
-        quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
-        turns = [np.linalg.matrix_power(quarter, count) for count in range(4)]
-        rings = [(np.concatenate([np.array(corner) @ turn.T for turn in turns]), 255)]
-    elif name == "star":
-        rings = [
-            (
-                _polar(
-                    np.arange(10) * np.pi / 5 - np.pi / 2, np.where(np.arange(10) % 2, 0.42, 1.0)
-                ),
-                255,
-            )
-        ]
-    else:
-        corners = {"square": 4, "triangle": 3}[name]
-        start = -np.pi / 2 + (np.pi / 4 if corners == 4 else 0)
-        rings = [(_polar(np.arange(corners) * 2 * np.pi / corners + start, 1.0), 255)]
+    """Polygons `(n, 2)` in image pixels, each with its fill: 255 inside, 0 for a hole."""
     angle = np.deg2rad(shape.degrees)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return [(ring @ turn.T * shape.radius + np.array(shape.center), fill) for ring, fill in rings]
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    center = np.array(shape.center)
+    polygons = _unit_polygons(NAMES[shape.label])
+    return [(points @ rotation.T * shape.radius + center, fill) for points, fill in polygons]
+
+
+def _unit_polygons(name: str) -> list[tuple[np.ndarray, int]]:
+    """Polygons of a shape in the unit circle, each with its fill."""
+    if name == "circle":
+        return [(_disc(), 255)]
+    if name == "ring":
+        return [(_disc(), 255), (_disc() * 0.55, 0)]
+    if name == "cross":
+        arm, end = 0.33, 0.944  # the corners are at distance 1
+        corner = np.array([(arm, -end), (arm, -arm), (end, -arm)])
+        quarter_turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+        turns = [np.linalg.matrix_power(quarter_turn, count) for count in range(4)]
+        return [(np.concatenate([corner @ turn.T for turn in turns]), 255)]
+    if name == "star":
+        angles = np.arange(10) * np.pi / 5 - np.pi / 2
+        return [(_polar(angles, np.where(np.arange(10) % 2, 0.42, 1.0)), 255)]
+    corners = {"square": 4, "triangle": 3}[name]
+    start = -np.pi / 2 + (np.pi / 4 if corners == 4 else 0)
+    return [(_polar(np.arange(corners) * 2 * np.pi / corners + start, 1.0), 255)]
+
+
+def _disc() -> np.ndarray:
+    return _polar(np.linspace(0, 2 * np.pi, 72, endpoint=False), 1.0)
 
 
 def _polar(angles: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
@@ -208,109 +231,115 @@ def _polar(angles: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
 def _random_shape(
     rng: np.random.Generator, label: int, radius: float, height: int, width: int
 ) -> Shape:
-    x, y = (float(rng.uniform(0.5 * radius, side - 0.5 * radius)) for side in (width, height))
-    degrees = float(rng.uniform(-TURN, TURN))
+    # arguments are evaluated in this order: it is the order of the random draws
     return Shape(
-        label, (x, y), float(radius), degrees, _vivid(rng), float(rng.uniform(0, 2 * np.pi))
+        label=label,
+        center=(
+            float(rng.uniform(0.5 * radius, width - 0.5 * radius)),
+            float(rng.uniform(0.5 * radius, height - 0.5 * radius)),
+        ),
+        radius=float(radius),
+        degrees=float(rng.uniform(-MAX_ROTATION, MAX_ROTATION)),
+        color=_vivid_color(rng),
+        shading=float(rng.uniform(0, 2 * np.pi)),
     )
 
 
-def _vivid(rng: np.random.Generator) -> tuple[float, float, float]:
-    """A strong color, light or dark: the background keeps to the pale middle."""
+def _vivid_color(rng: np.random.Generator) -> Color:
+    """A strong color, light or dark; the background is pale and of medium brightness."""
     return _rgb(rng.uniform(0, 360), rng.uniform(0.75, 1.0), rng.uniform(0.5, 1.0))
 
 
-def _rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    """hue 0..360, saturation and value 0..1 -> RGB 0..255."""
-    red, green, blue = (
-        cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
-        * 255
-    )
+def _clutter_color(rng: np.random.Generator) -> Color:
+    return _rgb(rng.uniform(0, 360), rng.uniform(0.05, 0.5), rng.uniform(0.25, 0.95))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Color:
+    """Hue 0..360, saturation and value 0..1 -> RGB 0..255."""
+    hsv = np.array([[[hue, saturation, value]]], np.float32)
+    red, green, blue = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
     return float(red), float(green), float(blue)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Pale clouds of two tints, with clutter; float32 RGB `(height, width, 3)` 0..255."""
+    """Pale clouds of two tints, with clutter: float32 RGB `(height, width, 3)`, 0..255."""
     hue = rng.uniform(0, 360)
-    tints = [
-        np.array(_rgb((hue + turn) % 360, rng.uniform(0.05, 0.3), rng.uniform(0.4, 0.95)))
-        for turn in (0, 70)
-    ]
-    clouds = sum(
-        weight * _noise(rng, cells, height, width)
-        for cells, weight in ((3, 0.6), (9, 0.25), (40, 0.15))
-    )
-    picture = (tints[0] + np.asarray(clouds)[..., None] * (tints[1] - tints[0])).astype(np.float32)
+    tints = []
+    for offset in (0, 70):
+        color = _rgb((hue + offset) % 360, rng.uniform(0.05, 0.3), rng.uniform(0.4, 0.95))
+        tints.append(np.array(color))
+    clouds = np.zeros((height, width), np.float32)
+    for bumps, weight in ((3, 0.6), (9, 0.25), (40, 0.15)):
+        clouds += weight * _noise(rng, bumps, height, width)
+    image = (tints[0] + clouds[..., None] * (tints[1] - tints[0])).astype(np.float32)
     scale = min(height, width)
     for _ in range(rng.integers(2, 7)):
-        _stroke(rng, picture, scale)
+        _paint_stroke(rng, image, scale)
     for _ in range(rng.integers(1, 5)):
-        _blob(rng, picture, scale)
-    return picture
+        _paint_blob(rng, image, scale)
+    return image
 
 
-def _noise(rng: np.random.Generator, cells: int, height: int, width: int) -> np.ndarray:
-    """Smooth random field 0..1 with `cells` bumps a side."""
-    grid = rng.uniform(0, 1, (cells, cells)).astype(np.float32)
+def _noise(rng: np.random.Generator, bumps: int, height: int, width: int) -> np.ndarray:
+    """Smooth random field float32 `(height, width)`, 0..1, with `bumps` bumps per side."""
+    grid = rng.uniform(0, 1, (bumps, bumps)).astype(np.float32)
     return np.clip(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
-def _clutter_color(rng: np.random.Generator) -> tuple[float, float, float]:
-    return _rgb(rng.uniform(0, 360), rng.uniform(0.05, 0.5), rng.uniform(0.25, 0.95))
-
-
-def _stroke(rng: np.random.Generator, picture: np.ndarray, scale: int) -> None:
-    """A thin bent line, painted in place."""
-    height, width = picture.shape[:2]
-    ends = rng.uniform(-0.1, 1.1, (3, 2)) * (width, height)
+def _paint_stroke(rng: np.random.Generator, image: np.ndarray, scale: int) -> None:
+    """Paint a thin curved line, in place."""
+    height, width = image.shape[:2]
+    points = rng.uniform(-0.1, 1.1, (3, 2)) * (width, height)
     t = np.linspace(0, 1, 40)[:, None]
-    curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
-    thick = max(1, round(rng.uniform(0.004, 0.016) * scale))
-    _paint(
-        picture,
-        _clutter_color(rng),
-        lambda mask: cv2.polylines(mask, [_fixed(curve)], False, 255, thick, 16, 4),
-    )
+    curve = (1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]
+    thickness = max(1, round(rng.uniform(0.004, 0.016) * scale))
+
+    def draw(mask: np.ndarray) -> np.ndarray:
+        return cv2.polylines(mask, [_fixed_point(curve)], False, 255, thickness, cv2.LINE_AA, 4)
+
+    _paint(image, _clutter_color(rng), draw)
 
 
-def _blob(rng: np.random.Generator, picture: np.ndarray, scale: int) -> None:
-    """An irregular, long patch, painted in place."""
-    height, width = picture.shape[:2]
+def _paint_blob(rng: np.random.Generator, image: np.ndarray, scale: int) -> None:
+    """Paint an irregular, long patch, in place."""
+    height, width = image.shape[:2]
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-    waves = sum(
-        rng.uniform(0.04, 0.15) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5)
-    )
+    waves = np.zeros(len(angles))
+    for frequency in (2, 3, 5):
+        amplitude = rng.uniform(0.04, 0.15)
+        waves += amplitude * np.cos(frequency * angles + rng.uniform(0, 2 * np.pi))
     radius = rng.uniform(0.03, 0.11) * scale
-    ring = _polar(angles, radius * (1 + np.asarray(waves))) * (1, rng.uniform(0.35, 0.6))
-    turn = rng.uniform(0, np.pi)
-    ring = ring @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    ring += rng.uniform(0, 1, 2) * (width, height)
-    _paint(
-        picture, _clutter_color(rng), lambda mask: cv2.fillPoly(mask, [_fixed(ring)], 255, 16, 4)
-    )
+    outline = _polar(angles, radius * (1 + waves)) * (1, rng.uniform(0.35, 0.6))
+    angle = rng.uniform(0, np.pi)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    outline = outline @ rotation + rng.uniform(0, 1, 2) * (width, height)
+
+    def draw(mask: np.ndarray) -> np.ndarray:
+        return cv2.fillPoly(mask, [_fixed_point(outline)], 255, cv2.LINE_AA, 4)
+
+    _paint(image, _clutter_color(rng), draw)
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
+def _fixed_point(points: np.ndarray) -> np.ndarray:
     """Points in cv2's fixed-point form with 4 fractional bits."""
     return np.round(points * 16).astype(np.int32)
 
 
-def _paint(
-    picture: np.ndarray, color: tuple[float, float, float], fill: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    """Color in place what `fill` draws on an empty mask."""
-    mask = fill(np.zeros(picture.shape[:2], np.uint8))
+def _paint(image: np.ndarray, color: Color, draw: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Color, in place, the pixels that `draw` sets in an empty mask."""
+    mask = draw(np.zeros(image.shape[:2], np.uint8))
     if mask.any():
-        x1, y1, x2, y2 = _frame(mask > 0)
-        part = picture[y1:y2, x1:x2]
-        part += mask[y1:y2, x1:x2, None] / np.float32(255) * (np.array(color, np.float32) - part)
+        x1, y1, x2, y2 = _bounding_box(mask > 0)
+        patch = image[y1:y2, x1:x2]
+        opacity = mask[y1:y2, x1:x2, None] / np.float32(255)
+        patch += opacity * (np.array(color, np.float32) - patch)
 
 
 def _generator(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
     return np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(split.encode()), index, stream])
 
 
-def _frame(solid: np.ndarray) -> tuple[int, int, int, int]:
-    """xyxy edges of the pixels that are set in a bool `(h, w)`."""
-    xs, ys = np.flatnonzero(solid.any(0)), np.flatnonzero(solid.any(1))
+def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """xyxy edges of the pixels that are set in a bool `(height, width)`."""
+    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1

@@ -1,12 +1,11 @@
-"""YOLO text labels: one `class x y width height` a line, center and size as shares of the picture.
+"""YOLO labels: text files of `class x y width height`, centers and sizes relative to the image.
 
-Layouts: `images/<split>/` with `labels/<split>/`, `<split>/images/` with `<split>/labels/`, or a text file that lists
-images (`<split>` is its path, or `<split>.txt` lies in `data.root`). Polygons (`class x1 y1 x2 y2 x3 y3 ...`) are
-read as the box around them.
+Layouts: `images/<split>/` with `labels/<split>/`; `<split>/images/` with `<split>/labels/`; or a
+text file that lists images (`<split>` is its path, or `<split>.txt` is in `data.root`). Polygons
+(`class x1 y1 x2 y2 x3 y3 ...`) are read as the box around them.
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -14,11 +13,11 @@ import yaml
 from utils.core.class_names import checked_names, read_class_names, read_lines
 from utils.core.errors import UserError, nearest
 from utils.core.schema import DataConfig
-from utils.data.checks import Labeled, Report, build_samples
-from utils.data.files import FileFinder
-from utils.data.sample import Sample
+from utils.data.checks import DatasetReport, RawAnnotation, build_samples
+from utils.data.readers.base import SplitContents
+from utils.data.readers.file_finder import FileFinder
 
-NAME_FILES = (
+CLASS_FILES = (
     "data.yaml",
     "data.yml",
     "dataset.yaml",
@@ -26,92 +25,91 @@ NAME_FILES = (
     "obj.names",
     "labels/classes.txt",
 )
-FAR = 2.0  # shares beyond this are no rounding: the file holds pixels or something else
+LIMIT = 2.0  # coordinates beyond it are no rounding errors: the file holds pixels or something else
 
 
 def read(
-    data: DataConfig, split: str, progress: bool = True
-) -> tuple[list[Sample], tuple[str, ...], Report]:
-    """Read the split `split`.
+    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+) -> SplitContents:
+    """Read a split.
 
-    An image without a label file is one without objects, as everywhere in the YOLO family, and counted. An image
-    whose label file has a line that cannot be read is left out.
-
-    Returns:
-        records sorted by name (or in the list's order); class list (`data.classes`, else `names` of data.yaml, else
-        classes.txt); report.
-
-    Raises:
-        UserError: folder or class list missing, or a class number beyond the class list.
+    An image without a label file has no objects, as everywhere in the YOLO family, and is counted.
+    An image whose label file has an unreadable line is skipped. Samples are sorted by name, or in
+    the order of the list. Class names are `data.classes`, else `names` in data.yaml, else
+    classes.txt. See `Reader` for arguments and errors.
     """
-    report = Report()
-    names = read_class_names(data.classes) or _names(Path(data.root))
+    report = DatasetReport()
+    root = Path(data.root)
+    class_names = read_class_names(data.classes) or _read_class_names(root)
     finder = FileFinder(frozenset({".txt"}))
-    items = []
-    for picture in _pictures(Path(data.root), split, report):
-        label = finder.find(label_folder(picture.parent), picture.stem + ".txt")
-        if label is None:
-            report.note("annotation missing", picture)
-            items.append(Labeled(picture, str(picture), relative=True))
+    annotations = []
+    for image in _find_images(root, split, report):
+        labels = finder.find(label_folder(image.parent), image.stem + ".txt")
+        if labels is None:
+            report.note("annotation missing", image)
+            annotations.append(RawAnnotation(image, str(image), relative=True))
             continue
         try:
-            items.append(_labeled(picture, label, names))
+            annotations.append(_read_annotation(image, labels, class_names))
         except ValueError as error:
             report.note("annotation unreadable", str(error))
-    return build_samples(items, report, progress=progress), names, report
+    return SplitContents(build_samples(annotations, report, progress=progress), class_names, report)
 
 
-def label_folder(pictures: Path) -> Path:
-    """Where the labels of a folder of images are: its last `images` part becomes `labels`; without one, itself."""
-    parts = list(pictures.parts)
-    for index in range(len(parts) - 1, -1, -1):
+def label_folder(image_folder: Path) -> Path:
+    """Where the labels of a folder of images are: its last `images` part becomes `labels`."""
+    parts = list(image_folder.parts)
+    for index in reversed(range(len(parts))):
         if parts[index].lower() == "images":
             return Path(*parts[:index], "labels", *parts[index + 1 :])
-    return pictures
+    return image_folder
 
 
-def _pictures(root: Path, split: str, report: Report) -> Iterator[Path]:
+def _find_images(root: Path, split: str, report: DatasetReport) -> list[Path]:
     finder = FileFinder()
-    for folder in (root / "images" / split, root / split / "images"):
+    folders = (root / "images" / split, root / split / "images")
+    for folder in folders:
         if folder.is_dir():
-            yield from finder.all(folder)
-            return
-    listing = next(
-        (path for path in (Path(split), root / split, root / f"{split}.txt") if path.is_file()),
-        None,
-    )
-    if listing is None:
-        known = sorted(
-            path.name
-            for base in (root, root / "images")
-            for path in base.glob("*")
-            if path.is_dir()
-        )
-        hint = nearest(split, known) if known else "; set data.root=FOLDER"
-        raise UserError(
-            f"data: no folder {root / 'images' / split}, {root / split / 'images'} nor list {split}.txt{hint}"
-        )
-    for line in read_lines(listing):
-        places = (
-            base / line for base in (listing.parent, root, Path())
-        )  # an absolute path replaces its base
-        found = next(
-            filter(None, (finder.find(place.parent, place.name) for place in places)), None
-        )
-        if found is None:
-            report.note("image missing", line)
+            return finder.list_files(folder)
+    for list_file in (Path(split), root / split, root / f"{split}.txt"):
+        if list_file.is_file():
+            return _read_image_list(list_file, root, finder, report)
+    known = [path.name for path in (*root.glob("*"), *root.glob("images/*")) if path.is_dir()]
+    hint = nearest(split, sorted(known)) if known else "; set data.root=FOLDER"
+    raise UserError(f"data: no folder {folders[0]}, {folders[1]} nor list {split}.txt{hint}")
+
+
+def _read_image_list(
+    list_file: Path, root: Path, finder: FileFinder, report: DatasetReport
+) -> list[Path]:
+    """The images in a list, whose paths are relative to it, to `root` or to the current folder."""
+    images = []
+    for line in read_lines(list_file):
+        for base in (list_file.parent, root, Path()):
+            path = base / line  # an absolute path replaces the base
+            image = finder.find(path.parent, path.name)
+            if image is not None:
+                images.append(image)
+                break
         else:
-            yield found
+            report.note("image missing", line)
+    return images
 
 
-def _names(root: Path) -> tuple[str, ...]:
-    path = next((root / name for name in NAME_FILES if (root / name).is_file()), None)
-    if path is None:
-        raise UserError(
-            f"data.classes: expected a list of class names, or {root / 'data.yaml'} or classes.txt with it"
-        )
-    if path.suffix not in (".yaml", ".yml"):
-        return checked_names(read_lines(path), str(path))
+def _read_class_names(root: Path) -> tuple[str, ...]:
+    for name in CLASS_FILES:
+        path = root / name
+        if path.is_file():
+            if path.suffix in (".yaml", ".yml"):
+                return _class_names_from_yaml(path)
+            return checked_names(read_lines(path), str(path))
+    raise UserError(
+        f"data.classes: expected a list of class names, or {root / 'data.yaml'} or classes.txt "
+        "with it"
+    )
+
+
+def _class_names_from_yaml(path: Path) -> tuple[str, ...]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -126,47 +124,47 @@ def _names(root: Path) -> tuple[str, ...]:
     return checked_names([str(name) for name in names], f"{path}: names")
 
 
-def _labeled(picture: Path, label: Path, names: tuple[str, ...]) -> Labeled:
-    """Raises ValueError naming `file:line` for a line that is no box."""
-    item = Labeled(picture, str(label), relative=True)
+def _read_annotation(image: Path, labels: Path, class_names: tuple[str, ...]) -> RawAnnotation:
+    """Raises ValueError naming `file:line` for a line that cannot be read."""
+    annotation = RawAnnotation(image, str(labels), relative=True)
     try:
-        lines = label.read_text(encoding="utf-8-sig").splitlines()
+        lines = labels.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise ValueError(str(label)) from None
+        raise ValueError(str(labels)) from None
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{label}:{number}"
-        item.boxes.append(_box(line.split()[1:], where))
-        item.labels.append(_label(line.split()[0], names, where))
-        item.difficult.append(False)
-        item.crowd.append(False)
-    return item
+        if line.strip():
+            source = f"{labels}:{number}"
+            word, *coordinates = line.split()
+            box = _parse_box(coordinates, source)
+            annotation.add(box, _parse_label(word, class_names, source))
+    return annotation
 
 
-def _box(words: list[str], where: str) -> tuple[float, float, float, float]:
+def _parse_box(words: list[str], source: str) -> tuple[float, float, float, float]:
     try:
         values = [float(word) for word in words]
     except ValueError:
-        raise ValueError(where) from None
-    polygon = len(values) >= 6 and len(values) % 2 == 0
-    if not (len(values) == 4 or polygon) or not all(
-        math.isfinite(value) and abs(value) <= FAR for value in values
-    ):
-        raise ValueError(where)
-    if polygon:
-        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
-    x, y, width, height = values
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        raise ValueError(source) from None
+    if not all(math.isfinite(value) and abs(value) <= LIMIT for value in values):
+        raise ValueError(source)
+    if len(values) == 4:
+        x, y, width, height = values
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if len(values) >= 6 and len(values) % 2 == 0:
+        xs, ys = values[::2], values[1::2]
+        return min(xs), min(ys), max(xs), max(ys)
+    raise ValueError(source)
 
 
-def _label(word: str, names: tuple[str, ...], where: str) -> int:
+def _parse_label(word: str, class_names: tuple[str, ...], source: str) -> int:
     try:
         label = float(word)  # some tools write 3.0
     except ValueError:
-        raise ValueError(where) from None
-    if label != int(label) or not 0 <= label < len(names):
+        raise ValueError(source) from None
+    if not math.isfinite(label):
+        raise ValueError(source)
+    if label != int(label) or not 0 <= label < len(class_names):
         raise UserError(
-            f"{where}: class {word} is not in the class list; expected 0 to {len(names) - 1}"
+            f"{source}: class {word} is not in the class list; expected 0 to {len(class_names) - 1}"
         )
     return int(label)

@@ -43,7 +43,7 @@ def test_each_format_reads_what_was_written(format, write, tmp_path):
         assert sample.labels.dtype == np.int64
         assert len(sample.difficult) == len(sample.crowd) == len(item.boxes)
         assert sample.difficult.dtype == sample.crowd.dtype == bool
-    assert (split.report.pictures, split.report.objects, split.report.empty) == (3, 3, 1)
+    assert (split.report.images, split.report.objects, split.report.empty) == (3, 3, 1)
     assert split.report.per_class == {"cat": 1, "dog": 1, "owl": 1}
 
 

@@ -77,7 +77,7 @@ def visible_share(found, masks, place: int) -> np.ndarray:
         for value in (60.0, 180.0):
             painted = list(found)
             painted[place] = dataclasses.replace(found[place], color=(value,) * 3)
-            scene = shapes.Scene(blank, tuple(painted), tuple(coverages))
+            scene = shapes.Drawing(blank, tuple(painted), tuple(coverages))
             views.append(shapes.render(scene, np.random.default_rng(0)).astype(float).mean(2))
         return views[1] - views[0]
 
@@ -158,7 +158,7 @@ def test_every_shape_is_mostly_visible():
     for index in range(40):
         found, masks = shapes.place_shapes(3, "train", index, 96, 96)
         for shape, part in zip(found, shapes.visible_parts(masks), strict=True):
-            assert part.sum() >= shapes.VISIBLE * shapes.coverage(shape, 96, 96)[1] * (1 - 1e-5)
+            assert part.sum() >= shapes.MIN_VISIBLE * shapes.coverage(shape, 96, 96)[1] * (1 - 1e-5)
 
 
 def test_same_scene_at_another_size():
@@ -181,4 +181,4 @@ def test_variety():
     assert sides.min() > 12
     counts = [len(sample.boxes) for sample in samples]
     assert min(counts) == 1
-    assert max(counts) == shapes.MOST
+    assert max(counts) == shapes.MAX_SHAPES

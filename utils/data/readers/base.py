@@ -1,0 +1,59 @@
+"""What the readers of the dataset formats have in common."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from utils.core.errors import UserError, nearest
+from utils.core.schema import DataConfig
+from utils.data.checks import DatasetReport
+from utils.data.sample import Sample
+
+
+class SplitContents(NamedTuple):
+    """One split of a dataset, as a reader returns it.
+
+    Attributes:
+        samples: images with their labels, in the order of the split.
+        class_names: what the labels index.
+        report: what was wrong with the files.
+    """
+
+    samples: list[Sample]
+    class_names: tuple[str, ...]
+    report: DatasetReport
+
+
+class Reader(Protocol):
+    """Reads one split of a dataset in some format; every format has a module with such a `read`."""
+
+    def __call__(
+        self, data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+    ) -> SplitContents:
+        """Read a split.
+
+        Args:
+            data: where the dataset is; `data.classes`, if given, overrides the class names in it.
+            split: name of the split, as the format names splits.
+            input_size: (height, width) to draw synthetic images at, in pixels; image files keep
+                their size.
+            progress: show progress bars.
+
+        Returns:
+            The samples, the class names and the report.
+
+        Raises:
+            UserError: the data is missing or unreadable, or the split or a class is unknown.
+        """
+
+
+def class_index(name: str, class_names: tuple[str, ...], source: str | Path) -> int:
+    """Index of the class `name`, which `source` mentions.
+
+    Raises:
+        UserError: it is not one of `class_names`.
+    """
+    if name not in class_names:
+        raise UserError(
+            f"{source}: class '{name}' is not in the class list{nearest(name, class_names)}"
+        )
+    return class_names.index(name)

@@ -1,0 +1,60 @@
+"""Finding files by a name whose case or suffix may differ from the file's."""
+
+from pathlib import Path
+
+from utils.core.images import IMAGE_SUFFIXES
+
+
+class FileFinder:
+    """Looks names up in folders that are listed only once: a `stat` per image is slow over a network.
+
+    Args:
+        suffixes: the suffixes that count, lower case, with the dot.
+    """
+
+    def __init__(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> None:
+        self.suffixes = suffixes
+        self._listings: dict[Path, dict[tuple[str, str], str]] = {}
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        """Find a file by its exact name, else in another case, else with another suffix.
+
+        Args:
+            folder: where to look.
+            name: the file's name, with or without its suffix; may start with subfolders.
+
+        Returns:
+            The path, or `None` if there is no such file.
+        """
+        path = folder / name
+        stem = path.stem if path.suffix.lower() in self.suffixes else path.name
+        listing = self._listing(path.parent)
+        for key in _lookup_keys(path.name, stem):
+            if key in listing:
+                return path.parent / listing[key]
+        return None
+
+    def list_files(self, folder: Path) -> list[Path]:
+        """Every file of `folder`, sorted by name."""
+        return [folder / name for kind, name in self._listing(folder) if kind == "name"]
+
+    def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
+        """Lookup key -> file name; of several files with the same key, the first by name."""
+        if folder not in self._listings:
+            listing: dict[tuple[str, str], str] = {}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if path.suffix.lower() in self.suffixes:
+                    for key in _lookup_keys(path.name, path.stem):
+                        listing.setdefault(key, path.name)
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+
+def _lookup_keys(name: str, stem: str) -> tuple[tuple[str, str], ...]:
+    """What a file can be looked up by, the closest match first."""
+    return (
+        ("name", name),
+        ("lower-case name", name.lower()),
+        ("stem", stem),
+        ("lower-case stem", stem.lower()),
+    )
