@@ -14,7 +14,8 @@ from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, per_second
 from utils.core.timing import Clock, Stat, interleave, timed
 from utils.visualization.boxes import draw_detections
-from utils.visualization.video import Predict, VideoSink, open_video, process_video
+from utils.visualization.video import VideoSink, open_video
+from utils.visualization.video_pipeline import PredictFrames, process_video
 
 FRAMES, QUICK, FULL = 200, 12, 10_000
 SIZE = (640, 480)  # width, height
@@ -57,7 +58,7 @@ def section(bench: Bench) -> Section:
     return Section("video", "frames a second, each stage alone and the whole", rows, notes)
 
 
-def predictor(bench: Bench) -> Predict:
+def predictor(bench: Bench) -> PredictFrames:
     """The detector, on frame after frame; where it is not trained and finds nothing, with boxes made up for drawing."""
     detector = bench.detector()
     rng = np.random.default_rng(0)
@@ -81,7 +82,7 @@ def predictor(bench: Bench) -> Predict:
     return predict
 
 
-def _clocks(clip: Path, out: Path, predict: Predict) -> dict[str, Clock]:
+def _clocks(clip: Path, out: Path, predict: PredictFrames) -> dict[str, Clock]:
     frames = decode(clip)
     found = list(predict(frames))
     return {
@@ -108,7 +109,7 @@ def render(out: Path, frames: list[np.ndarray], found: list[Detections]) -> None
 def pipeline(
     clip: Path,
     out: Path,
-    predict: Predict,
+    predict: PredictFrames,
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> int:
     """What `predict.py --mode video` does; the number of frames."""
@@ -133,7 +134,7 @@ def write_clip(path: Path, count: int) -> Path:
     return path
 
 
-def _long(bench: Bench, predict: Predict, notes: list[str]) -> list[Row]:
+def _long(bench: Bench, predict: PredictFrames, notes: list[str]) -> list[Row]:
     """Memory over a long video."""
     if resident() is None:
         notes.append("memory left out: this system has no /proc/self/statm")

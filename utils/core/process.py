@@ -43,7 +43,7 @@ def configure_training(device: torch.device) -> None:
 
 def silence_opencv() -> None:
     """Turn off the log lines of OpenCV and of the FFmpeg in it: our errors are one line."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read whenever a video is opened
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 

@@ -32,7 +32,7 @@ from utils.visualization.heatmap import (
     TextPanel,
     draw_sheet,
 )
-from utils.visualization.video import Window
+from utils.visualization.window import Window
 
 BACKBONE = ("feat1", "feat2")  # class activation is shown here where no site is named
 TITLES = {

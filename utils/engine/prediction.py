@@ -24,7 +24,9 @@ from utils.core.progress import progress_bar
 from utils.core.schema import Config
 from utils.engine.outputs import PictureTarget, json_list, video_target
 from utils.visualization.boxes import draw_detections, write_image
-from utils.visualization.video import VideoSink, Window, open_video, process_video
+from utils.visualization.video import VideoSink, open_video
+from utils.visualization.video_pipeline import process_video
+from utils.visualization.window import Window
 
 Picture = tuple[
     str, Callable[[], np.ndarray]
