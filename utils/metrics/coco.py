@@ -1,8 +1,9 @@
-"""COCO average precision: pycocotools' definition and accumulation, with a matching loop that takes seconds.
+"""COCO average precision: pycocotools' definition and accumulation with a fast matching loop.
 
-`COCOeval.evaluate` walks every image, class, area range, threshold, detection and object in Python: 42 seconds for
-5,000 images with 100 detections of 80 classes, against 3 here, where only pairs with IoU >= 0.5 are walked. Overlaps
-and the precision-recall accumulation are pycocotools' own, and a test holds the numbers equal to its documented use.
+`COCOeval.evaluate` walks every image, class, area range, threshold, detection and object in Python:
+42 seconds for 5,000 images with 100 detections of 80 classes, against 3 here, where only pairs with
+IoU >= 0.5 are walked. Overlaps and the precision-recall accumulation are pycocotools' own, and a
+test compares the results with its documented use.
 """
 
 import contextlib
@@ -12,21 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools.cocoeval import COCOeval, Params
 
-from utils.metrics.pairs import Found, Objects, Pairs, split_by_class
+from utils.metrics.pairs import CandidatePairs, FlatDetections, FlatObjects, split_by_class
 
 MAX_DETECTIONS = 100  # per image and class, as in COCOeval
-AREAS = ("all", "small", "medium", "large")
 IOUS = np.linspace(0.5, 0.95, 10)
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """Precision and recall in COCO's sampling; NaN where a class has no object of that area range.
+    """Precision and recall in COCO's sampling; NaN if a class has no object of that area range.
 
     Attributes:
         precision: `(10 IoUs, 101 recalls, classes, 4 areas)`, interpolated.
         recall: `(10 IoUs, classes, 4 areas)`, the highest reached with 100 detections.
-        hit, ignored: bool `(detections,)`, the matching at IoU 0.5 over all areas; an ignored one counts neither way.
+        hit: bool `(detections,)`, whether a detection matches at IoU 0.5, over all areas.
+        ignored: bool `(detections,)`, whether it counts neither as hit nor as miss there.
     """
 
     precision: np.ndarray
@@ -35,106 +36,136 @@ class CocoResult:
     ignored: np.ndarray
 
 
-def match_all(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """The matching over all areas: hit and ignored, both bool `(10 IoUs, detections)`.
-
-    Beyond the 100 best of a class and image a detection is ignored.
+@dataclass(frozen=True)
+class _AreaMatch:
+    """The matching within one area range: hit and ignored `(10 IoUs, detections)`, and which
+    objects are ignored `(objects,)`.
     """
-    kept, pairs = _candidates(objects, found, pairs)
-    hit, ignored, _ = _match_area(objects, found, pairs, *Params(iouType="bbox").areaRng[0])
-    return hit, ignored | ~kept
+
+    hit: np.ndarray
+    ignored: np.ndarray
+    ignored_objects: np.ndarray
 
 
-def _candidates(objects: Objects, found: Found, pairs: Pairs) -> tuple[np.ndarray, Pairs]:
-    """Which detections take part, bool `(detections,)`, and their pairs with objects of their own class."""
-    kept = _rank_in_class(found) < MAX_DETECTIONS
-    return kept, pairs.where(
-        (found.label[pairs.found] == objects.label[pairs.object]) & kept[pairs.found]
-    )
+def match_all(
+    objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs
+) -> tuple[np.ndarray, np.ndarray]:
+    """The matching over all areas.
+
+    Returns:
+        hit and ignored, both bool `(10 IoUs, detections)`. All but the 100 best detections of a
+        class and image are ignored.
+    """
+    keep, pairs = _candidates(objects, detections, pairs)
+    match = _match_area(objects, detections, pairs, *Params(iouType="bbox").areaRng[0])
+    return match.hit, match.ignored | ~keep
 
 
-def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> CocoResult:
+def evaluate(
+    objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs, classes: int
+) -> CocoResult:
     """Match at every threshold and area range, then accumulate as COCOeval does."""
     params = Params(iouType="bbox")
-    kept, pairs = _candidates(objects, found, pairs)
-    matches = [_match_area(objects, found, pairs, *limits) for limits in params.areaRng]
-    indices = [index[kept[index]] for index in split_by_class(found.label, classes)]
-    owned = split_by_class(objects.label, classes)
-    params.imgIds, params.catIds = (
-        [0],
-        list(range(classes)),
-    )  # a class is handed over as one image holding everything
-    params.maxDets = [max(1, len(found.score))]
+    keep, pairs = _candidates(objects, detections, pairs)
+    matches = [_match_area(objects, detections, pairs, *limits) for limits in params.areaRng]
+    # each class is passed as a single image that holds everything
+    params.imgIds = [0]
+    params.catIds = list(range(classes))
+    params.maxDets = [max(1, len(detections.score))]
+    objects_by_class = split_by_class(objects.label, classes)
+    detections_by_class = split_by_class(detections.label, classes)
+    per_class_and_area = []
+    for own, index in zip(objects_by_class, detections_by_class, strict=True):
+        index = index[keep[index]]
+        for match in matches:
+            per_class_and_area.append(
+                {
+                    "dtScores": detections.score[index],
+                    "dtMatches": match.hit[:, index],
+                    "dtIgnore": match.ignored[:, index],
+                    "gtIgnore": match.ignored_objects[own],
+                }
+            )
     evaluator = COCOeval(iouType="bbox")
     evaluator.params = evaluator._paramsEval = params
-    evaluator.evalImgs = [
-        {
-            "dtScores": found.score[index],
-            "dtMatches": hit[:, index],
-            "dtIgnore": ignored[:, index],
-            "gtIgnore": skip[own],
-        }
-        for index, own in zip(indices, owned, strict=True)
-        for hit, ignored, skip in matches
-    ]
+    evaluator.evalImgs = per_class_and_area
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.accumulate()
-    precision, recall = (
-        np.where(table < 0, np.nan, table)[..., 0]
-        for table in (evaluator.eval["precision"], evaluator.eval["recall"])
+    precision = evaluator.eval["precision"][..., 0]
+    recall = evaluator.eval["recall"][..., 0]
+    return CocoResult(
+        precision=np.where(precision < 0, np.nan, precision),
+        recall=np.where(recall < 0, np.nan, recall),
+        hit=matches[0].hit[0],
+        ignored=matches[0].ignored[0] | ~keep,
     )
-    hit, ignored, _ = matches[0]
-    return CocoResult(precision, recall, hit[0], ignored[0] | ~kept)
 
 
-def _rank_in_class(found: Found) -> np.ndarray:
-    """Place of every detection among those of its image and class, 0 = best score."""
-    order = np.lexsort((found.label, found.image))  # stable: keeps the order by score
-    image, label = found.image[order], found.label[order]
-    starts = np.flatnonzero(
-        np.r_[True, (image[1:] != image[:-1]) | (label[1:] != label[:-1])][: len(order)]
-    )
+def _candidates(
+    objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs
+) -> tuple[np.ndarray, CandidatePairs]:
+    """Which detections take part, bool `(n,)`, and their pairs with objects of their class."""
+    keep = _rank_in_class(detections) < MAX_DETECTIONS
+    same_class = detections.label[pairs.detection] == objects.label[pairs.object]
+    return keep, pairs.select(same_class & keep[pairs.detection])
+
+
+def _rank_in_class(detections: FlatDetections) -> np.ndarray:
+    """Rank of each detection among those of its image and class, 0 = best score."""
+    order = np.lexsort((detections.label, detections.image))  # stable: keeps the order by score
+    image, label = detections.image[order], detections.label[order]
+    changes = (image[1:] != image[:-1]) | (label[1:] != label[:-1])
+    starts = np.flatnonzero(np.r_[True, changes][: len(order)])
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
     return rank
 
 
 def _match_area(
-    objects: Objects, found: Found, pairs: Pairs, low: float, high: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matched `(10, detections)`, ignored `(10, detections)` and ignored objects `(objects,)` of one area range."""
+    objects: FlatObjects,
+    detections: FlatDetections,
+    pairs: CandidatePairs,
+    low: float,
+    high: float,
+) -> _AreaMatch:
+    """Match objects of `low` to `high` square pixels at every threshold."""
     skip = objects.crowd | (objects.area < low) | (objects.area > high)
-    order = np.lexsort(
-        (pairs.object, skip[pairs.object], pairs.found)
-    )  # per detection: objects that count come first
-    pairs = pairs.where(order)
-    target = np.full((len(IOUS), len(found.score)), -1)
+    # for each detection, objects that count come first
+    order = np.lexsort((pairs.object, skip[pairs.object], pairs.detection))
+    pairs = pairs.select(order)
+    target = np.full((len(IOUS), len(detections.score)), -1)
     for row, threshold in zip(target, IOUS, strict=True):
-        _match(pairs.where(pairs.iou >= threshold), skip, objects.crowd, row)
+        _match(pairs.select(pairs.iou >= threshold), skip, objects.crowd, row)
     hit = target >= 0
-    outside = (found.area < low) | (found.area > high)
+    outside = (detections.area < low) | (detections.area > high)
     ignored = np.where(hit, np.append(skip, False)[target], outside)
-    return hit, ignored, skip
+    return _AreaMatch(hit, ignored, skip)
 
 
-def _match(pairs: Pairs, skip: np.ndarray, crowd: np.ndarray, target: np.ndarray) -> None:
-    """Write every detection's object into `target`, best score first.
+def _match(pairs: CandidatePairs, skip: np.ndarray, crowd: np.ndarray, target: np.ndarray) -> None:
+    """Write the object of each detection into `target`, best score first.
 
-    A detection takes the free object of highest IoU, an ignored one only where no counting one is free; crowds
-    stay free. Of equal IoUs the last wins, as in pycocotools.
+    A detection takes the free object of highest IoU; an ignored one only if none that counts is
+    free. Crowds stay free. Of equal IoUs the last wins, as in pycocotools.
     """
     taken: set[int] = set()
     current, best, best_iou, best_skip = -1, -1, 0.0, False
-    columns = (pairs.found, pairs.object, pairs.iou, skip[pairs.object], crowd[pairs.object])
-    for index, item, iou, item_skip, item_crowd in zip(
-        *(column.tolist() for column in columns), strict=True
+    for detection, candidate, iou, candidate_skip, candidate_crowd in zip(
+        pairs.detection.tolist(),
+        pairs.object.tolist(),
+        pairs.iou.tolist(),
+        skip[pairs.object].tolist(),
+        crowd[pairs.object].tolist(),
+        strict=True,
     ):
-        if index != current:
-            current, best, best_iou, best_skip = index, -1, 0.0, False
-        if item in taken or iou < best_iou or (best >= 0 and item_skip and not best_skip):
+        if detection != current:
+            current, best, best_iou, best_skip = detection, -1, 0.0, False
+        if candidate in taken or iou < best_iou:
+            continue
+        if best >= 0 and candidate_skip and not best_skip:
             continue
         taken.discard(best)
-        current, best, best_iou, best_skip = index, item, iou, item_skip
-        target[index] = item
-        if not item_crowd:
-            taken.add(item)
+        best, best_iou, best_skip = candidate, iou, candidate_skip
+        target[detection] = candidate
+        if not candidate_crowd:
+            taken.add(candidate)

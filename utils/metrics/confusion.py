@@ -1,41 +1,49 @@
-"""Which class was taken for which."""
+"""Confusion matrix of a detector."""
 
 import numpy as np
 
-from utils.metrics.pairs import Found, Objects, Pairs
+from utils.metrics.pairs import CandidatePairs, FlatDetections, FlatObjects
 
 MIN_SCORE = 0.25
 
 
-def matrix(objects: Objects, found: Found, pairs: Pairs, classes: int) -> np.ndarray:
-    """Counts `(classes + 1, classes + 1)`, int64: row = true class, column = predicted class, last = background.
+def confusion_matrix(
+    objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs, classes: int
+) -> np.ndarray:
+    """Count which class is detected as which.
 
-    Detections of score >= 0.25 and objects of any class with IoU >= 0.5 are matched one to one, the highest IoU
-    first. Difficult objects and crowds are left out, with the unmatched detections that overlap them.
+    Detections of score >= 0.25 and objects of any class are matched one to one if their IoU is at
+    least 0.5, the highest IoU first. Difficult objects and crowd regions are left out, and so are
+    unmatched detections that overlap them.
+
+    Returns:
+        int64 `(classes + 1, classes + 1)`: row = true class, column = predicted class, last =
+        background.
     """
     skip = objects.difficult | objects.crowd
-    shown = found.score >= MIN_SCORE
-    pairs = pairs.where(shown[pairs.found])
-    covers = skip[pairs.object]
-    drop = np.zeros_like(shown)
-    drop[pairs.found[covers]] = True
-    predicted = _match(pairs.where(~covers), len(skip))
-    free = shown & ~drop
-    free[predicted[predicted >= 0]] = False
-    label = np.append(found.label, classes)[predicted]  # -1, unmatched: background
-    true = np.concatenate([objects.label[~skip], np.full(int(free.sum()), classes)])
-    taken_for = np.concatenate([label[~skip], found.label[free]])
+    confident = detections.score >= MIN_SCORE
+    pairs = pairs.select(confident[pairs.detection])
+    on_skipped = skip[pairs.object]
+    excused = np.zeros_like(confident)
+    excused[pairs.detection[on_skipped]] = True
+    match = _match(pairs.select(~on_skipped), len(skip))
+    unmatched = confident & ~excused
+    unmatched[match[match >= 0]] = False
+    predicted = np.append(detections.label, classes)[match]  # -1, not detected: background
+    background = np.full(int(unmatched.sum()), classes)
+    rows = np.concatenate([objects.label[~skip], background])
+    columns = np.concatenate([predicted[~skip], detections.label[unmatched]])
     side = classes + 1
-    return np.bincount(true * side + taken_for, minlength=side * side).reshape(side, side)
+    return np.bincount(rows * side + columns, minlength=side * side).reshape(side, side)
 
 
-def _match(pairs: Pairs, objects: int) -> np.ndarray:
-    """The detection of every object, -1 for none, int64 `(objects,)`: one to one, greedy by IoU."""
-    pairs = pairs.where(np.argsort(-pairs.iou, kind="stable"))
-    predicted = np.full(objects, -1)
+def _match(pairs: CandidatePairs, objects: int) -> np.ndarray:
+    """The detection of each object, -1 for none, int64 `(objects,)`: one to one, greedy by IoU."""
+    pairs = pairs.select(np.argsort(-pairs.iou, kind="stable"))
+    match = np.full(objects, -1)
     used: set[int] = set()
-    for index, item in zip(pairs.found.tolist(), pairs.object.tolist(), strict=True):
-        if index not in used and predicted[item] < 0:
-            used.add(index)
-            predicted[item] = index
-    return predicted
+    for detection, target in zip(pairs.detection.tolist(), pairs.object.tolist(), strict=True):
+        if detection not in used and match[target] < 0:
+            used.add(detection)
+            match[target] = detection
+    return match

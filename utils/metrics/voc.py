@@ -4,56 +4,70 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.pairs import Found, Objects, Pairs, split_by_class
+from utils.metrics.pairs import CandidatePairs, FlatDetections, FlatObjects, split_by_class
 
 
 @dataclass(frozen=True)
 class VocResult:
-    """Per class `(classes,)`: area under the curve (VOC2010 on) and 11-point mean (VOC2007); NaN without objects."""
+    """AP of each class, `(classes,)`, NaN without objects.
+
+    Attributes:
+        all_point: area under the curve (VOC2010 and later).
+        eleven_point: mean of 11 points (VOC2007).
+    """
 
     all_point: np.ndarray
     eleven_point: np.ndarray
 
 
-def evaluate(objects: Objects, found: Found, pairs: Pairs, classes: int) -> VocResult:
-    """VOC AP: a detection belongs to the object of its class with the highest IoU, if that is at least 0.5.
+def evaluate(
+    objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs, classes: int
+) -> VocResult:
+    """VOC AP: a detection belongs to the object of its class with the highest IoU, from 0.5 on.
 
-    The best scored detection of an object is a hit, every further one a false positive, even where another object
-    is free. Detections of a `difficult` object count neither way. A crowd region is treated like a difficult
-    object, for detections that belong to no other object.
+    The best-scored detection of an object is a hit, every further one a false positive, even if it
+    overlaps another, undetected object. Detections of a `difficult` object count neither way, and
+    so do those of a crowd region that belong to no other object.
     """
-    pairs = pairs.where(found.label[pairs.found] == objects.label[pairs.object])
-    pairs = pairs.where(
-        np.lexsort((pairs.object, -pairs.iou, objects.crowd[pairs.object], pairs.found))
-    )
-    owners, first = np.unique(pairs.found, return_index=True)
-    target = np.full(len(found.score), -1)
-    target[owners] = pairs.object[first]
+    pairs = pairs.select(detections.label[pairs.detection] == objects.label[pairs.object])
+    best_first = (pairs.object, -pairs.iou, objects.crowd[pairs.object], pairs.detection)
+    pairs = pairs.select(np.lexsort(best_first))
+    matched, first = np.unique(pairs.detection, return_index=True)
+    target = np.full(len(detections.score), -1)
+    target[matched] = pairs.object[first]
     skip = objects.difficult | objects.crowd
-    order = np.argsort(-found.score, kind="stable")
+    order = np.argsort(-detections.score, kind="stable")
     order = order[~np.append(skip, False)[target[order]]]
+    target = target[order]
     hit = np.zeros(len(order), np.bool_)
-    hit[np.unique(target[order], return_index=True)[1]] = True
-    hit &= target[order] >= 0
+    hit[np.unique(target, return_index=True)[1]] = True
+    hit &= target >= 0
     positives = np.bincount(objects.label[~skip], minlength=classes)
-    curves = [hit[index] for index in split_by_class(found.label[order], classes)]
-    points = [
-        average_precision(hits, int(count)) for hits, count in zip(curves, positives, strict=True)
-    ]
-    table = np.array(points, np.float64).reshape(-1, 2)
-    return VocResult(table[:, 0], table[:, 1])
+    result = VocResult(np.empty(classes), np.empty(classes))
+    for label, index in enumerate(split_by_class(detections.label[order], classes)):
+        all_point, eleven_point = average_precision(hit[index], int(positives[label]))
+        result.all_point[label] = all_point
+        result.eleven_point[label] = eleven_point
+    return result
 
 
 def average_precision(hit: np.ndarray, positives: int) -> tuple[float, float]:
-    """All-point and 11-point AP of detections in descending order of score; NaN without positives."""
+    """AP of one class.
+
+    Args:
+        hit: bool `(n,)`, whether each detection is a hit, in descending order of score.
+        positives: number of objects.
+
+    Returns:
+        All-point and 11-point AP; NaN without objects.
+    """
     if not positives:
         return float("nan"), float("nan")
     hits = np.cumsum(hit)
     recall = hits / positives
     precision = hits / np.arange(1, len(hit) + 1)
-    envelope = np.append(
-        np.maximum.accumulate(precision[::-1])[::-1], 0.0
-    )  # best precision at this recall or beyond
+    # the best precision at each recall or beyond
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     steps = np.diff(recall, prepend=0.0)
     # k / 10 is rounded like hits / positives, so a recall of exactly 3/10 reaches the point 0.3
     reached = np.searchsorted(recall, np.arange(11) / 10)

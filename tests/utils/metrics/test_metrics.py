@@ -184,7 +184,7 @@ def test_empty_cases():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(ValueError, match="1 records, but detections of 2"):
+    with pytest.raises(ValueError, match="1 samples, but detections of 2"):
         evaluate([sample([A], [0])], [EMPTY, EMPTY], NAMES)
     with pytest.raises(ValueError, match="detection labels 4 to 4"):
         evaluate([sample([A], [0])], [found([A], [0.9], [4])], NAMES)
