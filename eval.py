@@ -3,7 +3,7 @@
 examples:
   python eval.py                                              newest run, its validation split
   python eval.py --weights runs/neu_det --split test --json numbers.json
-  python eval.py --weights runs/neu_det --pictures out eval.nms_iou=0.5
+  python eval.py --weights runs/neu_det --plots out eval.nms_iou=0.5
   python eval.py --weights runs/neu_det --backend openvino precision=int8
   python eval.py --weights yolov4-tiny.weights --config coco.yaml data.root=/data/coco
 """
@@ -22,37 +22,45 @@ def parse() -> argparse.Namespace:
         "--split", default="val", help="train, val or a split as the dataset names it; default: val"
     )
     parser.add_argument(
-        "--config",
-        metavar="NAME|PATH",
-        help="take the data of this experiment instead of the run's",
+        "--config", metavar="NAME|PATH", help="use the data of this experiment, not the run's"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument(
-        "--pictures", metavar="DIR", help="also draw curves, confusion matrix and predictions there"
+        "--plots", metavar="DIR", help="also draw curves, confusion matrix and predictions"
     )
+    parser.add_argument("--pictures", dest="plots", help=argparse.SUPPRESS)  # the former name
     add_backend(parser)
     parser.add_argument(
-        "--reference", action="store_true", help="also measure in float32; says how much AP is lost"
+        "--reference", action="store_true", help="also measure in float32 and print the AP lost"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. eval.nms_iou=0.5 device=cpu"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="e.g. eval.nms_iou=0.5 device=cpu; output=DIR: where the runs are",
     )
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse()
-    # imported here, where `run_command` tells of a missing library
+    # imported here so that `--help` is immediate and `run_command` can report a missing library
     from utils.core import distributed
     from utils.core.config import parse_overrides
-    from utils.engine.eval_command import evaluate_weights
+    from utils.engine.evaluation import evaluate_weights
 
     distributed.init()
     changes = parse_overrides(args.overrides)
     if args.backend:
         changes["backend"] = args.backend
     evaluation = evaluate_weights(
-        args.weights, args.split, changes, args.config, args.json, args.pictures, args.reference
+        args.weights,
+        split=args.split,
+        changes=changes,
+        config=args.config,
+        json_path=args.json,
+        plots=args.plots,
+        reference=args.reference,
     )
     print(evaluation.metrics.table())
 

@@ -22,14 +22,15 @@ def parse() -> argparse.Namespace:
         "--out", metavar="FILE", help="default: beside the weights, with the format's suffix"
     )
     parser.add_argument(
-        "--opset", type=int, help="onnx: version of the operators; default: the exporter's own"
+        "--opset", type=int, help="onnx: version of the operator set; default: the exporter's"
     )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
-    from utils.engine.export import export  # here, where `run_command` tells of a missing library
+    # imported here so that `--help` is immediate and `run_command` can report a missing library
+    from utils.engine.export import export
 
     print("\n".join(export(args.weights, args.format, args.out, args.opset)))
 

@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a fixed random state, small trainings, and the files beside the repository."""
+"""Shared by all tests: one thread, a fixed seed, tiny trainings, files beside the repository."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,22 +11,21 @@ from utils.core.schema import Config
 from utils.engine.experiment import Result, train
 
 TINY = (
-    *(
-        "device=cpu",
-        "precision=fp32",
-        "threads=1",
-        "input_size=64",
-        "data.shapes_train=16",
-        "data.shapes_val=8",
-    ),
-    *("train.epochs=2", "train.batch_size=4"),
+    "device=cpu",
+    "precision=fp32",
+    "threads=1",
+    "input_size=64",
+    "data.shapes_train=16",
+    "data.shapes_val=8",
+    "train.epochs=2",
+    "train.batch_size=4",
 )
 SHARED = Path(__file__).resolve().parents[1] / "../shared"
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> Iterator[None]:
-    """Tests are small: more threads only make them wait for one another."""
+    """Tests are small: more threads would only wait for one another."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -36,7 +35,7 @@ def _one_thread_one_seed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def parity() -> Path:
-    """The folder with Darknet's cfg, a seeded weights file's maker and the results expected of it."""
+    """Darknet's cfg, a script that makes seeded weights, and the results expected of them."""
     folder = SHARED / "parity"
     if not folder.is_dir():
         pytest.skip("needs ../shared/parity beside the repository")
@@ -45,7 +44,7 @@ def parity() -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """`tiny("KEY=VALUE", ...)`: a training of a second on the embedded data; works in an empty folder."""
+    """`tiny("KEY=VALUE", ...)`: a training of a second on the built-in data, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *overrides: load_config("shapes.yaml", [*TINY, *overrides])
 
@@ -53,8 +52,5 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Confi
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A finished tiny training, for tests that only read it."""
-    return train(
-        load_config(
-            "shapes.yaml", [*TINY, f"output={tmp_path_factory.mktemp('runs')}", "name=tiny"]
-        )
-    )
+    output = tmp_path_factory.mktemp("runs")
+    return train(load_config("shapes.yaml", [*TINY, f"output={output}", "name=tiny"]))

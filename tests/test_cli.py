@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 import eval as eval_cli
+import export as export_cli
 import predict as predict_cli
 import train as train_cli
 from utils.core.cli import run_command
@@ -64,20 +66,17 @@ def test_train_evaluate_predict_in_an_empty_folder():
         and "mean" in output
     )
     output = run(ROOT / "eval.py", "--json", "numbers.json")
-    mine, theirs = (
-        json.loads(Path(name).read_text()) for name in ("numbers.json", "runs/shapes/metrics.json")
-    )
-    assert mine.keys() >= KEYS and mine["map50"] == theirs["map50"] and "circle" in output
-    run(ROOT / "predict.py", "--json", "found.json", "--score", 0)
-    found = json.loads(Path("found.json").read_text())
-    assert len(found) == 8 and found[0].keys() == {"image", "width", "height", "detections"}
-    assert found[0]["detections"][0].keys() == {"box", "score", "class", "name"}
+    numbers = json.loads(Path("numbers.json").read_text())
+    expected = json.loads(Path("runs/shapes/metrics.json").read_text())
+    assert numbers.keys() >= KEYS and numbers["map50"] == expected["map50"] and "circle" in output
+    run(ROOT / "predict.py", "--json", "list.json", "--score", 0)
+    entries = json.loads(Path("list.json").read_text())
+    assert len(entries) == 8 and entries[0].keys() == {"image", "width", "height", "detections"}
+    assert entries[0]["detections"][0].keys() == {"box", "score", "class", "name"}
     assert len(list(Path("runs/predict").iterdir())) == 8
 
 
-def test_predict_pictures_folder_and_video(
-    trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_predict_image_folder_and_video(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
     weights = ("--weights", trained.run, "--score", 0, "--device", "cpu")
     rng = np.random.default_rng(0)
     for name in ("in/a.png", "in/sub/b.JPG"):
@@ -87,51 +86,23 @@ def test_predict_pictures_folder_and_video(
         for _ in range(5):
             sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
 
-    assert (
-        call(
-            predict_cli,
-            monkeypatch,
-            *weights,
-            "--source",
-            "in/a.png",
-            "--out",
-            "a.png",
-            "--json",
-            "a.json",
-        )
-        == 0
-    )
+    image = ("--source", "in/a.png", "--out", "a.png", "--json", "a.json")
+    assert call(predict_cli, monkeypatch, *weights, *image) == 0
     (entry,) = json.loads(Path("a.json").read_text())
-    assert (entry["image"], entry["width"], entry["height"]) == ("in/a.png", 60, 40) and Path(
-        "a.png"
-    ).is_file()
+    assert (entry["image"], entry["width"], entry["height"]) == ("in/a.png", 60, 40)
+    assert Path("a.png").is_file()
 
-    assert (
-        call(predict_cli, monkeypatch, *weights, "--mode", "dir", "--source", "in", "--out", "out")
-        == 0
-    )
-    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
-        "a.png",
-        "sub/b.JPG",
-    }
+    folder = ("--mode", "dir", "--source", "in", "--out", "out")
+    assert call(predict_cli, monkeypatch, *weights, *folder) == 0
+    written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")}
+    assert written == {"a.png", "sub/b.JPG"}
     assert "broken.png" in capsys.readouterr().err
 
-    arguments = (
-        "--mode",
-        "video",
-        "--source",
-        "in/clip.mp4",
-        "--out",
-        "out.mp4",
-        "--json",
-        "video.json",
-    )
-    assert call(predict_cli, monkeypatch, *weights, *arguments) == 0
-    with open_video("out.mp4") as video:
-        assert video.fps == pytest.approx(12.5) and len(list(video)) == 5
-    assert [entry["frame"] for entry in json.loads(Path("video.json").read_text())] == list(
-        range(5)
-    )
+    video = ("--mode", "video", "--source", "in/clip.mp4", "--out", "out.mp4", "--json", "v.json")
+    assert call(predict_cli, monkeypatch, *weights, *video) == 0
+    with open_video("out.mp4") as written_video:
+        assert written_video.fps == pytest.approx(12.5) and len(list(written_video)) == 5
+    assert [entry["frame"] for entry in json.loads(Path("v.json").read_text())] == list(range(5))
     assert "5 frames" in capsys.readouterr().out
 
 
@@ -140,26 +111,50 @@ def test_speed(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
 
     monkeypatch.setattr(speed.measure_fps, "__defaults__", (0.05,))
     assert call(predict_cli, monkeypatch, "--mode", "fps", "--weights", trained.run) == 0
-    assert "pictures/s" in capsys.readouterr().out
+    assert "images/s" in capsys.readouterr().out
 
 
-def test_eval_writes_numbers_and_pictures(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
-    arguments = (
-        "--weights",
-        trained.run,
-        "--split",
-        "train",
-        "--json",
-        "n.json",
-        "--pictures",
-        "p",
-        "eval.nms_iou=0.5",
-    )
+@pytest.mark.parametrize("option", ["--plots", "--pictures"])
+def test_eval_writes_numbers_and_plots(
+    option: str, trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    outputs = ("--json", "n.json", option, "plots")
+    arguments = ("--weights", trained.run, "--split", "train", *outputs, "eval.nms_iou=0.5")
     assert call(eval_cli, monkeypatch, *arguments) == 0
     numbers = json.loads(Path("n.json").read_text())
-    assert numbers.keys() >= KEYS and numbers["images"] == 16 and Path("p/confusion.png").is_file()
+    assert numbers.keys() >= KEYS and numbers["images"] == 16
+    assert Path("plots/confusion.png").is_file()
     assert numbers["per_class"]["circle"].keys() >= {"ap50", "ap50_95", "images", "objects"}
     assert "AP50" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (eval_cli, ()),
+        (predict_cli, ()),
+        (export_cli, ("--format", "darknet", "--out", "a.weights")),
+    ],
+)
+def test_threads_of_the_configuration_are_used(
+    command: ModuleType,
+    arguments: Sequence[str],
+    trained: Result,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    torch.set_num_threads(2)
+    assert call(command, monkeypatch, "--weights", trained.run, *arguments) == 0
+    assert torch.get_num_threads() == 1
+
+
+def test_resume_looks_for_runs_where_output_says(
+    trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    arguments = ("--resume", trained.run.name, f"output={trained.run.parent}")
+    assert call(train_cli, monkeypatch, *arguments) == 2
+    assert "to the end already" in capsys.readouterr().err
+    assert call(train_cli, monkeypatch, "--resume", trained.run.name) == 2
+    assert "no last.pt" in capsys.readouterr().err
 
 
 def test_the_keys_are_explained(monkeypatch: pytest.MonkeyPatch, capsys):
@@ -404,7 +399,7 @@ def test_a_mistake_in_the_program_is_not_hidden(error: Exception):
 def test_help_answers_at_once_without_the_libraries(monkeypatch: pytest.MonkeyPatch, capsys):
     for name in ("cv2", "torch", "numpy"):
         monkeypatch.setitem(sys.modules, name, None)
-    for command in (train_cli, eval_cli, predict_cli):
+    for command in (train_cli, eval_cli, predict_cli, export_cli):
         assert call(command, monkeypatch, "--help") == 0
         assert "examples:" in capsys.readouterr().out
 

@@ -123,7 +123,7 @@ def _train(cell: Cell, data: SharedData) -> Result:
         return train(cell.config, cell.folder, loaded)
     if checkpoints.load(cell.folder / LAST)["training"]["progress"]["done"]:
         return close_run(cell.folder, loaded.val)
-    return resume(cell.folder, loaded)
+    return resume(cell.folder, datasets=loaded)
 
 
 def _clear(folder: Path) -> None:

@@ -21,7 +21,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE|RUN",
-        help="weights file or run folder; default: best.pt of the newest run",
+        help="weights file or run, by its folder or its name in runs/; default: the newest in runs/",
     )
 
 

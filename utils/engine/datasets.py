@@ -1,4 +1,4 @@
-"""The splits of an experiment, read, checked and decoded into their caches; what was found is printed."""
+"""The splits of an experiment: read, checked, decoded into their caches, and reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,35 +12,40 @@ from utils.data.loading import load_dataset
 
 @dataclass(frozen=True)
 class Datasets:
-    """The training and the validation split of an experiment."""
+    """The splits that an experiment uses.
+
+    Attributes:
+        train: to train on.
+        val: to evaluate on.
+    """
 
     train: DetectionDataset
     val: DetectionDataset
 
 
 def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> Datasets:
-    """Both splits as `open_dataset` returns them; images that are in both are told to the user."""
-    datasets = Datasets(
-        open_dataset(config, "train", class_names), open_dataset(config, "val", class_names)
-    )
-    shared = find_leaks(datasets.train.samples, datasets.val.samples)
+    """Open both splits with `open_dataset`, and print a note where they share images."""
+    train = open_dataset(config, "train", class_names)
+    val = open_dataset(config, "val", class_names)
+    shared = find_leaks(train.samples, val.samples)
     if shared:
         first, second = shared[0]
         print(
-            f"note: {len(shared)} validation images are also training images, e.g. {second} is {first}"
+            f"note: {len(shared)} validation images are also training images, "
+            f"e.g. {second} is {first}"
         )
-    return datasets
+    return Datasets(train, val)
 
 
 def open_dataset(
     config: Config, split: str, class_names: Sequence[str] | None = None
 ) -> DetectionDataset:
-    """A split, checked and decoded into the cache that the configuration asks for; prints the report.
+    """Read and check a split, decode it into the configured cache, and print a report.
 
     Args:
         config: `data`, `input_size` and `train.workers` are read.
         split: `train`, `val`, or a split as the dataset names it.
-        class_names: those of a trained network, which the data's own must not override.
+        class_names: those of a trained network, which the data must not override.
 
     Raises:
         UserError: data missing, unknown split or class, or no usable image.

@@ -1,55 +1,147 @@
 """Evaluation of a detector on a split: one path for training, `eval.py` and exported models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
+from nets.analysis.flops import measure_cost
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
+from nets.loading import load_model
 from utils.core import distributed
+from utils.core.config import load_config
 from utils.core.progress import progress_bar
 from utils.data.dataset import DetectionDataset
+from utils.engine.datasets import open_dataset
+from utils.engine.detectors import describe, open_detector
+from utils.engine.report import write_json, write_plots
+from utils.engine.runs import OUTPUT, find_weights
 from utils.metrics import Metrics, evaluate
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics`, the `detections` of each image in the order of the dataset, and `seconds` of wall-clock time."""
+    """What a detector achieves on a split.
+
+    Attributes:
+        metrics: AP and counts, class by class.
+        detections: those of each image, in the order of the dataset.
+        seconds: wall-clock time.
+    """
 
     metrics: Metrics
     detections: list[Detections]
     seconds: float
 
+    def to_json(self, detector: Detector) -> dict[str, Any]:
+        """Return the content of `metrics.json`; fractions are 0..1."""
+        cost = measure_cost(detector.network, detector.input_size)
+        return {
+            **self.metrics.to_json(),
+            "seconds": round(self.seconds, 3),
+            "params": cost.params,
+            "gflops": round(cost.gflops, 4),
+        }
 
-def run_detector(
-    detector: Detector, pictures: DetectionDataset, progress: bool = True
+
+def detect_dataset(
+    detector: Detector, dataset: DetectionDataset, progress: bool = True
 ) -> list[Detections]:
-    """Detections of every image with the limits of `config.eval`, in pixels of the original pictures.
+    """Detect on every image with the limits of `config.eval`.
 
-    Several processes take turns with the images; each of them gets all detections.
+    Several processes share the images; each of them gets all detections.
+
+    Returns:
+        Detections of each image, in pixels of the original image.
     """
     limits = detector.config.eval
-    found: list[Detections] = []
-    mine = range(distributed.rank(), len(pictures), distributed.world_size())
-    starts = range(0, len(mine), limits.batch_size)
+    detections: list[Detections] = []
+    own = range(distributed.rank(), len(dataset), distributed.world_size())
+    starts = range(0, len(own), limits.batch_size)
     for start in progress_bar(starts, desc="evaluating", unit="batch", show=progress):
-        indices = mine[start : start + limits.batch_size]
-        canvases = torch.from_numpy(pictures.canvases(indices))
-        titles = [str(pictures.samples[index].path) for index in indices]
-        found += detector.detect(
-            canvases, [pictures.letterboxes[index] for index in indices], limits, titles
-        )
-    return distributed.gather(found)
+        indices = own[start : start + limits.batch_size]
+        canvases = torch.from_numpy(dataset.canvases(indices))
+        letterboxes = [dataset.letterboxes[index] for index in indices]
+        titles = [str(dataset.samples[index].path) for index in indices]
+        detections += detector.detect(canvases, letterboxes, limits, titles)
+    return distributed.gather(detections)
 
 
 def evaluate_detector(
-    detector: Detector, pictures: DetectionDataset, progress: bool = True
+    detector: Detector, dataset: DetectionDataset, progress: bool = True
 ) -> Evaluation:
     """Detect and measure."""
     start = perf_counter()
-    found = run_detector(detector, pictures, progress)
+    detections = detect_dataset(detector, dataset, progress)
     metrics = distributed.broadcast_from_main(
-        lambda: evaluate(pictures.samples, found, detector.names)
+        lambda: evaluate(dataset.samples, detections, detector.names)
     )
-    return Evaluation(metrics, found, perf_counter() - start)
+    return Evaluation(metrics, detections, perf_counter() - start)
+
+
+def evaluate_weights(
+    weights: str | None,
+    split: str = "val",
+    changes: Mapping[str, Any] | None = None,
+    config: str | None = None,
+    json_path: str | None = None,
+    plots: str | None = None,
+    reference: bool = False,
+) -> Evaluation:
+    """Evaluate trained weights and write what is asked for: the work of `eval.py`.
+
+    Args:
+        weights: file or run; None: the newest run.
+        split: `train`, `val`, or a split as the dataset names it.
+        changes: dotted key to value, for the weights' own configuration.
+        config: an experiment whose `data` replaces that of the weights; runs are looked up in its
+            `output`.
+        json_path: where to write the numbers.
+        plots: folder for curves, confusion matrix and predictions.
+        reference: also evaluate in float32, as int8 always does, and print how much AP is lost.
+
+    Raises:
+        UserError: weights, split or data missing, or the data has classes unknown to the network.
+    """
+    changes = dict(changes or {})
+    output = str(changes.get("output", OUTPUT))
+    if config:
+        experiment = load_config(config, changes)
+        output = experiment.output
+        # before the detector is made: its backend and int8 calibration capture the configuration
+        changes |= {f"data.{key}": value for key, value in experiment.data.model_dump().items()}
+    path = find_weights(weights, output)
+    detector = open_detector(path, changes)
+    print(f"{path}: {describe(detector)}")
+    dataset = open_dataset(detector.config, split, detector.names)
+    evaluation = evaluate_detector(detector, dataset)
+    if json_path:
+        write_json(Path(json_path), evaluation.to_json(detector))
+    if plots:
+        write_plots(Path(plots), evaluation.metrics, evaluation.detections, dataset)
+    if reference or detector.precision == "int8":
+        print(_precision_line(evaluation, detector, path, changes, dataset))
+    return evaluation
+
+
+def _precision_line(
+    evaluation: Evaluation,
+    detector: Detector,
+    path: Path,
+    changes: Mapping[str, Any],
+    dataset: DetectionDataset,
+) -> str:
+    """What the detector's precision costs, measured against float32 on the same images."""
+    exact_backend = "onnxruntime" if path.suffix == ".onnx" else "torch"
+    exact = load_model(path, changes, backend=exact_backend, precision="fp32")
+    ap = 100 * evaluation.metrics.map50_95
+    exact_ap = 100 * evaluate_detector(exact, dataset).metrics.map50_95
+    backend = detector.backend
+    return (
+        f"AP {ap:.2f} with {backend.name} {backend.precision}, "
+        f"{exact_ap:.2f} with {exact_backend} fp32: {exact_ap - ap:+.2f} AP lost"
+    )

@@ -1,7 +1,9 @@
 """From a configuration to a finished run: samples, network, training, report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +22,38 @@ from utils.core.schema import Config
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import DetectionDataset
 from utils.engine.datasets import Datasets, open_datasets
+from utils.engine.detectors import describe
 from utils.engine.dry_run import dry_run
 from utils.engine.evaluation import Evaluation, evaluate_detector
-from utils.engine.report import evaluation_json, write_batch, write_json, write_pictures
-from utils.engine.runs import BEST, LAST, create_run, describe, find_run
+from utils.engine.report import write_batch, write_json, write_plots
+from utils.engine.runs import BEST, LAST, OUTPUT, create_run, find_run
 from utils.engine.trainer import Trainer
 
 METRICS = "metrics.json"  # a run that has it is finished
-FEW_STEPS = 10  # an epoch of fewer steps says little; the user is told
+FEW_STEPS = 10  # fewer steps per epoch learn little; the user is told
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its folder and the evaluation of its best weights."""
+    """A finished run.
+
+    Attributes:
+        run: its folder.
+        evaluation: that of its best weights on the validation split.
+    """
 
     run: Path
     evaluation: Evaluation
+
+    def report(self) -> str:
+        """Return the metrics, and what to do next, for the terminal."""
+        return (
+            f"{self.evaluation.metrics.table()}\n\n"
+            f"{self.run}: best.pt, metrics.json, results.csv and plots. Continue with:\n"
+            f"  python eval.py --weights {self.run}\n"
+            f"  python predict.py --weights {self.run} --source IMAGE"
+            "  (without --source: its validation images)"
+        )
 
 
 def train(config: Config, run: Path | None = None, datasets: Datasets | None = None) -> Result:
@@ -43,7 +61,7 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
 
     Args:
         config: the experiment.
-        run: its folder; None: a new one, `<output>/<name>`.
+        run: the folder of the run; None: a new one, `<output>/<name>`.
         datasets: what `open_datasets(config)` returns, where several runs share it.
 
     Raises:
@@ -55,15 +73,17 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
     detector = new_detector(config, datasets.train, pretrained)
     if len(datasets.train) < config.train.batch_size:
         dry_run(detector.network, config.input_size, len(datasets.train))
-    run = distributed.broadcast_from_main(lambda: create_run(config, run))
+    folder = distributed.broadcast_from_main(lambda: create_run(config, run))
     configure_training(detector.device)
-    trainer = Trainer(run, config, detector, datasets.train, datasets.val)
+    trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
     _announce(trainer)
     return _finish(trainer)
 
 
 def check_config(config: Config) -> WeightsFile | None:
-    """Find the mistakes that need no data, before minutes go into reading it: a network of one class runs dry.
+    """Find the mistakes that need no data, before minutes go into reading it.
+
+    A network of one class makes a dry run; the real one needs the classes and boxes of the data.
 
     Returns:
         The pretrained weights that the configuration names, if any.
@@ -76,27 +96,28 @@ def check_config(config: Config) -> WeightsFile | None:
     return read_weights(config.weights) if config.weights else None
 
 
-def resume(run: str | Path, datasets: Datasets | None = None) -> Result:
-    """Go on with an interrupted run, from the step after its last saved one.
+def resume(
+    run: str | Path, changes: Mapping[str, Any] | None = None, datasets: Datasets | None = None
+) -> Result:
+    """Continue an interrupted run with the step after the last saved one.
 
     Args:
-        run: its folder, or its name below the folder of the runs.
-        datasets: as for `train`.
+        run: its folder, or its name in the output folder.
+        changes: may name the folder of the runs, `output`, and nothing else.
+        datasets: what `open_datasets` returns, where several runs share it.
 
     Raises:
         UserError: no such run, or it is finished.
     """
-    folder = find_run(run)
-    saved = checkpoints.load(folder / LAST)
-    if "training" not in saved:
+    changes = changes or {}
+    if set(changes) - {"output"}:
         raise UserError(
-            f"--resume {run}: {folder / LAST} holds weights only; start a new run with weights={folder / LAST}"
+            f"--resume {run}: a run continues as it began; KEY=VALUE (other than output=DIR, where "
+            "the runs are) needs a new run"
         )
+    folder = find_run(run, str(changes.get("output", OUTPUT)))
+    saved = _read_checkpoint(folder / LAST, f"--resume {run}")
     config = restore_config(saved["config"], str(folder / LAST))
-    if saved["training"]["progress"]["done"] and (folder / METRICS).is_file():
-        raise UserError(
-            f"--resume {run}: trained to the end already ({saved['epoch']} epochs); start a new run"
-        )
     configure_process(config.threads)
     datasets = datasets or open_datasets(config, saved["names"])
     network = build_model(config, len(saved["names"]), saved["anchors"])
@@ -104,10 +125,23 @@ def resume(run: str | Path, datasets: Datasets | None = None) -> Result:
     configure_training(detector.device)
     trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
     trainer.restore(saved)
-    print(
-        f"resuming {folder} in epoch {trainer.progress.epoch + 1}, after step {trainer.progress.step}"
-    )
+    progress = trainer.progress
+    print(f"resuming {folder} in epoch {progress.epoch + 1}, after step {progress.step}")
     return _finish(trainer)
+
+
+def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
+    """The content of a `last.pt` whose training is not finished."""
+    saved = checkpoints.load(last)
+    if "training" not in saved:
+        raise UserError(
+            f"{asked_by}: {last} holds weights only; start a new run with weights={last}"
+        )
+    if saved["training"]["progress"]["done"] and last.with_name(METRICS).is_file():
+        raise UserError(
+            f"{asked_by}: trained to the end already ({saved['epoch']} epochs); start a new run"
+        )
+    return saved
 
 
 def new_detector(
@@ -120,7 +154,8 @@ def new_detector(
         anchors = fitted.tolist()
         shown = " ".join(f"{width:.0f}x{height:.0f}" for width, height in anchors)
         print(
-            f"anchors: {shown} (mean IoU {fit.mean_iou:.2f}, {100 * fit.recall:.0f}% within a factor 4)"
+            f"anchors: {shown} (mean IoU {fit.mean_iou:.2f}, "
+            f"{100 * fit.recall:.0f}% within a factor 4)"
         )
     torch.manual_seed(config.seed)
     network = build_model(config, len(dataset.class_names), anchors)
@@ -138,34 +173,35 @@ def _set_prior(network: YOLOv4Tiny, dataset: DetectionDataset) -> None:
 
 
 def _announce(trainer: Trainer) -> None:
-    """What is about to happen, and a grid of the first batch."""
+    """Print what is about to happen, and draw the first batch."""
     detector, batches = trainer.detector, trainer.batches
     cost = measure_cost(detector.network, detector.input_size)
     print(f"{describe(detector)}; {cost.params:,} parameters, {cost.gflops:.2f} GFLOP")
-    print(f"run: {trainer.run}; {len(batches.pictures)} images, {batches.steps} steps per epoch")
+    print(f"run: {trainer.run}; {len(batches.dataset)} images, {batches.steps} steps per epoch")
     if batches.steps < FEW_STEPS:
         print(
-            f"note: only {batches.steps} steps per epoch; a smaller train.batch_size or more epochs may learn better"
+            f"note: only {batches.steps} steps per epoch; "
+            "a smaller train.batch_size or more epochs may learn better"
         )
     write_batch(trainer.run / "batch.png", next(batches.epoch(0, closing=False)), detector.names)
 
 
 def _finish(trainer: Trainer) -> Result:
-    """Train, then close the run."""
+    """Train to the end and close the run."""
     try:
         trainer.fit()
     except KeyboardInterrupt:
         if (trainer.run / LAST).is_file():
-            print(f"\nstopped; go on with: python train.py --resume {trainer.run}")
+            print(f"\nstopped; continue with: python train.py --resume {trainer.run}")
         raise
     return close_run(trainer.run, trainer.val)
 
 
 def close_run(run: Path, val: DetectionDataset) -> Result:
-    """Evaluate the best weights of a training that is done, and write the run's numbers and plots."""
-    distributed.barrier()  # for the main process to write them
+    """Evaluate the best weights of a finished training and write its numbers and plots."""
+    distributed.barrier()  # the main process has written them
     detector = load_model(run / BEST)
     evaluation = evaluate_detector(detector, val)
-    write_json(run / METRICS, evaluation_json(evaluation, detector))
-    write_pictures(run, evaluation, val)
+    write_json(run / METRICS, evaluation.to_json(detector))
+    write_plots(run, evaluation.metrics, evaluation.detections, val)
     return Result(run, evaluation)

@@ -1,9 +1,8 @@
-"""Attention images: what `predict.py --mode heatmap` writes."""
+"""Heatmaps of attention and Grad-CAM: what `predict.py --mode heatmap` writes."""
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from nets.yolo.yolov4_tiny import SITES
 from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, Letterbox
 from utils.core.progress import progress_bar
-from utils.engine.outputs import free, fresh_folder, json_list
-from utils.engine.prediction import Picture, Summary
+from utils.engine.outputs import Summary, json_list, new_output_folder, unused_path
+from utils.engine.sources import ImageSource
 from utils.visualization.boxes import write_image
 from utils.visualization.heatmap import (
     AnnotatedImage,
@@ -47,13 +46,13 @@ COLORS = {"query": "magma"}  # others: viridis; class activation: turbo
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be shown.
+class Focus:
+    """What to explain.
 
     Attributes:
-        site: the only site; none: those with attention, and feat1 and feat2.
-        point: (x, y) in pixels of the image; none: the middle of the explained detection.
-        label: class index to explain; none: the best detection's.
+        site: the only site shown; None: those with attention, and feat1 and feat2.
+        point: (x, y) in pixels of the image; None: the middle of the explained detection.
+        label: class index to explain; None: the best detection's.
     """
 
     site: str | None = None
@@ -62,32 +61,49 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One image's sheets (RGB uint8): by site and `whole`, all in one; its detections."""
+class Explanation:
+    """What a network looks at in one image.
 
-    sites: dict[str, np.ndarray]
-    whole: np.ndarray
+    Attributes:
+        sheets: by site, RGB uint8 `(h, w, 3)`.
+        overview: all sites in one sheet.
+        detections: those of the image.
+    """
+
+    sheets: dict[str, np.ndarray]
+    overview: np.ndarray
     detections: Detections
 
 
-def wanted(
-    detector: Detector, site: str | None = None, point: str | None = None, name: str | None = None
-) -> Wanted:
-    """The options of the command line, checked; `point` is "x,y", `name` a class.
+def parse_focus(
+    detector: Detector,
+    site: str | None = None,
+    point: str | None = None,
+    class_name: str | None = None,
+) -> Focus:
+    """Check the options of the command line.
+
+    Args:
+        detector: knows the classes.
+        site: name of a site.
+        point: "x,y" in pixels.
+        class_name: one of the detector's.
 
     Raises:
         UserError: no such site or class, or not a point.
     """
     if site is not None and site not in SITES:
         raise UserError(f"--site {site}: no such site{nearest(site, SITES)}")
-    if name is not None and name not in detector.names:
-        raise UserError(f"--class {name}: not in the class list{nearest(name, detector.names)}")
-    return Wanted(site, _point(point), None if name is None else detector.names.index(name))
+    label = None
+    if class_name is not None:
+        if class_name not in detector.names:
+            hint = nearest(class_name, detector.names)
+            raise UserError(f"--class {class_name}: not in the class list{hint}")
+        label = detector.names.index(class_name)
+    return Focus(site, None if point is None else _parse_point(point), label)
 
 
-def _point(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
+def _parse_point(text: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
@@ -99,96 +115,111 @@ def _point(text: str | None) -> tuple[float, float] | None:
 
 def explain_images(
     detector: Detector,
-    pictures: Sequence[Picture],
-    want: Wanted,
+    images: Sequence[ImageSource],
+    focus: Focus,
     out: str | Path | None = None,
     json_path: str | Path | None = None,
     show: bool = False,
 ) -> Summary:
-    """Write a sheet a site, `<image>-<site>.png`, and one of all sites, `<image>.png`; see `explain`.
+    """Write a sheet per site, `<image>-<site>.png`, and an overview, `<image>.png`; see `explain`.
 
     Args:
-        out: folder; none: `runs/predict`, then `runs/predict-2`, ... A name that is taken gets "-2".
-        json_path: also a JSON list of `Detections.to_json()`. show: a window a picture.
+        detector: what is explained.
+        images: read one by one.
+        focus: what to explain in each.
+        out: folder; None: `runs/predict`, then `runs/predict-2`, ... A name in use gets "-2".
+        json_path: gets a list of `Detections.to_json()`.
+        show: a window per image: any key for the next, q or Esc ends.
 
     Raises:
-        UserError: an image cannot be read, `explain` has nothing to show, or an output cannot be written.
+        UserError: an unreadable image, nothing to show, or an output that cannot be written.
     """
     if out is not None and Path(out).suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"--out {out}: --mode heatmap writes several images, give a folder")
-    summary, start = Summary("images"), time.perf_counter()
-    with ExitStack() as stack:
-        add = stack.enter_context(json_list(json_path))
-        window = Window("attention") if show else None
-        for name, read in progress_bar(pictures, desc="heatmap", unit="image", leave=True):
-            explained = explain(detector, read(), want, name)
-            summary.out = summary.out or (fresh_folder() if out is None else Path(out))
-            stem = Path(name).stem
-            write_image(free(summary.out / f"{stem}.png"), explained.whole)
-            for site, picture in explained.sites.items():
-                write_image(free(summary.out / f"{stem}-{site}.png"), picture)
-            found = replace(explained.detections, image=name)
-            add(found.to_json())
-            summary.done += 1
-            summary.counts.update(found.names[int(label)] for label in found.labels)
-            if window and not window.show(explained.whole, wait=0):
+    summary = Summary("images")
+    start = time.perf_counter()
+    window = Window("attention") if show else None
+    with json_list(json_path) as add_json:
+        for source in progress_bar(images, desc="heatmap", unit="image", leave=True):
+            explanation = explain(detector, source.read(), focus, source.name)
+            if summary.out is None:
+                summary.out = new_output_folder() if out is None else Path(out)
+            _write_sheets(explanation, summary.out, Path(source.name).stem)
+            detections = replace(explanation.detections, image=source.name)
+            add_json(detections.to_json())
+            summary.add(detections)
+            if window and not window.show(explanation.overview, wait=0):
                 summary.stopped = True
                 break
     summary.seconds = time.perf_counter() - start
     return summary
 
 
-def explain(detector: Detector, image: np.ndarray, want: Wanted, name: str = "image") -> Explained:
-    """Show what the network attends to in an image: every block's maps, and class activation at every shown site.
+def _write_sheets(explanation: Explanation, folder: Path, stem: str) -> None:
+    write_image(unused_path(folder / f"{stem}.png"), explanation.overview)
+    for site, sheet in explanation.sheets.items():
+        write_image(unused_path(folder / f"{stem}-{site}.png"), sheet)
+
+
+def explain(
+    detector: Detector, image: np.ndarray, focus: Focus, name: str = "image"
+) -> Explanation:
+    """Show what the network attends to in an image: attention maps and Grad-CAM by site.
 
     Args:
-        image: RGB uint8 `(h, w, 3)`. name: for titles and errors.
+        detector: what is explained.
+        image: RGB uint8 `(h, w, 3)`.
+        focus: what to explain.
+        name: of the image, for titles and errors.
 
     Raises:
-        UserError: the point lies outside the image; or there is neither a detection to explain nor attention.
+        UserError: the point lies outside the image, or there is neither detection nor attention.
     """
-    boxing = Letterbox((image.shape[0], image.shape[1]), detector.input_size)
-    canvas = torch.from_numpy(boxing.apply(image)).to(detector.device)
+    letterbox = Letterbox((image.shape[0], image.shape[1]), detector.input_size)
+    canvas = torch.from_numpy(letterbox.apply(image)).to(detector.device)
     images = canvas.permute(2, 0, 1)[None].float() / 255
     detections = detector(image)
-    sites = _sites(detector, want)
-    active = _activation(detector, images, sites, want, name)
-    box = None if active is None else boxing.boxes_to_original(active.box.numpy()[None])[0]
-    point = _place(want, box, image, name)
-    x, y = boxing.boxes_to_input(np.array([[*point, *point]], np.float32))[0, :2].tolist()
-    seen = attended(detector.network, images, (x, y))
+    sites = _sites(detector, focus)
+    cam = _activation(detector, images, sites, focus, name)
+    box = None if cam is None else letterbox.boxes_to_original(cam.box.numpy()[None])[0]
+    point = _point(focus, box, image, name)
+    x, y = letterbox.boxes_to_input(np.array([[*point, *point]], np.float32))[0, :2].tolist()
+    attended_sites = attended(detector.network, images, (x, y))
     specs = attention.parse_phi(detector.config.phi, detector.config.attention.at)
-    rows = {
-        site: PanelRow(_label(site, specs, seen.get(site)), _panels(seen.get(site), active, site))
-        for site in sites
-    }
-    shown = detections if active is None or want.label is None else _only(detections, active, box)
-    scene = AnnotatedImage(image, shown, boxing, point)
-    title = f"{Path(name).name}, {_target(detector, active)}"
-    single = {site: draw_sheet(scene, [row], title) for site, row in rows.items()}
-    return Explained(single, draw_sheet(scene, list(rows.values()), title), detections)
+    rows = {}
+    for site in sites:
+        attended_site = attended_sites.get(site)
+        label = _label(site, specs, attended_site)
+        rows[site] = PanelRow(label, _panels(attended_site, cam, site))
+    drawn = detections
+    if cam is not None and box is not None and focus.label is not None:
+        drawn = _only(detections, cam, box)
+    scene = AnnotatedImage(image, drawn, letterbox, point)
+    title = f"{Path(name).name}, {_target(detector, cam)}"
+    sheets = {site: draw_sheet(scene, [row], title) for site, row in rows.items()}
+    return Explanation(sheets, draw_sheet(scene, list(rows.values()), title), detections)
 
 
-def _sites(detector: Detector, want: Wanted) -> list[str]:
+def _sites(detector: Detector, focus: Focus) -> list[str]:
     """The sites to show, in the order of the forward pass."""
-    if want.site:
-        return [want.site]
+    if focus.site:
+        return [focus.site]
     return [site for site in SITES if site in BACKBONE or site in detector.network.attention]
 
 
 def _activation(
-    detector: Detector, images: torch.Tensor, sites: Sequence[str], want: Wanted, name: str
+    detector: Detector, images: torch.Tensor, sites: Sequence[str], focus: Focus, name: str
 ) -> Activation | None:
-    """Class activation; None, with a note, where there is no detection but attention to show.
+    """Grad-CAM; None, with a note, where there is attention to show but no detection.
 
     Raises:
         UserError: there is neither.
     """
-    active = activation(detector.network, images, sites, want.label)
+    cam = activation(detector.network, images, sites, focus.label)
     least = detector.config.predict.score
-    if want.label is not None or active.score > least:
-        return active
-    hint = f"no detection above {least:g} (the best: {detector.names[active.label]} {active.score:.3f})"
+    if focus.label is not None or cam.score > least:
+        return cam
+    hint = f"no detection above {least:g} (the best: {detector.names[cam.label]} {cam.score:.3f})"
     advice = "a lower --score or --class NAME explains one"
     if not any(site in detector.network.attention for site in sites):
         raise UserError(f"{name}: {hint} and no attention to show; {advice}")
@@ -196,39 +227,44 @@ def _activation(
     return None
 
 
-def _place(
-    want: Wanted, box: np.ndarray | None, image: np.ndarray, name: str
+def _point(
+    focus: Focus, box: np.ndarray | None, image: np.ndarray, name: str
 ) -> tuple[float, float]:
-    """The point that query-key blocks are asked about, in pixels of the picture."""
+    """The point that query-key blocks are asked about, in pixels of the image."""
     height, width = image.shape[:2]
-    if want.point is not None:
-        x, y = want.point
+    if focus.point is not None:
+        x, y = focus.point
         if not (0 <= x < width and 0 <= y < height):
             raise UserError(
                 f"--point {x:g},{y:g}: lies outside {name}, which is {width} x {height} pixels"
             )
-        return want.point
+        return focus.point
     if box is None:
         return width / 2, height / 2
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
-def _label(site: str, specs: Mapping[str, attention.Spec], seen: Attended | None) -> str:
-    """The name of a row: site, block, and how far an identity start has opened."""
-    if seen is None:
+def _label(site: str, specs: Mapping[str, attention.Spec], attended_site: Attended | None) -> str:
+    """The label of a row: site, block, and how far an identity start has opened."""
+    if attended_site is None:
         return f"{site}\nno attention"
-    opened = "" if seen.alpha is None else f"\nalpha {seen.alpha:.3f}"
-    shape = " x ".join(map(str, seen.shape))
+    alpha = attended_site.alpha
+    opened = "" if alpha is None else f"\nalpha {alpha:.3f}"
+    shape = " x ".join(map(str, attended_site.shape))
     return f"{site}: {attention.describe(specs[site])}\n{shape}{opened}"
 
 
-def _panels(seen: Attended | None, active: Activation | None, site: str) -> list[Panel]:
-    maps = {} if seen is None else seen.maps
-    first = [] if active is None else [_activation_panel(active.heat[site])]
-    return [*first, *(_panel(kind, values.numpy()) for kind, values in maps.items())]
+def _panels(attended_site: Attended | None, cam: Activation | None, site: str) -> list[Panel]:
+    panels = []
+    if cam is not None:
+        panels.append(_cam_panel(cam.heat[site]))
+    if attended_site is not None:
+        for kind, values in attended_site.maps.items():
+            panels.append(_map_panel(kind, values.numpy()))
+    return panels
 
 
-def _panel(kind: str, values: np.ndarray) -> Panel:
+def _map_panel(kind: str, values: np.ndarray) -> Panel:
     if kind == "channel":
         return BarPanel(TITLES[kind], values)
     if kind == "branch":
@@ -236,23 +272,22 @@ def _panel(kind: str, values: np.ndarray) -> Panel:
     return HeatPanel(TITLES[kind], values, COLORS.get(kind, "viridis"), marked=kind == "query")
 
 
-def _activation_panel(heat: torch.Tensor | None) -> Panel:
+def _cam_panel(heat: torch.Tensor | None) -> Panel:
     title = "class activation (Grad-CAM)"
     if heat is None:
         return TextPanel(title, "the prediction does not\ndepend on this map")
     if not heat.any():
-        return TextPanel(title, "no position speaks\nfor the prediction")
+        return TextPanel(title, "no position supports\nthe prediction")
     return HeatPanel(title, (heat / heat.max()).numpy(), "turbo")
 
 
-def _target(detector: Detector, active: Activation | None) -> str:
-    if active is None:
+def _target(detector: Detector, cam: Activation | None) -> str:
+    if cam is None:
         return "no detection"
-    return f"explained: {detector.names[active.label]} {active.score:.2f}"
+    return f"explained: {detector.names[cam.label]} {cam.score:.2f}"
 
 
-def _only(detections: Detections, active: Activation, box: np.ndarray | None) -> Detections:
+def _only(detections: Detections, cam: Activation, box: np.ndarray) -> Detections:
     """The explained prediction alone; a named class need not be among the detections."""
-    assert box is not None
-    score, label = np.array([active.score], np.float32), np.array([active.label])
+    score, label = np.array([cam.score], np.float32), np.array([cam.label])
     return replace(detections, boxes=box[None], scores=score, labels=label)

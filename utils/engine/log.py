@@ -1,4 +1,4 @@
-"""What a training leaves behind while it runs: results.csv, curves, TensorBoard."""
+"""The history of a training: results.csv, curves, TensorBoard."""
 
 import csv
 import io
@@ -24,10 +24,11 @@ COLUMNS = (
 
 
 class RunLog:
-    """Keeps `results.csv` and `curves.png` of a run equal to its history, after a resume too; the first process writes.
+    """Keeps `results.csv` and `curves.png` of a run equal to its history; the main process writes.
 
     Args:
-        run: the folder. tensorboard: also write event files, for `tensorboard --logdir runs`.
+        run: folder of the run.
+        tensorboard: also write event files, for `tensorboard --logdir runs`.
 
     Raises:
         UserError: TensorBoard asked for and not installed.
@@ -35,20 +36,24 @@ class RunLog:
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
         self.run = run
-        self.writer = (
-            _summary_writer(run) if tensorboard and distributed.is_main_process() else None
-        )
+        self.writer = None
+        if tensorboard and distributed.is_main_process():
+            self.writer = _summary_writer(run)
 
     @distributed.main_process_only
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
-        """`history`: a row for each finished epoch; columns in `COLUMNS`, metrics only where measured."""
+        """Write the whole history, so that a resumed run drops rows of steps that it repeats.
+
+        Args:
+            history: a row per finished epoch, by `COLUMNS`; metrics only where measured.
+        """
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        part = self.run / "results.csv.part"
-        part.write_text(text.getvalue(), encoding="utf-8")
-        part.replace(self.run / "results.csv")
+        unfinished = self.run / "results.csv.part"
+        unfinished.write_text(text.getvalue(), encoding="utf-8")
+        unfinished.replace(self.run / "results.csv")
         plot_training_curves([dict(row) for row in history], self.run / "curves.png")
         if self.writer is not None:
             for key, value in history[-1].items():

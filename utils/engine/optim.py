@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and the moving average of the weights."""
+"""Optimizer, learning-rate schedule and the moving average (EMA) of the weights."""
 
 import copy
 import math
@@ -10,13 +10,14 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.schema import TrainConfig
 
 DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
-WARMUP_SHARE = 1 / 3  # a short run spends no more than this share of its steps on warm-up
+MAX_WARMUP_SHARE = 1 / 3  # of all steps; limits the warm-up of short runs
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; weight decay on convolution and linear weights only.
+    """Make SGD with Nesterov momentum, or AdamW.
 
-    Biases, batch-norm scales and attention's scalar gates are not decayed: pulling them to zero is no regularization.
+    Weight decay acts on convolution and linear weights only: pulling biases, batch-norm scales and
+    the scalar gates of attention to zero does not regularize.
     """
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
@@ -33,10 +34,16 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate of global step `step`: linear warm-up, then cosine from the peak to `final_lr_ratio` of it."""
+    """Linear warm-up times a cosine from the peak to `final_lr_ratio` of it.
+
+    Args:
+        config: the schedule.
+        step: index of the step in the whole training.
+        steps_per_epoch: number of steps.
+    """
     peak = config.lr or DEFAULT_LR[config.optimizer]
     total = config.epochs * steps_per_epoch
-    warmup = min(config.warmup_epochs * steps_per_epoch, total * WARMUP_SHARE)
+    warmup = min(config.warmup_epochs * steps_per_epoch, total * MAX_WARMUP_SHARE)
     cosine = (1 + math.cos(math.pi * step / total)) / 2
     rate = peak * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
     return rate * min(1.0, (step + 1) / (warmup + 1))
@@ -45,10 +52,12 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 class ModelEMA:
     """Exponential moving average of a network's parameters and buffers.
 
-    The decay of update t is min(decay, (1 + t) / (10 + t)): short at first, so that the average forgets the start.
+    The decay of update t is min(decay, (1 + t) / (10 + t)): small at first, so that the initial
+    weights are soon forgotten.
 
     Args:
-        network: what is averaged. decay: limit, 0..1; 0 makes the average equal the network.
+        network: copied; the copy is in evaluation mode.
+        decay: upper limit, 0..1; with 0 the average equals the network.
     """
 
     def __init__(self, network: YOLOv4Tiny, decay: float) -> None:
@@ -58,15 +67,15 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
+        """Move the average towards `network`; integer buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        mine, theirs = list(self._tensors(self.network)), list(self._tensors(network))
-        floats = [i for i, tensor in enumerate(mine) if tensor.is_floating_point()]
-        torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
-        for own, other in zip(mine, theirs, strict=True):
-            if not own.is_floating_point():
-                own.copy_(other)
-
-    @staticmethod
-    def _tensors(network: nn.Module):
-        return network.state_dict().values()
+        averages, values = [], []
+        state = network.state_dict()
+        for name, average in self.network.state_dict().items():
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(state[name])
+            else:
+                average.copy_(state[name])
+        torch._foreach_lerp_(averages, values, 1 - decay)

@@ -1,35 +1,69 @@
-"""Where predictions go: folders that are new, names that are free, a JSON list that is written as it grows."""
+"""Where the results of `predict.py` go: folders, file names, a JSON list, a summary."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.core.images import IMAGE_SUFFIXES
+from utils.engine.runs import OUTPUT, make_new_folder
 from utils.visualization.video import CODECS
 
-OUTPUT = Path("runs") / "predict"
 WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-def fresh_folder(base: Path = OUTPUT) -> Path:
-    """Make and return `base`, or `base-2`, `base-3`, ..., whichever does not exist yet."""
-    folder, number = base, 1
-    while True:
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-            folder = base.with_name(f"{base.name}-{number}")
-        except OSError as error:
-            raise UserError(f"cannot make folder {folder}: {error.strerror or error}") from None
+@dataclass
+class Summary:
+    """What was done; `str()` is the report for the terminal.
+
+    Attributes:
+        unit: "images" or "frames".
+        done: how many of them.
+        seconds: wall-clock time.
+        counts: detections per class name.
+        skipped: one line for each image that could not be read.
+        out: the folder or file that was written.
+        stopped: the user ended it early.
+    """
+
+    unit: str
+    done: int = 0
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+    out: Path | None = None
+    stopped: bool = False
+
+    def add(self, detections: Detections) -> None:
+        """Count one image and its detections."""
+        self.done += 1
+        self.counts.update(detections.names[int(label)] for label in detections.labels)
+
+    def __str__(self) -> str:
+        rate = self.done / max(self.seconds, 1e-9)
+        objects = sum(self.counts.values())
+        lines = [f"{self.done} {self.unit}, {objects} objects, {self.seconds:.1f} s ({rate:.1f}/s)"]
+        width = max((len(name) for name in self.counts), default=0)
+        lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)} that could not be read")
+        if self.out:
+            lines.append(f"written: {self.out}")
+        return "\n".join(lines)
 
 
-def free(path: Path) -> Path:
-    """`path`, or with "-2", "-3", ... before the suffix, whichever does not exist yet."""
+def new_output_folder() -> Path:
+    """Make `runs/predict`, or the first of `runs/predict-2`, `runs/predict-3`, ... that is free."""
+    return make_new_folder(Path(OUTPUT) / "predict", "--out")
+
+
+def unused_path(path: Path) -> Path:
+    """Return `path`, or with "-2", "-3", ... before the suffix, whichever does not exist yet."""
     candidate, number = path, 1
     while candidate.exists():
         number += 1
@@ -37,51 +71,58 @@ def free(path: Path) -> Path:
     return candidate
 
 
-class PictureTarget:
-    """Gives every image the file that it is written to; a new folder is made when the first one asks.
+class ImageTarget:
+    """Names the file that each image is written to; a new folder is made when the first one asks.
 
     Args:
-        out: a folder; for one image also a file; none: `runs/predict`, `runs/predict-2`, ...
-        count: number of pictures. keep_folders: names are relative paths whose folders are kept below `out`.
+        out: a folder, or for a single image a file; None: `runs/predict`, `runs/predict-2`, ...
+        count: number of images.
+        keep_folders: names are relative paths, whose folders are repeated below `out`.
+
+    Raises:
+        UserError: several images for one file.
     """
 
     def __init__(self, out: str | Path | None, count: int, keep_folders: bool) -> None:
         self.out = None if out is None else Path(out)
         self._keep_folders = keep_folders
-        self._is_file = (
-            self.out is not None
-            and not self.out.is_dir()
-            and self.out.suffix.lower() in IMAGE_SUFFIXES
-        )
+        self._is_file = False
+        if self.out is not None and not self.out.is_dir():
+            self._is_file = self.out.suffix.lower() in IMAGE_SUFFIXES
         if self._is_file and count > 1:
             raise UserError(
                 f"--out {out} is a file name, but there are {count} images: give a folder"
             )
 
     def __call__(self, name: str) -> Path:
-        """The file for the image `name`: never its own source, nor, in a folder, one that exists."""
+        """Return the file for an image: never its own source nor, in a folder, an existing file."""
         if self.out is None:
-            self.out = fresh_folder()
+            self.out = new_output_folder()
         if self._is_file:
             _refuse_source(self.out, name)
             return self.out
         path = Path(name) if self._keep_folders else Path(Path(name).name)
         suffix = "" if path.suffix.lower() in WRITABLE else ".png"
-        return free(self.out / path.with_name(path.name + suffix))
+        return unused_path(self.out / path.with_name(path.name + suffix))
 
 
 def video_target(out: str | Path | None, name: str, source: str | int | Path) -> Path:
-    """The file that the video `name` is written to: `out`, or "<name>.mp4" in the folder `out` or a new folder.
+    """Return the file that a video is written to.
+
+    Args:
+        out: a video file, or a folder for "<name>.mp4"; None: a new folder.
+        name: file name or address of the video.
+        source: what it is read from.
 
     Raises:
-        UserError: that file is the source itself.
+        UserError: not a video file, or the source itself.
     """
     stem = "stream" if "://" in name else Path(name).stem
     if out is None:
-        return fresh_folder() / f"{stem}.mp4"
+        return new_output_folder() / f"{stem}.mp4"
     path = Path(out)
     if path.is_dir() or not path.suffix:
-        return free(path / f"{stem}.mp4")
+        return unused_path(path / f"{stem}.mp4")
     if path.suffix.lower() not in CODECS:
         raise UserError(f"--out {out}: expected a folder or a video file ({', '.join(CODECS)})")
     _refuse_source(path, str(source))
@@ -95,9 +136,9 @@ def _refuse_source(path: Path, source: str) -> None:
 
 @contextmanager
 def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that appends an entry to the JSON list in `path` (none: does nothing).
+    """Give a function that appends an entry to the JSON list in `path`; None: it does nothing.
 
-    Entries go to the file at once, so memory stays flat; the list is closed also after an error or Ctrl-C.
+    Entries are written at once, so memory stays flat; an error or Ctrl-C closes the list, too.
 
     Raises:
         UserError: the file cannot be written.

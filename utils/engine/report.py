@@ -1,36 +1,28 @@
-"""The numbers and images of an evaluation: metrics.json, curves, confusion matrix, predictions."""
+"""Files that show how a detector learns and performs: numbers as JSON, plots, example images."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nets.analysis.flops import measure_cost
-from nets.inference.detector import Detector
+import numpy as np
+
+from nets.inference.detections import Detections
 from utils.core import distributed
 from utils.core.errors import UserError
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
-from utils.engine.evaluation import Evaluation
+from utils.metrics import Metrics
 from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid, write_image
 from utils.visualization.plots import plot_confusion_matrix, plot_pr_curves
 
-SHOWN = 8  # validation images drawn
-
-
-def evaluation_json(evaluation: Evaluation, detector: Detector) -> dict[str, Any]:
-    """What `eval.py --json` and `metrics.json` hold; fractions 0..1, `seconds` for the whole evaluation."""
-    cost = measure_cost(detector.network, detector.input_size)
-    return {
-        **evaluation.metrics.to_json(),
-        "seconds": round(evaluation.seconds, 3),
-        "params": cost.params,
-        "gflops": round(cost.gflops, 4),
-    }
+EXAMPLES = 8  # validation images drawn
+BATCH_IMAGES = 16  # images of a training batch drawn
 
 
 @distributed.main_process_only
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, one line an entry.
+    """Write JSON, making the folder if need be.
 
     Raises:
         UserError: the file cannot be written.
@@ -43,35 +35,55 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @distributed.main_process_only
-def write_pictures(run: Path, evaluation: Evaluation, pictures: DetectionDataset) -> None:
-    """Precision-recall curves, confusion matrix, and validation images with truth beside prediction."""
-    plot_pr_curves(evaluation.metrics, run / "pr.png")
-    plot_confusion_matrix(evaluation.metrics, run / "confusion.png")
-    write_image(run / "predictions.png", predictions_picture(evaluation, pictures))
+def write_plots(
+    folder: Path, metrics: Metrics, detections: Sequence[Detections], dataset: DetectionDataset
+) -> None:
+    """Write precision-recall curves, the confusion matrix and example predictions.
+
+    Args:
+        folder: gets `pr.png`, `confusion.png` and `predictions.png`.
+        metrics: of the detections.
+        detections: those of each image, in the order of the dataset.
+        dataset: the images.
+    """
+    plot_pr_curves(metrics, folder / "pr.png")
+    plot_confusion_matrix(metrics, folder / "confusion.png")
+    write_image(folder / "predictions.png", draw_predictions(detections, dataset))
 
 
-def predictions_picture(evaluation: Evaluation, pictures: DetectionDataset, score: float = 0.25):
-    """Images spread over the dataset, two columns each: ground truth (dashed) and detections of `score` or more."""
-    step = max(1, len(pictures) // SHOWN)
-    shown = []
-    for index in range(0, len(pictures), step)[:SHOWN]:
-        sample, found = pictures.samples[index], evaluation.detections[index]
+def draw_predictions(
+    detections: Sequence[Detections], dataset: DetectionDataset, score: float = 0.25
+) -> np.ndarray:
+    """Draw images spread over the dataset: ground truth (dashed) beside detections.
+
+    Args:
+        detections: those of each image, in the order of the dataset.
+        dataset: the images.
+        score: lowest score drawn, 0..1.
+
+    Returns:
+        RGB uint8 `(h, w, 3)`, a grid.
+    """
+    step = max(1, len(dataset) // EXAMPLES)
+    cells = []
+    for index in range(0, len(dataset), step)[:EXAMPLES]:
+        sample, predicted = dataset.samples[index], detections[index]
         image = sample.read_image()
-        shown += [
-            draw_ground_truth(image, sample.boxes, sample.labels, found.names),
-            draw_detections(image, found.above(score)),
-        ]
-    return image_grid(shown, columns=4)
+        cells.append(draw_ground_truth(image, sample.boxes, sample.labels, predicted.names))
+        cells.append(draw_detections(image, predicted.above(score)))
+    return image_grid(cells, columns=4)
 
 
 @distributed.main_process_only
-def write_batch(path: Path, batch: Batch, names: tuple[str, ...]) -> None:
-    """A training batch as the network sees it: augmented images with their objects."""
+def write_batch(path: Path, batch: Batch, names: Sequence[str]) -> None:
+    """Draw a training batch as the network sees it: augmented images with their objects."""
     images = (batch.images.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-    shown = []
-    for image, boxes, labels in zip(
-        images[:16], batch.boxes.cpu().numpy(), batch.labels.cpu().numpy(), strict=False
-    ):
-        there = labels >= 0
-        shown.append(draw_ground_truth(image, boxes[there], labels[there], names))
-    write_image(path, image_grid(shown))
+    boxes = batch.boxes.cpu().numpy()
+    labels = batch.labels.cpu().numpy()
+    cells = []
+    for index in range(min(len(images), BATCH_IMAGES)):
+        valid = labels[index] >= 0
+        cells.append(
+            draw_ground_truth(images[index], boxes[index][valid], labels[index][valid], names)
+        )
+    write_image(path, image_grid(cells))

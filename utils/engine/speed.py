@@ -1,13 +1,13 @@
-"""How fast a model is: the latency of one image, as `predict.py --mode fps` reports it."""
+"""How fast a detector is: the latency of one image, as `predict.py --mode fps` reports it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from nets.inference.detector import Detector
 from utils.core.timing import Budget, interleave, timed
-from utils.engine.prediction import Model
 
 
 @dataclass(frozen=True)
@@ -15,65 +15,66 @@ class Speed:
     """Latency on one image after warm-up; `str()` is the report.
 
     Attributes:
-        runs: how often it was measured. median, low, high: ms an image, end to end (letterbox, network, NMS), and its
-            5th and 95th percentiles. network: median ms of the network and its decoding alone, none when the model
-            does not offer it. overhead: median of what a run takes end to end over the network's run beside it, 0..
-        input_size: (height, width) of the network's input, pixels. how: backend and precision, if known.
+        runs: number of measurements.
+        median: ms per image, end to end (letterbox, network, NMS).
+        low: 5th percentile of the same, ms.
+        high: 95th percentile of the same, ms.
+        network: median ms of the network and its decoding alone.
+        overhead: median of (end to end / network - 1), each pair measured side by side, 0..
+        input_size: (height, width) of the network's input, pixels.
+        backend: backend and precision.
     """
 
     runs: int
     median: float
     low: float
     high: float
-    network: float | None
-    overhead: float | None
+    network: float
+    overhead: float
     input_size: tuple[int, int]
-    how: str = ""
+    backend: str
 
     @property
     def fps(self) -> float:
-        """Images a second at the median latency."""
+        """Images per second at the median latency."""
         return 1000 / self.median
 
     def __str__(self) -> str:
         height, width = self.input_size
-        spread = f"median {self.median:.2f} ms (5 to 95 %: {self.low:.2f} to {self.high:.2f} ms, {self.runs} runs)"
-        lines = [
-            f"end to end at {width}x{height}, batch 1{self.how}: {self.fps:.1f} pictures/s, {spread}"
-        ]
-        if self.network is not None and self.overhead is not None:
-            alone = f"network alone: {1000 / self.network:.1f}/s, {self.network:.2f} ms"
-            lines.append(f"{alone}; letterbox and NMS add {100 * self.overhead:.0f} %")
-        return "\n".join(lines)
+        return (
+            f"end to end at {width}x{height}, batch 1, {self.backend}: {self.fps:.1f} images/s, "
+            f"median {self.median:.2f} ms "
+            f"(5 to 95 %: {self.low:.2f} to {self.high:.2f} ms, {self.runs} runs)\n"
+            f"network alone: {1000 / self.network:.1f}/s, {self.network:.2f} ms; "
+            f"letterbox and NMS add {100 * self.overhead:.0f} %"
+        )
 
 
-def measure_fps(model: Model, image: np.ndarray, seconds: float = 10.0) -> Speed:
-    """Time `model(image)`, and the network alone in turns with it, for `seconds` after a fifth of that as warm-up.
+def measure_fps(detector: Detector, image: np.ndarray, seconds: float = 10.0) -> Speed:
+    """Time the detector and, interleaved with it, its network alone.
 
     Args:
-        image: RGB uint8 `(h, w, 3)`. The result's arrays lie in main memory, so a GPU's work is included.
+        detector: its results lie in main memory, so a GPU's work is included.
+        image: RGB uint8 `(h, w, 3)`.
+        seconds: how long to measure, after a fifth of that as warm-up.
     """
-    backend = getattr(model, "backend", None)
-    canvas = torch.full((1, *model.input_size, 3), 114, dtype=torch.uint8)
-    clocks = {"whole": timed(lambda: model(image))}
-    if backend is not None:
-        clocks["network"] = timed(
-            lambda: [part.cpu() for part in backend(canvas)]
-        )  # waits for a GPU
-    times = interleave(clocks, Budget(seconds))
-    whole, network = times["whole"], times.get("network")
-    low, median, high = np.percentile(whole, (5, 50, 95))
-    alone = None if network is None else float(np.median(network))
-    overhead = None if network is None else float(np.median(whole / network) - 1)
-    how = "" if backend is None else ", ".join(["", *_traits(backend)])
-    return Speed(
-        len(whole), float(median), float(low), float(high), alone, overhead, model.input_size, how
+    canvas = torch.full((1, *detector.input_size, 3), 114, dtype=torch.uint8)
+
+    def run_network() -> list[Tensor]:
+        return [output.cpu() for output in detector.backend(canvas)]  # waits for a GPU
+
+    times = interleave(
+        {"whole": timed(lambda: detector(image)), "network": timed(run_network)}, Budget(seconds)
     )
-
-
-def _traits(backend: Any) -> list[str]:
-    return [
-        value
-        for value in (getattr(backend, "name", ""), getattr(backend, "precision", ""))
-        if value
-    ]
+    whole, network = times["whole"], times["network"]
+    low, median, high = np.percentile(whole, (5, 50, 95))
+    return Speed(
+        runs=len(whole),
+        median=float(median),
+        low=float(low),
+        high=float(high),
+        network=float(np.median(network)),
+        overhead=float(np.median(whole / network) - 1),
+        input_size=detector.input_size,
+        backend=f"{detector.backend.name}, {detector.backend.precision}",
+    )

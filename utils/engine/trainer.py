@@ -64,7 +64,7 @@ class Progress:
 class Trainer:
     """Trains a network, in one process or as one of several that share every batch.
 
-    A profiler sees the phases of a step by name: `batch`, `forward`, `loss`, `backward`, `optimizer`, `ema`.
+    Phases of a step for a profiler: `batch`, `forward`, `loss`, `backward`, `optimizer`, `ema`.
 
     Args:
         run: folder of the run; only the main process writes to it.
@@ -125,7 +125,7 @@ class Trainer:
     # one epoch
 
     def run_epoch(self) -> None:
-        """Run the remaining steps of the current epoch; on a GPU, the CPU waits for it only at the end."""
+        """Run the remaining steps of the current epoch; the CPU waits for a GPU only at the end."""
         progress, config = self.progress, self.config.train
         closing = progress.epoch >= config.epochs - self.config.augment.close_mosaic
         self.start_epoch()
@@ -159,7 +159,7 @@ class Trainer:
         self.meter.start(self.progress.sums, self.progress.step)
 
     def _wrap_network(self) -> Callable[[Tensor], list[Tensor]]:
-        """The network, wrapped to average gradients over processes and compiled where configured."""
+        """The network, wrapped for several processes and compiled, as configured."""
         forward: nn.Module = self.network
         if distributed.world_size() > 1:
             # handles the parameters that need gradients now: wrapped anew when the backbone thaws
@@ -171,13 +171,14 @@ class Trainer:
         """Train on one batch; `start_epoch` comes before the first step of an epoch.
 
         Args:
-            batch: images float32 `(B, 3, H, W)` in 0..1, boxes `(B, N, 4)` and labels `(B, N)`, on the device.
+            batch: on the device: images float32 `(B, 3, H, W)` in 0..1, boxes `(B, N, 4)`, labels
+                `(B, N)`.
 
         Returns:
             The values of `LOSS_NAMES`, float32 `(4,)`, on the device.
 
         Raises:
-            UserError: on a CPU, the loss is not finite; the weights are as they were before the step.
+            UserError: the loss is not finite (checked here on a CPU, before the weights change).
         """
         self._set_learning_rate()
         self._seed_dropout()
@@ -202,7 +203,7 @@ class Trainer:
             group["lr"] = learning_rate(self.config.train, done, steps)
 
     def _seed_dropout(self) -> None:
-        """Seed the global generator, which dropout in attention blocks draws from, so that a resumed run draws the same."""
+        """Seed the global generator by step: dropout in attention blocks draws from it."""
         key = [DROPOUT_STREAM]
         if distributed.rank():
             key.append(distributed.rank())
@@ -234,7 +235,7 @@ class Trainer:
         )
 
     def _read_losses(self) -> None:
-        """Bring the sums of the losses into `progress`; comes before every save, so that NaN is never saved."""
+        """Bring the sums of the losses into `progress`; precedes every save: NaN is never saved."""
         self.progress.sums = self.meter.sums()
         self._check_finite(self.progress.sums, self.progress.step)
 
@@ -300,7 +301,7 @@ class Trainer:
     # checkpoints
 
     def weights(self) -> dict[str, Any]:
-        """Return the averaged weights and everything needed to use them: the content of `best.pt`."""
+        """Return the content of `best.pt`: averaged weights and everything needed to use them."""
         return {
             "config": self.config.model_dump(mode="json"),
             "names": list(self.detector.names),

@@ -17,10 +17,9 @@ from nets.inference.backends import ModelSpec, choose_device, choose_precision, 
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
-from utils.engine.calibration import open_detector
 from utils.engine.datasets import open_dataset
-from utils.engine.eval_command import evaluate_weights
-from utils.engine.evaluation import run_detector
+from utils.engine.detectors import open_detector
+from utils.engine.evaluation import detect_dataset, evaluate_weights
 from utils.engine.experiment import Result
 from utils.metrics import evaluate
 
@@ -63,7 +62,7 @@ def pictures(reference: Detector) -> DetectionDataset:
 
 @pytest.fixture(scope="module")
 def expected(reference: Detector, pictures: DetectionDataset) -> list[Detections]:
-    return run_detector(reference, pictures, progress=False)
+    return detect_dataset(reference, pictures, progress=False)
 
 
 def ap(found: list[Detections], expected: list[Detections], pictures: DetectionDataset) -> float:
@@ -112,7 +111,7 @@ def test_a_backend_gives_what_torch_gives(
         )  # swapped colors move them by 1e-3
         torch.testing.assert_close(scores, wanted_scores, atol=1e-6, rtol=1e-5)
     assert (detector.backend.name, detector.backend.precision) == (engine, "fp32")
-    found = run_detector(detector, pictures, progress=False)
+    found = detect_dataset(detector, pictures, progress=False)
     mine, theirs = ap(found, expected, pictures), ap(expected, expected, pictures)
     assert theirs > 0.3 and mine == pytest.approx(theirs, abs=1e-3)
 

@@ -66,7 +66,7 @@ def test_what_is_slow_is_found(bench: Bench, part: str, monkeypatch: pytest.Monk
 
     if part == "batch":
         monkeypatch.setattr(
-            trainer.batches.pictures, "canvases", slowed(trainer.batches.pictures.canvases)
+            trainer.batches.dataset, "canvases", slowed(trainer.batches.dataset.canvases)
         )
     elif part == "forward":
         trainer.network.register_forward_pre_hook(lambda *_: time.sleep(SLOW))

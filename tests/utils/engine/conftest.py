@@ -24,5 +24,5 @@ def _compare(first: Any, second: Any, where: str) -> None:
 
 @pytest.fixture(scope="session")
 def assert_same() -> Callable[[Any, Any, str], None]:
-    """`assert_same(first, second, name)`: checkpoints are equal bit for bit, but for times and configuration."""
+    """`assert_same(first, second, name)`: equal bit for bit but for times and configuration."""
     return _compare

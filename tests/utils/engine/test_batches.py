@@ -22,9 +22,9 @@ FULL = AugmentConfig(mosaic=0.5, mixup=0.3, degrees=5)
 
 def flat(index: int) -> np.ndarray:
     """An image that tells its number by its gray, with a bright corner so that geometry shows."""
-    picture = np.full((*SIZE, 3), 10 * index, np.uint8)
-    picture[:8, :8] = 255
-    return picture
+    image = np.full((*SIZE, 3), 10 * index, np.uint8)
+    image[:8, :8] = 255
+    return image
 
 
 def samples(count: int) -> list[Sample]:
@@ -45,8 +45,8 @@ def maker(
     config: AugmentConfig = FULL,
     workers: int = 0,
 ) -> BatchMaker:
-    pictures = DetectionDataset(samples(count), SIZE, cache="none", workers=workers)
-    return BatchMaker(pictures, config, batch_size, seed, torch.device("cpu"))
+    dataset = DetectionDataset(samples(count), SIZE, cache="none", workers=workers)
+    return BatchMaker(dataset, config, batch_size, seed, torch.device("cpu"))
 
 
 def prints(batches: Iterable[Batch]) -> list[bytes]:
@@ -153,11 +153,11 @@ def test_processes_make_the_rows_of_one_batch(
     monkeypatch.setattr("utils.core.distributed.world_size", lambda: 3)
     for rank in range(3):
         monkeypatch.setattr("utils.core.distributed.rank", lambda own=rank: own)
-        mine = slice(2 * rank, 2 * rank + 2)
+        rows = slice(2 * rank, 2 * rank + 2)
         for part, batch in zip(maker(12, 6, config=config).epoch(2, False), whole, strict=True):
-            assert torch.equal(part.images, batch.images[mine])
+            assert torch.equal(part.images, batch.images[rows])
             for row, (boxes, labels) in enumerate(
-                zip(batch.boxes[mine], batch.labels[mine], strict=True)
+                zip(batch.boxes[rows], batch.labels[rows], strict=True)
             ):
                 there = labels >= 0
                 assert torch.equal(part.labels[row][part.labels[row] >= 0], labels[there])
@@ -173,17 +173,19 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(
         maker(count, batch_size)
 
 
-def test_pictures_kept_on_the_device_give_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_resident_on_the_device_give_the_same_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("utils.engine.batches.CHUNK", 4)
     fetched, kept = maker(), maker()
-    kept.pool = make_pool(kept.pictures, range(10), kept.device)
+    kept.pool = make_pool(kept.dataset, range(10), kept.device)
     assert kept.pool.canvases.shape[0] == 10 and kept.pool.counts.tolist() == [1] * 10
     assert prints(fetched.epoch(1, False)) == prints(kept.epoch(1, False))
 
 
-def test_only_a_gpu_keeps_pictures_and_only_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = maker().pictures
-    assert resident_pool(pictures, torch.device("cpu"), None) is None
+def test_only_a_gpu_keeps_images_and_only_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = maker().dataset
+    assert resident_pool(dataset, torch.device("cpu"), None) is None
     made = []
     monkeypatch.setattr("utils.engine.batches.make_pool", lambda *args: made.append(args) or "pool")
     needed = 10 * 3 * 32 * 32
@@ -195,5 +197,5 @@ def test_only_a_gpu_keeps_pictures_and_only_where_they_fit(monkeypatch: pytest.M
         (9**9, 0, False),
     ):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
-        assert (resident_pool(pictures, gpu, most_gb) == "pool") == fits
+        assert (resident_pool(dataset, gpu, most_gb) == "pool") == fits
     assert [len(args[1]) for args in made] == [10, 10]

@@ -12,7 +12,7 @@ from utils.engine.dry_run import dry_run
 
 
 class Pooled(nn.Module):
-    """A user's block: an ordinary batch normalization behind global pooling, and a random number."""
+    """A user's block: batch normalization behind global pooling, and dropout."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -29,24 +29,20 @@ from utils.engine.runs import BEST, LAST
 from utils.engine.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
-PICTURES = ("curves.png", "pr.png", "confusion.png", "batch.png", "predictions.png")
-LONGER = (  # 8 steps an epoch, and dropout, whose random numbers must go on too
-    *(
-        "device=cpu",
-        "threads=1",
-        "input_size=64",
-        "data.shapes_train=16",
-        "data.shapes_val=8",
-        "train.epochs=2",
-    ),
-    *(
-        "train.batch_size=2",
-        "augment.mixup=0.3",
-        "augment.close_mosaic=1",
-        "phi={feat1: {name: mhsa, dropout: 0.1}}",
-    ),
+PLOTS = ("curves.png", "pr.png", "confusion.png", "batch.png", "predictions.png")
+LONGER = (  # 8 steps per epoch, and dropout, whose random numbers must continue too
+    "device=cpu",
+    "threads=1",
+    "input_size=64",
+    "data.shapes_train=16",
+    "data.shapes_val=8",
+    "train.epochs=2",
+    "train.batch_size=2",
+    "augment.mixup=0.3",
+    "augment.close_mosaic=1",
+    "phi={feat1: {name: mhsa, dropout: 0.1}}",
 )
-WAIT = 120  # seconds until a started training counts as stuck
+TIMEOUT = 120  # seconds until a started training counts as stuck
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -63,8 +59,8 @@ def test_a_run_is_complete(trained: Result):
     names = {path.name for path in trained.run.iterdir()} - {
         ".cache"
     }  # other tests keep exported models there
-    assert names == {"config.yaml", BEST, LAST, "results.csv", "metrics.json", *PICTURES}
-    for name in PICTURES:
+    assert names == {"config.yaml", BEST, LAST, "results.csv", "metrics.json", *PLOTS}
+    for name in PLOTS:
         assert (trained.run / name).read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((trained.run / "results.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"] and all(
@@ -104,7 +100,7 @@ def rows_without_time(run: Path) -> list[dict[str, str]]:
 
 
 def train_and_kill(ready: Callable[[str], bool], *overrides: str) -> dict[str, Any]:
-    """Start train.py in this folder, kill it as soon as `ready(its output)`; how far its last.pt is."""
+    """Start train.py here, kill it when `ready(its output)`, and return the saved progress."""
     command = [
         sys.executable,
         str(ROOT / "train.py"),
@@ -113,7 +109,7 @@ def train_and_kill(ready: Callable[[str], bool], *overrides: str) -> dict[str, A
         *LONGER,
         *overrides,
     ]
-    log, end = Path("log.txt"), time.monotonic() + WAIT
+    log, end = Path("log.txt"), time.monotonic() + TIMEOUT
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with (
         log.open("w") as file,
@@ -260,7 +256,7 @@ SMALL, LARGE, POINT = (5, 5, 15, 20, 0), (0, 0, 70, 50, 0), (30, 30, 31, 31, 0)
         ([[SMALL], [POINT], [(*LARGE[:4], 1)]], ("a", "b"), ("train.batch_size=64",)),
         ([[POINT, POINT, LARGE]], ("a", "b"), ("augment.mixup=1",)),
     ],
-    ids=["some-empty", "no-object", "one-class", "batch-beyond-data", "one-picture"],
+    ids=["some-empty", "no-object", "one-class", "batch-beyond-data", "one-image"],
 )
 def test_unusual_data_gives_no_nan(
     objects,

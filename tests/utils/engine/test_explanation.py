@@ -1,4 +1,4 @@
-"""Attention images: a planted attention shows where it was planted, and mistakes are one line."""
+"""Heatmaps: a planted attention shows where it was planted, and mistakes are one line."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,8 @@ from utils.core.config import make_config
 from utils.core.errors import UserError
 from utils.core.images import Letterbox
 from utils.engine import explanation
-from utils.engine.explanation import Wanted, explain, explain_images, wanted
+from utils.engine.explanation import Focus, explain, explain_images, parse_focus
+from utils.engine.sources import ImageSource
 from utils.visualization.boxes import write_image
 from utils.visualization.heatmap import HeatPanel, map_to_image
 
@@ -44,7 +45,8 @@ def detector(phi: object = "none", score: float = 0.0, **options: object) -> Det
 def follows_brightness() -> Detector:
     """feat1 holds the brightness of its cell, and the spatial gate of the CBAM there follows it.
 
-    Every convolution on the way hands on the mean of its input by its middle tap; the gate is sigmoid(4 * mean).
+    Every convolution before it passes on the mean of its input through its middle tap; the gate
+    is sigmoid(4 * mean).
     """
     model = detector({"stem": "cbam"})
     with torch.no_grad():
@@ -74,7 +76,7 @@ def spy_rows(monkeypatch: pytest.MonkeyPatch) -> list:
 @pytest.mark.parametrize(
     ("size", "spot"), [((120, 300), (200, 30)), ((320, 100), (60, 250)), ((40, 40), (30, 10))]
 )
-def test_a_planted_attention_shows_up_at_its_place_in_the_picture(
+def test_a_planted_attention_shows_up_where_it_was_planted(
     follows_brightness, monkeypatch, size, spot
 ):
     image = np.zeros((*size, 3), np.uint8)
@@ -82,20 +84,20 @@ def test_a_planted_attention_shows_up_at_its_place_in_the_picture(
     x, y = spot
     image[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius] = 255
     drawn = spy_rows(monkeypatch)
-    explain(follows_brightness, image, Wanted(site="stem"))
+    explain(follows_brightness, image, Focus(site="stem"))
     scene, rows, _ = drawn[0]
     panel = next(
         panel
         for panel in rows[0].panels
         if isinstance(panel, HeatPanel) and "spatial" in panel.title
     )
-    seen = map_to_image(panel.values, scene.letterbox)
-    assert seen.shape == size
-    peak = np.argwhere(seen > seen.min() + 0.9 * (seen.max() - seen.min())).mean(0)
+    heat = map_to_image(panel.values, scene.letterbox)
+    assert heat.shape == size
+    peak = np.argwhere(heat > heat.min() + 0.9 * (heat.max() - heat.min())).mean(0)
     lit = np.argwhere(image[..., 0] > 0).mean(0)
     assert np.abs(peak - lit).max() < 0.04 * max(size) + 1
-    inside = seen[image[..., 0] > 0].mean()
-    assert inside > seen[image[..., 0] == 0].mean() + 0.05
+    inside = heat[image[..., 0] > 0].mean()
+    assert inside > heat[image[..., 0] == 0].mean() + 0.05
 
 
 def test_every_kind_of_block_has_its_panel(monkeypatch):
@@ -103,11 +105,15 @@ def test_every_kind_of_block_has_its_panel(monkeypatch):
     model = detector(
         {**PLANTED, "head16": "stn", "upsample": "eca"}, attention={"init": "identity"}
     )
-    found = explain(model, np.full((50, 90, 3), 80, np.uint8), Wanted())
+    explained = explain(model, np.full((50, 90, 3), 80, np.uint8), Focus())
     _, rows, title = drawn[-1]
     titles = {row.label.split(":")[0]: [panel.title for panel in row.panels] for row in rows}
     active = "class activation (Grad-CAM)"
-    assert list(titles) == ["feat1", "feat2", "lateral", "upsample", "head16"] == list(found.sites)
+    assert (
+        list(titles)
+        == ["feat1", "feat2", "lateral", "upsample", "head16"]
+        == list(explained.sheets)
+    )
     assert titles["feat1"] == [active, "channel attention", "spatial attention"]
     assert titles["feat2"] == [active, "attention of the starred point"]
     assert titles["lateral"] == [active, "weights of the branches"]
@@ -118,9 +124,9 @@ def test_every_kind_of_block_has_its_panel(monkeypatch):
 
 
 def test_without_attention_there_is_class_activation_at_feat1_and_feat2():
-    found = explain(detector(), np.full((50, 90, 3), 80, np.uint8), Wanted())
-    assert list(found.sites) == ["feat1", "feat2"]
-    assert found.whole.shape[0] > found.sites["feat1"].shape[0]
+    explained = explain(detector(), np.full((50, 90, 3), 80, np.uint8), Focus())
+    assert list(explained.sheets) == ["feat1", "feat2"]
+    assert explained.overview.shape[0] > explained.sheets["feat1"].shape[0]
 
 
 @pytest.mark.parametrize("point", [(0.0, 0.0), (89.9, 49.9), (30.0, 25.0)])
@@ -130,16 +136,14 @@ def test_the_row_is_that_of_the_chosen_point(monkeypatch, point):
     model = detector({"feat1": "self_attention"})
     image = np.random.default_rng(0).integers(0, 255, (40, 80, 3)).astype(np.uint8)
     x, y = min(point[0], 79.9), min(point[1], 39.9)
-    explain(model, image, Wanted(point=(x, y)))
+    explain(model, image, Focus(point=(x, y)))
     scene, rows, _ = drawn[-1]
     canvas = (
         torch.from_numpy(Letterbox((40, 80), (64, 64)).apply(image)).permute(2, 0, 1)[None] / 255
     )
     expected = attended(model.network, canvas, (0.8 * x, 0.8 * y + 16))["feat1"]
-    assert expected.point == (int((0.8 * y + 16) // 16), int(0.8 * x // 16)) and scene.point == (
-        x,
-        y,
-    )
+    assert expected.point == (int((0.8 * y + 16) // 16), int(0.8 * x // 16))
+    assert scene.point == (x, y)
     assert np.array_equal(rows[0].panels[1].values, expected.maps["query"].numpy())
     elsewhere = attended(model.network, canvas, (40.0, 63.0))["feat1"].maps["query"].numpy()
     assert not np.array_equal(rows[0].panels[1].values, elsewhere), "or any row would do"
@@ -148,8 +152,8 @@ def test_the_row_is_that_of_the_chosen_point(monkeypatch, point):
 def test_the_point_is_the_middle_of_the_explained_prediction(monkeypatch):
     drawn = spy_rows(monkeypatch)
     model, image = detector({"feat2": "pam"}), np.full((40, 80, 3), 80, np.uint8)
-    found = explain(model, image, Wanted())
-    box = found.detections.boxes[0]
+    explained = explain(model, image, Focus())
+    box = explained.detections.boxes[0]
     assert drawn[-1][0].point == pytest.approx(
         ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), abs=0.01
     )
@@ -158,7 +162,7 @@ def test_the_point_is_the_middle_of_the_explained_prediction(monkeypatch):
 def test_a_named_class_is_explained_alone_even_where_it_is_not_detected(monkeypatch):
     drawn = spy_rows(monkeypatch)
     model = detector(score=0.999)
-    explain(model, np.full((40, 80, 3), 80, np.uint8), Wanted(label=1))
+    explain(model, np.full((40, 80, 3), 80, np.uint8), Focus(label=1))
     scene, _, title = drawn[-1]
     assert scene.detections.labels.tolist() == [1] and len(scene.detections.boxes) == 1
     assert "explained: nut" in title
@@ -167,29 +171,23 @@ def test_a_named_class_is_explained_alone_even_where_it_is_not_detected(monkeypa
 def test_files_and_json(tmp_path, monkeypatch):
     spy_rows(monkeypatch)
     model = detector(PLANTED)
-    pictures = [
-        (f"{name}.jpg", lambda: np.full((50, 90, 3), 80, np.uint8)) for name in ("a", "b", "a")
+    images = [
+        ImageSource(f"{name}.jpg", lambda: np.full((50, 90, 3), 80, np.uint8)) for name in "aba"
     ]
-    summary = explain_images(model, pictures, Wanted(), tmp_path / "out", tmp_path / "found.json")
-    parts = ["", "-feat1", "-feat2", "-lateral"]
-    expected = {
-        f"{name}{part}{more}.png"
-        for name in "ab"
-        for part in parts
-        for more in ("", "-2")
-        if name + more != "b-2"
-    }
+    summary = explain_images(model, images, Focus(), tmp_path / "out", tmp_path / "list.json")
+    expected = set()
+    for part in ("", "-feat1", "-feat2", "-lateral"):
+        expected |= {f"a{part}.png", f"a{part}-2.png", f"b{part}.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     assert summary.done == 3 and summary.out == tmp_path / "out"
-    entries = json.loads((tmp_path / "found.json").read_text())
-    assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "a.jpg"] and entries[0][
-        "width"
-    ] == 90
+    entries = json.loads((tmp_path / "list.json").read_text())
+    assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "a.jpg"]
+    assert entries[0]["width"] == 90
 
 
 def test_attention_is_shown_without_a_detection(monkeypatch, capsys):
     drawn = spy_rows(monkeypatch)
-    explain(detector(PLANTED, score=0.999), np.full((40, 80, 3), 80, np.uint8), Wanted())
+    explain(detector(PLANTED, score=0.999), np.full((40, 80, 3), 80, np.uint8), Focus())
     scene, rows, title = drawn[-1]
     assert [panel.title for panel in rows[0].panels] == ["channel attention", "spatial attention"]
     assert (
@@ -205,7 +203,7 @@ def test_neither_detection_nor_attention_is_an_error():
         UserError,
         match=r"no detection above 0.999 \(the best: .*\) and no attention to show; a lower",
     ):
-        explain(detector(score=0.999), np.full((40, 80, 3), 80, np.uint8), Wanted())
+        explain(detector(score=0.999), np.full((40, 80, 3), 80, np.uint8), Focus())
 
 
 # the command line
@@ -289,5 +287,5 @@ def test_mistakes_are_one_line(weights, monkeypatch, capsys, arguments, message)
 
 def test_names_are_checked_against_the_model():
     model = detector()
-    assert wanted(model, "csp1", "3,4.5", "nut") == Wanted("csp1", (3.0, 4.5), 1)
-    assert wanted(model) == Wanted()
+    assert parse_focus(model, "csp1", "3,4.5", "nut") == Focus("csp1", (3.0, 4.5), 1)
+    assert parse_focus(model) == Focus()

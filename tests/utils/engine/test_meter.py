@@ -36,9 +36,9 @@ def test_it_goes_on_from_where_it_was() -> None:
 
 def test_on_a_gpu_the_latest_is_what_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     own, arrived = meter(), [False]
-    own._waits = False
+    own._synchronous = False
     event = SimpleNamespace(query=lambda: arrived[0])
-    monkeypatch.setattr(own, "_send", lambda: (own._total.clone(), event, own._steps))
+    monkeypatch.setattr(own, "_copy", lambda: (own._total.clone(), event, own._steps))
     own.add(torch.tensor([1.0, 2.0]))
     assert own.latest() == ({"loss": 0.0, "box": 0.0}, 0)
     own.add(torch.tensor([1.0, 2.0]))

@@ -16,23 +16,16 @@ from utils.core.errors import UserError
 from utils.core.images import read_image
 from utils.core.schema import PredictConfig
 from utils.engine import prediction
-from utils.engine.outputs import fresh_folder, json_list
-from utils.engine.prediction import (
-    file_pictures,
-    folder_pictures,
-    limit_changes,
-    one_source,
-    predict_folder,
-    predict_images,
-    predict_video,
-)
+from utils.engine.outputs import Summary, json_list, new_output_folder
+from utils.engine.prediction import PredictOptions, predict, predict_images, predict_video
+from utils.engine.sources import image_files, image_folder
 from utils.engine.speed import measure_fps
 from utils.visualization.boxes import write_image
 from utils.visualization.video import VideoSink, VideoSource, open_video
 
 
 class Stub:
-    """Finds a cat in the left half of every image, and a Hündin in those that are wider than 50 pixels."""
+    """Detects a cat in the left half of every image, and a Hündin in those wider than 50 pixels."""
 
     input_size = (64, 96)
 
@@ -55,7 +48,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def picture(path: str | Path, width: int = 40, height: int = 30) -> str:
+def write_gray(path: str | Path, width: int = 40, height: int = 30) -> str:
     write_image(path, np.full((height, width, 3), 90, np.uint8))
     return str(path)
 
@@ -67,9 +60,9 @@ def files(folder: str | Path) -> list[str]:
 
 
 def test_json_follows_the_contract(tmp_path: Path):
-    paths = [picture("a.png"), picture("wide.png", 60, 20)]
-    summary = predict_images(Stub(), file_pictures(paths), "out", "sub/found.json")
-    text = Path("sub/found.json").read_text(encoding="utf-8")
+    paths = [write_gray("a.png"), write_gray("wide.png", 60, 20)]
+    summary = predict_images(Stub(), image_files(paths), "out", "sub/detections.json")
+    text = Path("sub/detections.json").read_text(encoding="utf-8")
     entries = json.loads(text)
     assert [(entry["image"], entry["width"], entry["height"]) for entry in entries] == [
         ("a.png", 40, 30),
@@ -89,10 +82,10 @@ def test_json_follows_the_contract(tmp_path: Path):
     assert "2 images, 3 objects" in str(summary) and "Hündin  1" in str(summary)
 
 
-def test_default_folders_count_up_and_pictures_are_drawn_on():
-    path = picture("a.jpg", 60, 60)
+def test_default_folders_count_up_and_images_are_drawn_on():
+    path = write_gray("a.jpg", 60, 60)
     for name in ("predict", "predict-2", "predict-3"):
-        summary = predict_images(Stub(), file_pictures([path]))
+        summary = predict_images(Stub(), image_files([path]))
         assert summary.out == Path("runs") / name
         drawn = read_image(Path("runs") / name / "a.jpg")
         assert drawn.shape == (60, 60, 3) and drawn.std() > 5
@@ -101,82 +94,76 @@ def test_default_folders_count_up_and_pictures_are_drawn_on():
 
 def test_nothing_is_overwritten():
     for folder in ("x", "y"):
-        picture(f"{folder}/a.png")
-    picture("x/a.jpg")
+        write_gray(f"{folder}/a.png")
+    write_gray("x/a.jpg")
     sources = ["x/a.png", "y/a.png", "x/a.jpg"]
-    predict_images(Stub(), file_pictures(sources), "out")
+    predict_images(Stub(), image_files(sources), "out")
     assert files("out") == ["a-2.png", "a.jpg", "a.png"]
-    predict_images(Stub(), file_pictures(["x/a.png"]), "x")  # the sources' own folder
+    predict_images(Stub(), image_files(["x/a.png"]), "x")  # the sources' own folder
     assert (read_image("x/a.png") == 90).all() and files("x") == ["a-2.png", "a.jpg", "a.png"]
 
 
-def test_one_picture_may_go_to_a_named_file_but_not_onto_itself():
-    path = picture("a.png")
-    assert predict_images(Stub(), file_pictures([path]), "result.jpg").out == Path("result.jpg")
+def test_one_image_may_go_to_a_named_file_but_not_onto_itself():
+    path = write_gray("a.png")
+    assert predict_images(Stub(), image_files([path]), "result.jpg").out == Path("result.jpg")
     assert Path("result.jpg").is_file()
     with pytest.raises(UserError, match="source itself"):
-        predict_images(Stub(), file_pictures([path]), "a.png")
+        predict_images(Stub(), image_files([path]), "a.png")
     with pytest.raises(UserError, match="2 images"):
-        predict_images(Stub(), file_pictures([path, path]), "result.png")
+        predict_images(Stub(), image_files([path, path]), "result.png")
 
 
-def test_save_false_writes_no_picture():
-    predict_images(Stub(), file_pictures([picture("a.png")]), json_path="a.json", save=False)
-    assert files(".") == ["a.json", "a.png"]
+def predict_folder(folder: str, *outputs: str) -> Summary:
+    return predict_images(Stub(), image_folder(folder), *outputs, from_folder=True)
 
 
-def test_folder_keeps_sub_folders_and_takes_upper_case_suffixes():
+def test_folder_keeps_subfolders_and_takes_upper_case_suffixes():
     for name in ("b.PNG", "sub/deep/b.jpg", "sub/b.png"):
-        picture(f"in/{name}")
+        write_gray(f"in/{name}")
     Path("in/notes.txt").write_text("no image")
-    summary = predict_folder(Stub(), "in", "out", "out.json")
+    summary = predict_folder("in", "out", "out.json")
     assert summary.done == 3 and files("out") == ["b.PNG", "sub/b.png", "sub/deep/b.jpg"]
     assert [entry["image"] for entry in json.loads(Path("out.json").read_text())] == files("out")
 
 
 def test_a_corrupt_file_is_skipped_in_a_folder_and_an_error_as_a_source(capsys):
-    picture("in/good.png")
+    write_gray("in/good.png")
     Path("in/bad.jpg").write_bytes(b"not an image")
-    summary = predict_folder(Stub(), "in", "out", "found.json")
+    summary = predict_folder("in", "out", "detections.json")
     assert summary.done == 1 and len(summary.skipped) == 1 and "bad.jpg" in summary.skipped[0]
     assert "bad.jpg" in capsys.readouterr().err and "skipped 1" in str(summary)
-    assert files("out") == ["good.png"] and len(json.loads(Path("found.json").read_text())) == 1
+    assert (
+        files("out") == ["good.png"] and len(json.loads(Path("detections.json").read_text())) == 1
+    )
     with pytest.raises(UserError, match=r"bad\.jpg"):
-        predict_images(Stub(), file_pictures(["in/good.png", "in/bad.jpg"]), "out2")
+        predict_images(Stub(), image_files(["in/good.png", "in/bad.jpg"]), "out2")
 
 
-def test_a_folder_without_a_readable_picture_is_an_error():
+def test_a_folder_without_a_readable_image_is_an_error():
     Path("in").mkdir()
     with pytest.raises(UserError, match="no images"):
-        predict_folder(Stub(), "in")
+        predict_folder("in")
     Path("in/bad.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"none of 1 images.*bad\.jpg"):
-        predict_folder(Stub(), "in")
+        predict_folder("in")
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: folder_pictures("nowhere"), "does not exist"),
-        (lambda: folder_pictures("photo.png"), "--mode image"),
-        (lambda: file_pictures(["foto.png"]), "did you mean 'photo.png'"),
-        (lambda: file_pictures(["."]), "--mode dir"),
-        (lambda: one_source(["a", "b"], "dir"), "--mode dir takes one"),
-        (lambda: limit_changes(1.5, None), "--score"),
-        (lambda: limit_changes(None, -1), "--nms-iou"),
+        (lambda: image_folder("nowhere"), "does not exist"),
+        (lambda: image_folder("photo.png"), "--mode image"),
+        (lambda: image_files(["foto.png"]), "did you mean 'photo.png'"),
+        (lambda: image_files(["."]), "--mode dir"),
+        (lambda: predict(PredictOptions(mode="dir", source=["a", "b"])), "--mode dir takes one"),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_do(call, words):
-    picture("photo.png")
+    write_gray("photo.png")
     with pytest.raises(UserError) as caught:
         call()
     assert words in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_limits_replace_only_what_was_given():
-    assert limit_changes(0.7, None) == {"predict.score": 0.7}
-    assert limit_changes(None, 0.5) == {"predict.nms_iou": 0.5} and limit_changes(None, None) == {}
 
 
 def clip(path: str = "clip.mp4", frames: int = 8) -> str:
@@ -186,12 +173,12 @@ def clip(path: str = "clip.mp4", frames: int = 8) -> str:
     return path
 
 
-def test_video_gives_one_entry_a_frame_and_a_playable_file():
-    summary = predict_video(Stub(), clip(), None, "found.json")
+def test_video_gives_one_entry_per_frame_and_a_playable_file():
+    summary = predict_video(Stub(), clip(), None, "detections.json")
     assert summary.out == Path("runs/predict/clip.mp4")
     with open_video(summary.out) as video:
         assert video.fps == pytest.approx(29.97) and len(list(video)) == 8
-    entries = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    entries = json.loads(Path("detections.json").read_text(encoding="utf-8"))
     assert [entry["image"] for entry in entries] == [f"clip.mp4#{index}" for index in range(8)]
     assert [entry["frame"] for entry in entries] == list(range(8))
     assert entries[0]["width"] == 64 and len(entries[0]["detections"]) == 2
@@ -237,8 +224,8 @@ def test_json_is_closed_after_an_error():
             return super().__call__(image)
 
     with pytest.raises(RuntimeError, match="boom"):
-        predict_video(Failing(), clip(), "out.mp4", "found.json")
-    assert len(json.loads(Path("found.json").read_text(encoding="utf-8"))) == 3
+        predict_video(Failing(), clip(), "out.mp4", "detections.json")
+    assert len(json.loads(Path("detections.json").read_text(encoding="utf-8"))) == 3
     with open_video("out.mp4") as video:
         assert len(list(video)) == 3
 
@@ -265,13 +252,13 @@ def test_json_list_of_nothing_and_in_an_impossible_place():
         pass
 
 
-def test_fresh_folder_below_a_file_is_a_user_error():
+def test_a_new_folder_below_a_file_is_a_user_error():
     Path("runs").write_text("in the way")
     with pytest.raises(UserError, match="cannot make folder"):
-        fresh_folder()
+        new_output_folder()
 
 
-def test_speed_is_that_of_the_model():
+def test_speed_is_that_of_the_detector():
     class Slow(Stub):
         def __call__(self, image: np.ndarray, /) -> Detections:
             end = time.perf_counter() + 0.01
@@ -279,20 +266,15 @@ def test_speed_is_that_of_the_model():
                 pass
             return super().__call__(image)
 
-    model = Slow()
-    speed = measure_fps(model, np.zeros((30, 40, 3), np.uint8), seconds=0.2)
+        def backend(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+            assert canvas.shape == (1, 64, 96, 3) and canvas.dtype == torch.uint8
+            return torch.zeros(1, 5, 4), torch.zeros(1, 5, 2)
+
+    Slow.backend.name, Slow.backend.precision = "stub", "fp32"
+    detector = Slow()
+    speed = measure_fps(detector, np.zeros((30, 40, 3), np.uint8), seconds=0.2)
     assert 10 <= speed.low <= speed.median <= speed.high
     assert speed.fps == pytest.approx(1000 / speed.median)
-    assert model.calls > speed.runs >= 3  # the warm-up is not measured
-    assert speed.network is None and "96x64" in str(speed)
-
-    def backend(canvas: Tensor) -> tuple[Tensor, Tensor]:
-        assert canvas.shape == (1, 64, 96, 3) and canvas.dtype == torch.uint8
-        return torch.zeros(1, 5, 4), torch.zeros(1, 5, 2)
-
-    model.backend = backend
-    speed = measure_fps(model, np.zeros((30, 40, 3), np.uint8), seconds=0.05)
-    assert (
-        speed.network is not None and speed.network < speed.median and "network alone" in str(speed)
-    )
-    assert speed.low <= speed.median <= speed.high
+    assert detector.calls > speed.runs >= 3  # the warm-up is not measured
+    assert speed.network < speed.median and speed.overhead > 0
+    assert "96x64, batch 1, stub, fp32" in str(speed) and "network alone" in str(speed)

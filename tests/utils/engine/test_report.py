@@ -13,14 +13,14 @@ from utils.core.images import read_image
 from utils.data.augmentation import Batch
 from utils.engine.datasets import open_dataset
 from utils.engine.experiment import Result
-from utils.engine.report import evaluation_json, predictions_picture, write_batch, write_json
+from utils.engine.report import draw_predictions, write_batch, write_json
 
 
 def test_the_numbers_name_cost_and_time(trained: Result):
     detector = load_model(trained.run)
-    numbers = evaluation_json(trained.evaluation, detector)
+    numbers = trained.evaluation.to_json(detector)
     assert numbers["params"] == sum(p.numel() for p in detector.network.parameters())
-    larger = evaluation_json(trained.evaluation, load_model(trained.run, input_size=128))
+    larger = trained.evaluation.to_json(load_model(trained.run, input_size=128))
     assert larger["gflops"] == pytest.approx(4 * numbers["gflops"], rel=0.01)
     assert numbers["seconds"] > 0 and json.loads(json.dumps(numbers)) == numbers
 
@@ -32,12 +32,13 @@ def test_json_that_cannot_be_written(tmp_path: Path):
 
 
 def test_predictions_show_truth_beside_detections(trained: Result):
-    pictures = open_dataset(load_model(trained.run).config, "val")
-    picture = predictions_picture(trained.evaluation, pictures)
-    bare = predictions_picture(trained.evaluation, pictures, score=2.0)
-    everything = predictions_picture(trained.evaluation, pictures, score=0.0)
-    assert picture.dtype == np.uint8 and picture.ndim == 3
-    assert (bare != everything).any()
+    dataset = open_dataset(load_model(trained.run).config, "val")
+    detections = trained.evaluation.detections
+    default = draw_predictions(detections, dataset)
+    nothing = draw_predictions(detections, dataset, score=2.0)
+    everything = draw_predictions(detections, dataset, score=0.0)
+    assert default.dtype == np.uint8 and default.ndim == 3
+    assert (nothing != everything).any()
 
 
 def test_a_batch_is_drawn_as_the_network_sees_it(tmp_path: Path):

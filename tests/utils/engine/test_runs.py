@@ -6,20 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nets.loading import load_model
 from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
-from utils.engine.experiment import Result
-from utils.engine.runs import (
-    BEST,
-    LAST,
-    create_run,
-    describe,
-    find_run,
-    find_weights,
-    validation_pictures,
-)
+from utils.engine.runs import BEST, LAST, create_run, find_run, find_weights
 
 
 def put(path: str, age: float = 0.0) -> Path:
@@ -81,15 +71,23 @@ def test_a_run_to_resume_is_found_by_folder_name_and_checkpoint(tiny: Callable[.
         find_run("aa")
 
 
-def test_validation_pictures_are_those_of_the_data(trained: Result):
-    config = load_model(trained.run).config
-    pictures = validation_pictures(config, 5)
-    assert [name for name, _ in pictures] == [
-        found.image for found in trained.evaluation.detections[:5]
-    ]
-    assert all(read().shape == (64, 64, 3) for _, read in pictures)
+def test_a_folder_that_is_no_run_does_not_hide_the_run_of_that_name(tiny: Callable[..., Config]):
+    tiny()
+    Path("shapes").mkdir()
+    best, last = put(f"runs/shapes/{BEST}"), put(f"runs/shapes/{LAST}")
+    assert find_weights("shapes") == best
+    assert find_run("shapes") == last.parent
 
 
-def test_a_detector_in_one_line(trained: Result):
-    line = describe(load_model(trained.run, input_size=(64, 96)))
-    assert line == "6 classes, phi none, 96x64, cpu, fp32"
+def test_runs_are_looked_up_in_the_output_folder(tiny: Callable[..., Config]):
+    tiny()
+    put(f"runs/a/{BEST}")
+    put(f"runs/a/{LAST}")
+    old, new = put(f"out/a/{BEST}", age=100), put(f"out/b/{BEST}")
+    last = put(f"out/a/{LAST}", age=100)
+    assert find_weights(None, "out") == new
+    assert find_weights("a", "out") == old
+    assert find_run("a", "out") == last.parent
+    assert find_weights("runs/a", "out") == Path("runs/a") / BEST  # a path is a path
+    with pytest.raises(UserError, match="no trained weights in empty/"):
+        find_weights(None, "empty")

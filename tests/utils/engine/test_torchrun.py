@@ -12,22 +12,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 KEYS = (
-    *(
-        "precision=fp32",
-        "device=cpu",
-        "threads=1",
-        "input_size=96",
-        "data.shapes_train=32",
-        "data.shapes_val=13",
-    ),
-    *(
-        "train.epochs=3",
-        "train.batch_size=8",
-        "train.eval_every=1",
-        "train.freeze_epochs=1",
-        "phi=cbam",
-    ),
-    *("augment.mixup=0.3", "augment.close_mosaic=1", "data.cache=disk"),
+    "precision=fp32",
+    "device=cpu",
+    "threads=1",
+    "input_size=96",
+    "data.shapes_train=32",
+    "data.shapes_val=13",
+    "train.epochs=3",
+    "train.batch_size=8",
+    "train.eval_every=1",
+    "train.freeze_epochs=1",
+    "phi=cbam",
+    "augment.mixup=0.3",
+    "augment.close_mosaic=1",
+    "data.cache=disk",
 )
 
 
@@ -54,6 +52,10 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def rows(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "results.csv").open()))
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_what_one_does(tmp_path: Path) -> None:
     train, evaluate = str(ROOT / "train.py"), str(ROOT / "eval.py")
@@ -61,23 +63,19 @@ def test_two_processes_train_and_evaluate_what_one_does(tmp_path: Path) -> None:
     said = run(tmp_path, *torchrun(), train, "--config", "shapes.yaml", "name=two", *KEYS)
     assert said.count("epoch 3/3") == 1, "only one of them prints"
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
-    one, two = (
-        list(csv.DictReader((tmp_path / "runs" / name / "results.csv").open()))
-        for name in ("one", "two")
-    )
-    assert len(one) == len(two) == 3
-    for mine, theirs in zip(one, two, strict=True):
+    alone, shared = rows(tmp_path / "runs/one"), rows(tmp_path / "runs/two")
+    assert len(alone) == len(shared) == 3
+    for expected, row in zip(alone, shared, strict=True):
         for key in ("lr", "loss", "box", "objectness", "cls"):
-            assert float(theirs[key]) == pytest.approx(float(mine[key]), rel=2e-3), key
+            assert float(row[key]) == pytest.approx(float(expected[key]), rel=2e-3), key
     files = {path.name for path in (tmp_path / "runs" / "one").iterdir()}
     assert files == {path.name for path in (tmp_path / "runs" / "two").iterdir()}
 
     run(tmp_path, evaluate, "--weights", "runs/one", "--json", "alone.json")
     run(tmp_path, *torchrun(), evaluate, "--weights", "runs/one", "--json", "shared.json")
-    alone, shared = (
-        json.loads((tmp_path / name).read_text()) for name in ("alone.json", "shared.json")
-    )
-    assert {**alone, "seconds": 0} == {**shared, "seconds": 0}
+    expected = json.loads((tmp_path / "alone.json").read_text())
+    numbers = json.loads((tmp_path / "shared.json").read_text())
+    assert {**numbers, "seconds": 0} == {**expected, "seconds": 0}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The training loop: what it saves, where it stops, and that it goes on as if it had never been interrupted."""
+"""The training loop: what it saves, when it stops, and that it resumes bit for bit."""
 
 import math
 from collections.abc import Callable
@@ -23,17 +23,15 @@ DROPOUT = "phi={feat1: {name: mhsa, dropout: 0.1}}"
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image an epoch would take longer than the epoch."""
+    """Plotting would take longer than the epoch."""
     monkeypatch.setattr("utils.engine.log.plot_training_curves", lambda history, path: None)
 
 
 def make_trainer(config: Config, run: str = "run") -> Trainer:
     folder = Path(run)
     folder.mkdir()
-    pictures = open_dataset(config, "train")
-    return Trainer(
-        folder, config, new_detector(config, pictures), pictures, open_dataset(config, "val")
-    )
+    train, val = open_dataset(config, "train"), open_dataset(config, "val")
+    return Trainer(folder, config, new_detector(config, train), train, val)
 
 
 def copy_state(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -62,19 +60,19 @@ def test_from_every_step_a_training_ends_in_the_same_state(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save_last", save_and_keep)
         make_trainer(tiny(*keys, "train.save_minutes=1e-9"), "undisturbed").fit()
-    places = [
-        (kept["training"]["progress"]["epoch"], kept["training"]["progress"]["step"])
-        for kept in snapshots
-    ]
-    assert places == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
-    for number, kept in enumerate(snapshots[:-1]):
+    steps = []
+    for snapshot in snapshots:
+        progress = snapshot["training"]["progress"]
+        steps.append((progress["epoch"], progress["step"]))
+    assert steps == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    for number, snapshot in enumerate(snapshots[:-1]):
         resumed = make_trainer(tiny(*keys, f"seed={number + 1}"), f"resumed-{number}")
         resumed.config = tiny(*keys)  # the network started elsewhere: only what is saved may count
         resumed.batches.seed = resumed.config.seed
-        resumed.restore(kept)
+        resumed.restore(snapshot)
         resumed.fit()
         assert_same(
-            checkpoints.load(resumed.run / LAST), snapshots[-1], f"resumed after {places[number]}"
+            checkpoints.load(resumed.run / LAST), snapshots[-1], f"resumed after {steps[number]}"
         )
 
 
@@ -219,22 +217,18 @@ def test_the_ema_follows_the_network(tiny: Callable[..., Config]):
 
 
 @pytest.mark.slow
-def test_it_learns_a_few_pictures_by_heart(tiny: Callable[..., Config]):
+def test_it_memorizes_a_few_images(tiny: Callable[..., Config]):
     keys = (
-        *(
-            "input_size=96",
-            "data.shapes_train=8",
-            "data.val=train",
-            "train.epochs=40",
-            "train.warmup_epochs=2",
-        ),
-        *(
-            "augment.mosaic=0",
-            "augment.scale=[1, 1]",
-            "augment.translate=0",
-            "train.ema_decay=0.9",
-            "train.eval_every=40",
-        ),
+        "input_size=96",
+        "data.shapes_train=8",
+        "data.val=train",
+        "train.epochs=40",
+        "train.warmup_epochs=2",
+        "augment.mosaic=0",
+        "augment.scale=[1, 1]",
+        "augment.translate=0",
+        "train.ema_decay=0.9",
+        "train.eval_every=40",
     )
     trainer = make_trainer(tiny(*keys))
     before = trainer._evaluate().map50

@@ -1,7 +1,8 @@
 """Nothing in a training step makes the CPU wait for the device.
 
-The meta device has no values: whatever needs one fails there. What only copies, which a GPU also waits for, is caught
-by name: new tensors and copies from the CPU (but through `to_device`), indexing with lists, checked inversion.
+The meta device has no values: whatever needs one fails there. Copies, which make the CPU wait for
+a GPU too, are caught by name: new tensors and copies from the CPU (except through `to_device`),
+indexing with lists, checked inversion.
 """
 
 from collections.abc import Callable
@@ -66,17 +67,17 @@ def free(tensor: Tensor, device: torch.device) -> Tensor:
 
 @pytest.fixture
 def trainer(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
-    for place in ("utils.engine.batches.to_device", "utils.data.augmentation.to_device"):
-        monkeypatch.setattr(place, free)
+    for name in ("utils.engine.batches.to_device", "utils.data.augmentation.to_device"):
+        monkeypatch.setattr(name, free)
 
     def make(*keys: str) -> Trainer:
         config = tiny("precision=fp32", *keys)
-        pictures = open_dataset(config, "train")
-        detector = new_detector(config, pictures)
+        dataset = open_dataset(config, "train")
+        detector = new_detector(config, dataset)
         detector.network.to(META)
         detector.device = META
-        made = Trainer(Path("run"), config, detector, pictures, pictures)
-        made.batches.pool = make_pool(pictures, range(len(pictures)), META)
+        made = Trainer(Path("run"), config, detector, dataset, dataset)
+        made.batches.pool = make_pool(dataset, range(len(dataset)), META)
         made.start_epoch()
         return made
 

@@ -1,0 +1,62 @@
+"""Opening the detector that a command works with: weights, process settings, int8 calibration."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nets.inference.detector import Detector
+from nets.loading import load_model
+from utils.core.process import configure_process
+from utils.core.schema import Config
+from utils.data.loading import load_dataset
+
+CALIBRATION_IMAGES = 300
+
+
+def open_detector(
+    path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any
+) -> Detector:
+    """Load a detector and configure the process for it.
+
+    Where the detector turns out to compute in int8, it is calibrated on training images of `data`.
+
+    Args:
+        path: weights file or folder of a run.
+        changes: dotted key to value, for the weights' own configuration.
+        values: the same for top-level keys; None leaves the weights' own.
+
+    Raises:
+        UserError: not readable as weights, or a change that does not suit them.
+    """
+    detector = load_model(path, changes, **values)
+    configure_process(detector.config.threads)
+    detector.model_spec.calibration = partial(calibration_images, detector.config, detector.names)
+    return detector
+
+
+def calibration_images(
+    config: Config, names: tuple[str, ...], count: int = CALIBRATION_IMAGES
+) -> np.ndarray:
+    """Return up to `count` training images, evenly spread, letterboxed and without augmentation.
+
+    Returns:
+        uint8 `(n, H, W, 3)`.
+
+    Raises:
+        UserError: the dataset is missing.
+    """
+    dataset = load_dataset(config.data, "train", config.input_size, names, progress=False)
+    count = min(count, len(dataset))
+    return dataset.canvases([index * len(dataset) // count for index in range(count)])
+
+
+def describe(detector: Detector) -> str:
+    """Return one line about a detector, for the terminal."""
+    height, width = detector.input_size
+    return (
+        f"{len(detector.names)} classes, phi {detector.config.phi}, {width}x{height}, "
+        f"{detector.device}, {detector.precision}"
+    )
