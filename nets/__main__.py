@@ -1,17 +1,19 @@
-"""Print the network as a table: layers, sites of attention, shapes, parameters and operations.
+"""Print the network as a table: layers, attention sites, shapes, parameters and operations.
 
 Examples:
-  python -m nets                                              the plain network and the sites that can carry attention
-  python -m nets phi=cbam                                     a block at the default sites
+  python -m nets                             without attention, with all attention sites
+  python -m nets phi=cbam                    a block at the default sites
   python -m nets --config voc.yaml input_size=608 phi=eca
   python -m nets 'phi={feat1: eca, head16: {name: cbam, reduction: 16}}' --classes 3
-  python -m nets phi=se 'attention.at=[csp1, csp2, csp3]'     inside the residual paths of the CSP blocks
+  python -m nets phi=se 'attention.at=[csp1, csp2, csp3]'   inside the CSP blocks
 """
 
 import argparse
 
 from utils.core.cli import run_command
 from utils.core.errors import UserError
+
+DEFAULT_CLASSES = 20  # those of Pascal VOC, for a configuration that does not name its classes
 
 
 def _parse() -> argparse.Namespace:
@@ -21,10 +23,13 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--config", metavar="NAME|PATH", help="an experiment (YAML); default: the default values"
+        "--config", metavar="NAME|PATH", help="a configuration (YAML); default: the default values"
     )
     parser.add_argument(
-        "--classes", type=int, metavar="N", help="default: those of the configuration, else 20"
+        "--classes",
+        type=int,
+        metavar="N",
+        help=f"number of classes; default: the configuration's, else {DEFAULT_CLASSES}",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. phi=eca input_size=608"
@@ -33,20 +38,23 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command."""
     args = _parse()
     from nets.analysis.summary import describe_network
+    from utils.core.class_names import read_class_names
     from utils.core.config import load_config, make_config, parse_overrides, update_config
 
     if args.classes is not None and args.classes < 1:
         raise UserError(f"--classes {args.classes}: expected a number of at least 1")
-    changes = parse_overrides(args.overrides)
-    config = (
-        load_config(args.config, changes)
-        if args.config
-        else update_config(make_config({}), changes)
-    )
-    print(describe_network(config, args.classes))
+    overrides = parse_overrides(args.overrides)
+    if args.config:
+        config = load_config(args.config, overrides)
+    else:
+        config = update_config(make_config({}), overrides)
+    num_classes = args.classes
+    if num_classes is None:
+        num_classes = len(read_class_names(config.data.classes) or ()) or DEFAULT_CLASSES
+    print(describe_network(config, num_classes))
 
 
 if __name__ == "__main__":

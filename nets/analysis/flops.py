@@ -1,6 +1,5 @@
 """What a network costs: parameters and floating-point operations."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Cost:
-    """`params`: trainable parameters. `gflops`: 10^9 operations for one image, two for a multiply-add, of
-    convolutions, matrix products and attention; element-wise work is not counted.
+    """The cost of a network.
+
+    Attributes:
+        params: number of parameters.
+        gflops: 10^9 operations per image, two for a multiply-add: convolutions, matrix products and
+            attention; element-wise operations are not counted.
     """
 
     params: int
@@ -19,20 +22,24 @@ class Cost:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Parameters that an optimizer would train, frozen ones included."""
+    """Number of parameters that an optimizer would train, frozen ones included."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
-    """The cost for one image of (height, width) pixels. Leaves the network as it was."""
+    """The cost for one image of (height, width) pixels."""
     return Cost(count_parameters(network), count_gflops(network, size)[""])
 
 
 @torch.no_grad()
-def count_gflops(network: nn.Module, size: tuple[int, int]) -> Mapping[str, float]:
-    """10^9 operations for one image of (height, width) pixels, of the whole network ("") and of each module by name.
+def count_gflops(network: nn.Module, size: tuple[int, int]) -> dict[str, float]:
+    """GFLOP (see `Cost`) of the network ("") and of each of its modules by name.
 
-    A module without such operations has no entry. Leaves the network as it was.
+    A module without counted operations has no entry.
+
+    Args:
+        network: left as it was.
+        size: (height, width) of the image, pixels.
     """
     training = network.training
     device = next(network.parameters()).device
@@ -40,14 +47,9 @@ def count_gflops(network: nn.Module, size: tuple[int, int]) -> Mapping[str, floa
     with counter:
         network.eval()(torch.zeros(1, 3, *size, device=device))
     network.train(training)
-    own = type(network).__name__
-    counts = {
-        name: sum(operations.values()) / 1e9
-        for name, operations in counter.get_flop_counts().items()
-    }
-    named = {
-        name.removeprefix(f"{own}."): gflops
-        for name, gflops in counts.items()
-        if name.startswith(f"{own}.")
-    }
-    return {**named, "": counter.get_total_flops() / 1e9}
+    gflops = {"": counter.get_total_flops() / 1e9}
+    prefix = f"{type(network).__name__}."
+    for name, operations in counter.get_flop_counts().items():
+        if name.startswith(prefix):
+            gflops[name.removeprefix(prefix)] = sum(operations.values()) / 1e9
+    return gflops

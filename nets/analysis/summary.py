@@ -1,33 +1,32 @@
-"""The network as a table: its layers and sites in the order of the forward pass.
+"""The network as a table: its layers and attention sites in the order of the forward pass."""
 
-python -m nets [--config NAME|PATH] [--classes N] [KEY=VALUE ...]
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nets import attention
-from nets.analysis.attend import every_site
 from nets.analysis.flops import count_gflops, count_parameters
+from nets.analysis.sites import observe_sites
 from nets.yolo.blocks import ConvBNAct
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
-from utils.core.class_names import read_class_names
 from utils.core.schema import Config
 
-UNKNOWN_CLASSES = 20  # Pascal VOC's number, where a configuration leaves the classes to its data
 HEADER = ("layer", "output", "site", "attention", "parameters", "GFLOP")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A layer, or (`site` is set) a place for attention.
+class SummaryRow:
+    """A layer, or an attention site.
 
     Attributes:
-        layer: name of the module. site: name of the site, "" for a layer. block: its attention, "" for none.
-        shape: (channels, height, width) of the output. params: trainable parameters. gflops: 10^9 operations a picture.
+        layer: name of the module; "" for a site.
+        site: name of the site; "" for a layer.
+        block: name of the site's attention block; "" if it has none.
+        shape: (channels, height, width) of the output.
+        params: number of parameters.
+        gflops: 10^9 operations per image.
     """
 
     layer: str
@@ -39,49 +38,48 @@ class Row:
 
 
 def summarize(
-    network: YOLOv4Tiny, size: tuple[int, int], blocks: Mapping[str, str] | None = None
-) -> list[Row]:
-    """The rows, in the order in which an image of (height, width) pixels passes them. Leaves the network as it was.
+    network: YOLOv4Tiny, size: tuple[int, int], block_names: Mapping[str, str] | None = None
+) -> list[SummaryRow]:
+    """The rows in the order of the forward pass.
 
     Args:
-        blocks: site -> what its block is called; none: the class's name.
+        network: left as it was.
+        size: (height, width) of the input, pixels.
+        block_names: site -> name of its block; None: the names of the classes.
     """
-    named = blocks or {site: type(block).__name__ for site, block in network.attention.items()}
-    with every_site(network) as sites:
-        places = {f"attention.{site}": site for site in sites}
-        shapes = _shapes(network, size, places.keys())
-        gflops = count_gflops(network, size)
-        return [
-            Row(
-                "" if name in places else name,
-                places.get(name, ""),
-                named.get(places.get(name, ""), ""),
-                shape,
-                count_parameters(network.get_submodule(name)),
-                gflops.get(name, 0.0),
-            )
-            for name, shape in shapes.items()
-        ]
+    if block_names is None:
+        block_names = {site: type(block).__name__ for site, block in network.attention.items()}
+    gflops = count_gflops(network, size)
+    rows = []
+    for name, shape in _output_shapes(network, size).items():
+        site = name.removeprefix("attention.") if name.startswith("attention.") else ""
+        has_parameters = not site or site in network.attention
+        params = count_parameters(network.get_submodule(name)) if has_parameters else 0
+        block = block_names.get(site, "")
+        rows.append(
+            SummaryRow("" if site else name, site, block, shape, params, gflops.get(name, 0.0))
+        )
+    return rows
 
 
 @torch.no_grad()
-def _shapes(
-    network: nn.Module, size: tuple[int, int], places: Iterable[str]
-) -> dict[str, tuple[int, int, int]]:
-    """Name -> output (C, H, W) of every layer and of the modules `places`, in the order of the forward pass."""
+def _output_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+    """Output (C, H, W) of each layer and, as "attention.<site>", of each site."""
     shapes: dict[str, tuple[int, int, int]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            shapes[name] = (output.shape[1], output.shape[2], output.shape[3])
+    def record(name: str, output: Tensor) -> None:
+        shapes[name] = (output.shape[1], output.shape[2], output.shape[3])
 
-        return hook
+    def layer_hook(name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+        return lambda module, args, output: record(name, output)
 
-    watched = [*_layers(network), *((place, network.get_submodule(place)) for place in places)]
-    handles = [module.register_forward_hook(note(name)) for name, module in watched]
+    layers = _layers(network)
+    handles = [layer.register_forward_hook(layer_hook(name)) for name, layer in layers]
+    image = torch.zeros(1, 3, *size, device=next(network.parameters()).device)
     training = network.training
     try:
-        network.eval()(torch.zeros(1, 3, *size, device=next(network.parameters()).device))
+        with observe_sites(network, lambda site, x, y: record(f"attention.{site}", y)):
+            network.eval()(image)
     finally:
         network.train(training)
         for handle in handles:
@@ -90,7 +88,7 @@ def _shapes(
 
 
 def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The bricks, each with its name: convolutions with their norm and activation, plain ones; not attention's."""
+    """Name and module of each convolution (with its norm and activation) outside the attention blocks."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, (ConvBNAct, nn.Conv2d)):
@@ -99,64 +97,60 @@ def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modul
             yield from _layers(child, f"{path}.")
 
 
-def table(rows: list[Row]) -> list[str]:
-    """The rows as lines of text, with totals."""
-    cells = [
-        (
-            row.layer,
-            " x ".join(map(str, row.shape)),
-            row.site,
-            row.block or ("-" if row.site else ""),
-            *(_costs([row]) if row.layer or row.block else ("", "")),
-        )
-        for row in rows
-    ]
-    totals = [("total", "", "", "", *_costs(rows))]
-    blocks = [row for row in rows if row.block]
-    if blocks:
-        totals.append(("of it attention", "", "", "", *_costs(blocks)))
-    return _align([HEADER, *cells, *totals], rules=(1, 1 + len(cells)))
-
-
-def _costs(rows: list[Row]) -> tuple[str, str]:
-    return f"{sum(row.params for row in rows):,}", f"{sum(row.gflops for row in rows):.4f}"
-
-
-def _align(cells: list[tuple[str, ...]], rules: tuple[int, ...]) -> list[str]:
-    """Columns of equal width, numbers to the right; a ruler above the rows `rules`."""
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
-    lines = []
-    for index, row in enumerate(cells):
-        if index in rules:
-            lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
-        padded = (
-            text.rjust(width) if column >= len(HEADER) - 2 else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join(padded).rstrip())
-    return lines
-
-
-def describe_network(config: Config, classes: int | None = None) -> str:
-    """What `python -m nets` prints for a configuration.
+def describe_network(config: Config, num_classes: int) -> str:
+    """What `python -m nets` prints.
 
     Args:
-        classes: none: those of the configuration, else 20.
+        config: `input_size`, `phi`, `attention` and `model` are read.
+        num_classes: number of classes.
 
     Raises:
-        UserError: a site, block or option that does not exist.
+        UserError: a site, block or option does not exist.
     """
-    if classes is None:
-        classes = len(read_class_names(config.data.classes) or ()) or UNKNOWN_CLASSES
     specs = attention.parse_phi(config.phi, config.attention.at)
-    network = build_model(config, classes)
-    rows = summarize(
-        network, config.input_size, {site: attention.describe(spec) for site, spec in specs.items()}
-    )
+    network = build_model(config, num_classes)
+    block_names = {site: attention.describe(spec) for site, spec in specs.items()}
+    rows = summarize(network, config.input_size, block_names)
     height, width = config.input_size
-    start = f", attention.init: {config.attention.init}" if specs else ""
-    title = f"YOLOv4-tiny, {classes} classes, input 3 x {height} x {width} (channels x height x width){start}"
-    known = ", ".join(f"{site} {channels}" for site, channels in SITES.items())
+    title = f"YOLOv4-tiny, {num_classes} classes, input 3 x {height} x {width}"
+    title += " (channels x height x width)"
+    if specs:
+        title += f", attention.init: {config.attention.init}"
+    sites = ", ".join(f"{site} {channels}" for site, channels in SITES.items())
     return "\n".join(
-        [title, "", *table(rows), "", f"sites of attention and their channels: {known}"]
+        [title, "", *format_table(rows), "", f"attention sites and their channels: {sites}"]
     )
+
+
+def format_table(rows: Sequence[SummaryRow]) -> list[str]:
+    """The rows as lines of text, with totals."""
+    lines = [HEADER, *(_format_row(row) for row in rows), _format_total("total", rows)]
+    blocks = [row for row in rows if row.block]
+    if blocks:
+        lines.append(_format_total("attention only", blocks))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = [_align(line, widths) for line in lines]
+    ruler = "-" * (sum(widths) + 2 * len(widths) - 2)
+    table.insert(1 + len(rows), ruler)
+    table.insert(1, ruler)
+    return table
+
+
+def _format_row(row: SummaryRow) -> tuple[str, ...]:
+    shape = " x ".join(map(str, row.shape))
+    if row.site and not row.block:
+        return "", shape, row.site, "-", "", ""
+    return row.layer, shape, row.site, row.block, f"{row.params:,}", f"{row.gflops:.4f}"
+
+
+def _format_total(title: str, rows: Sequence[SummaryRow]) -> tuple[str, ...]:
+    params = sum(row.params for row in rows)
+    gflops = sum(row.gflops for row in rows)
+    return title, "", "", "", f"{params:,}", f"{gflops:.4f}"
+
+
+def _align(texts: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of columns, the last two (numbers) aligned to the right."""
+    columns = [text.ljust(width) for text, width in zip(texts[:-2], widths[:-2], strict=True)]
+    columns += [text.rjust(width) for text, width in zip(texts[-2:], widths[-2:], strict=True)]
+    return "  ".join(columns).rstrip()

@@ -17,7 +17,7 @@ from nets.inference.backends import (
     make_backend,
 )
 from nets.inference.detections import Detections
-from nets.ops.nms import Found, select
+from nets.ops.nms import RawDetections, non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
 from utils.core.images import Letterbox, read_image
@@ -145,7 +145,7 @@ class Detector:
         """
         limits = limits or self.config.predict
         boxes, scores = self.backend(canvases)
-        selected = select(
+        selected = non_max_suppression(
             boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.vote_iou
         )
         image_names = image_names or [None] * len(letterboxes)
@@ -179,13 +179,13 @@ class Detector:
         )
 
 
-def _to_cpu(selected: list[Found]) -> list[Found]:
+def _to_cpu(selected: list[RawDetections]) -> list[RawDetections]:
     """The same on the CPU; from a GPU in three copies for all images together."""
     if not selected or selected[0][0].device.type == "cpu":
         return selected
     counts = [len(labels) for _, _, labels in selected]
     columns = [torch.cat(column).cpu().split(counts) for column in zip(*selected, strict=True)]
-    return list(zip(*columns, strict=True))
+    return [RawDetections(*image) for image in zip(*columns, strict=True)]
 
 
 def _to_array(image: ImageInput) -> np.ndarray:

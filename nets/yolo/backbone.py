@@ -2,14 +2,14 @@
 
 from torch import Tensor, nn
 
-from nets.yolo.blocks import Attend, ConvBNAct, CSPBlock
+from nets.yolo.blocks import ApplyAttention, ConvBNAct, CSPBlock
 
 
 class CSPDarknet53Tiny(nn.Module):
-    """`(B, 3, H, W)`, 0..1 -> feat1 `(B, 256, H/16, W/16)` and feat2 `(B, 512, H/32, W/32)`.
+    """Layers 0 to 26 of Darknet's `yolov4-tiny.cfg`.
 
-    Layers 0 to 26 of Darknet's `yolov4-tiny.cfg`. feat1 is the residual path of the third CSP block, before the
-    concatenation (layer 23); attention placed on feat1 acts on the neck only, attention on csp3 also on what follows.
+    feat1 is the residual path of the third CSP block before the concatenation (layer 23): attention at
+    the site feat1 acts on the neck only, attention at csp3 also on the rest of the backbone.
     """
 
     def __init__(self) -> None:
@@ -22,10 +22,13 @@ class CSPDarknet53Tiny(nn.Module):
         self.last = ConvBNAct(512, 512, 3)
         self.pool = nn.MaxPool2d(2, 2)
 
-    def forward(self, images: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        x = attend("stem", self.stem2(self.stem1(images)))
-        feature = x
-        for stage, block in (("stage1", self.csp1), ("stage2", self.csp2), ("stage3", self.csp3)):
-            x, feature = block(x, attend)
-            x = self.pool(attend(stage, x))
-        return attend("feat1", feature), attend("feat2", self.last(x))
+    def forward(self, images: Tensor, apply_attention: ApplyAttention) -> tuple[Tensor, Tensor]:
+        """Images `(B, 3, H, W)` -> feat1 `(B, 256, H/16, W/16)` and feat2 `(B, 512, H/32, W/32)`."""
+        x = apply_attention("stem", self.stem2(self.stem1(images)))  # (B, 64, H/4, W/4)
+        x, _ = self.csp1(x, apply_attention)
+        x = self.pool(apply_attention("stage1", x))  # (B, 128, H/8, W/8)
+        x, _ = self.csp2(x, apply_attention)
+        x = self.pool(apply_attention("stage2", x))  # (B, 256, H/16, W/16)
+        x, feat1 = self.csp3(x, apply_attention)  # feat1: (B, 256, H/16, W/16)
+        x = self.pool(apply_attention("stage3", x))  # (B, 512, H/32, W/32)
+        return apply_attention("feat1", feat1), apply_attention("feat2", self.last(x))

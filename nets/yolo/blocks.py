@@ -1,16 +1,21 @@
-"""The bricks of CSPDarknet53-tiny."""
+"""Building blocks of CSPDarknet53-tiny."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-Attend = Callable[[str, Tensor], Tensor]  # (site name, map) -> map: where attention may be placed
+ApplyAttention = Callable[[str, Tensor], Tensor]
+"""Called with a site's name and its feature map; returns the feature map to go on with."""
+
 LEAKY_SLOPE = 0.1  # Darknet's `activation=leaky`
 
 
 class ConvBNAct(nn.Sequential):
-    """k x k convolution without bias, batch normalization, leaky ReLU. `(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
+    """k x k convolution without bias, batch normalization, leaky ReLU.
+
+    `(B, in_channels, H, W)` -> `(B, out_channels, H / stride, W / stride)`.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
@@ -31,7 +36,11 @@ class CSPBlock(nn.Module):
              +- 2nd half -conv2-+----- concat -conv4-+
                                 +-conv3-+
     ```
-    `site` names the residual path's end (conv4's output), where an attention block may sit inside the block.
+
+    Args:
+        in_channels: channels of the input.
+        channels: C, channels of `conv1` and `conv4`.
+        site: name of the attention site at the end of the residual path, the output of `conv4`.
     """
 
     def __init__(self, in_channels: int, channels: int, site: str) -> None:
@@ -43,9 +52,10 @@ class CSPBlock(nn.Module):
         self.conv3 = ConvBNAct(half, half, 3)
         self.conv4 = ConvBNAct(channels, channels, 1)
 
-    def forward(self, x: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        """`(B, in, H, W)` -> (concatenated map `(B, 2C, H, W)`, conv4's map `(B, C, H, W)`)."""
-        route = self.conv1(x)
-        first = self.conv2(route[:, route.shape[1] // 2 :])
-        feature = attend(self.site, self.conv4(torch.cat([self.conv3(first), first], 1)))
+    def forward(self, x: Tensor, apply_attention: ApplyAttention) -> tuple[Tensor, Tensor]:
+        """`(B, in, H, W)` -> the concatenation `(B, 2C, H, W)` and the output of `conv4` `(B, C, H, W)`."""
+        route = self.conv1(x)  # (B, C, H, W)
+        half = self.conv2(route[:, route.shape[1] // 2 :])  # (B, C/2, H, W)
+        feature = self.conv4(torch.cat([self.conv3(half), half], 1))  # (B, C, H, W)
+        feature = apply_attention(self.site, feature)
         return torch.cat([route, feature], 1), feature

@@ -1,4 +1,4 @@
-"""Raw maps -> boxes and scores."""
+"""From the network's raw maps to boxes and scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,30 +6,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+# Anchors of Darknet's yolov4-tiny.cfg, (width, height) in pixels at 416x416, and those each head uses
+DARKNET_ANCHORS = (
+    (10.0, 14.0),
+    (23.0, 27.0),
+    (37.0, 58.0),
+    (81.0, 82.0),
+    (135.0, 169.0),
+    (344.0, 319.0),
+)
+DARKNET_MASKS = ((3, 4, 5), (1, 2, 3))
+
 STRIDES = (32, 16)  # of the two heads, in the order of the network's outputs
-MAX_LOG_SIZE = 10.0  # exp(10) anchors: beyond any image, and finite when squared in float32
+MAX_LOG_SIZE = 10.0  # exp(10) anchors: larger than any image, and finite when squared in float32
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Where each of the N predictions of an image sits: `grid` (N, 2) cell x, y; `anchor` (N, 2); `stride` (N, 1)."""
+class PredictionGrid:
+    """The grid cell, anchor and stride that each of the N predictions of an image belongs to.
 
-    grid: Tensor
+    Attributes:
+        cell: float32 `(N, 2)`, column and row of the grid cell.
+        anchor: float32 `(N, 2)`, width and height in input pixels.
+        stride: float32 `(N, 1)`, size of a grid cell in input pixels.
+    """
+
+    cell: Tensor
     anchor: Tensor
     stride: Tensor
+
+    def __getitem__(self, index: Tensor) -> "PredictionGrid":
+        return PredictionGrid(self.cell[index], self.anchor[index], self.stride[index])
 
 
 class BoxCoder(nn.Module):
     """The box parametrization of Darknet's `[yolo]` layer, both kinds.
 
-    With grid cell g, stride s, anchor (p_w, p_h) and stretch k = `scale_x_y`:
+    With grid cell g, stride s, anchor p and k = `scale_x_y`:
 
         center = (k * sigmoid(t_xy) - (k - 1) / 2 + g) * s
-        size   = anchor * exp(t_wh)               new_coords = false, k = 1.05 (what pretrained weights need)
-        size   = anchor * (2 * sigmoid(t_wh))^2   new_coords = true,  k = 2 (bounded by 4 anchors)
+        size   = p * exp(t_wh)               new_coords = false, k = 1.05 (what pretrained weights need)
+        size   = p * (2 * sigmoid(t_wh))^2   new_coords = true,  k = 2 (at most four times the anchor)
 
     Args:
-        anchors: (width, height) in input pixels. masks: for each head (strides 32, 16) its three anchor indices.
+        anchors: (width, height) in input pixels.
+        masks: for each head (strides 32 and 16) the indices of its three anchors.
+        new_coords: which of the two size formulas to use.
+        scale_x_y: k; None: 2 with `new_coords`, else 1.05.
     """
 
     anchors: Tensor
@@ -49,49 +72,62 @@ class BoxCoder(nn.Module):
         self.new_coords = new_coords
         self.scale_x_y = scale_x_y or (2.0 if new_coords else 1.05)
 
-    def cells(self, shapes: Sequence[tuple[int, int]]) -> Cells:
-        """The layout for maps of the given (height, width): head by head, anchor by anchor, row by row."""
-        parts = [self._head_cells(shape, head) for head, shape in enumerate(shapes)]
-        grid, anchor, stride = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Cells(grid, anchor, stride)
+    def make_grid(self, map_sizes: Sequence[tuple[int, int]]) -> PredictionGrid:
+        """The grid for maps of the given (height, width): head by head, anchor by anchor, row by row."""
+        heads = [
+            self._head_grid(size, stride, mask)
+            for size, stride, mask in zip(map_sizes, STRIDES, self.masks, strict=True)
+        ]
+        return PredictionGrid(
+            torch.cat([head.cell for head in heads]),
+            torch.cat([head.anchor for head in heads]),
+            torch.cat([head.stride for head in heads]),
+        )
 
-    def _head_cells(self, shape: tuple[int, int], head: int) -> tuple[Tensor, Tensor, Tensor]:
-        height, width = shape
+    def _head_grid(
+        self, size: tuple[int, int], stride: int, mask: tuple[int, ...]
+    ) -> PredictionGrid:
+        height, width = size
         device = self.anchors.device
-        y, x = torch.meshgrid(
+        rows, columns = torch.meshgrid(
             torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
         )
-        mask = self.masks[head]
-        grid = (
-            torch.stack([x, y], -1).view(1, -1, 2).expand(len(mask), -1, -1).reshape(-1, 2).float()
-        )
+        cell = torch.stack([columns, rows], -1).view(-1, 2).repeat(len(mask), 1).float()
         anchor = self.anchors[list(mask)].repeat_interleave(height * width, 0)
-        return grid, anchor, torch.full((len(grid), 1), float(STRIDES[head]), device=device)
+        return PredictionGrid(cell, anchor, torch.full_like(cell[:, :1], stride))
 
-    def boxes(self, raw: Tensor, cells: Cells) -> Tensor:
-        """Logits `(..., 4)` and the cells they belong to -> float32 xyxy boxes in input pixels, `(..., 4)`."""
-        raw = raw.float()
-        stretch = self.scale_x_y
-        center = (raw[..., :2].sigmoid() * stretch - (stretch - 1) / 2 + cells.grid) * cells.stride
+    def decode_boxes(self, logits: Tensor, grid: PredictionGrid) -> Tensor:
+        """Box logits `(..., 4)` and their part of the grid -> float32 xyxy boxes `(..., 4)`, input pixels."""
+        logits = logits.float()
+        k = self.scale_x_y
+        center = (logits[..., :2].sigmoid() * k - (k - 1) / 2 + grid.cell) * grid.stride
         if self.new_coords:
-            size = (2 * raw[..., 2:4].sigmoid()).square() * cells.anchor
+            size = (2 * logits[..., 2:4].sigmoid()).square() * grid.anchor
         else:
-            size = raw[..., 2:4].clamp(max=MAX_LOG_SIZE).exp() * cells.anchor
+            size = logits[..., 2:4].clamp(max=MAX_LOG_SIZE).exp() * grid.anchor
         return torch.cat([center - size / 2, center + size / 2], -1)
 
-    def forward(self, maps: Sequence[Tensor], cells: Cells | None = None) -> tuple[Tensor, Tensor]:
-        """Raw maps -> boxes `(B, N, 4)`, xyxy input pixels, and scores `(B, N, C)`, objectness times class, 0..1.
+    def forward(
+        self, maps: Sequence[Tensor], grid: PredictionGrid | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Decode the raw maps of a batch.
 
-        `cells` is `self.cells` of the maps' sizes, where it is made once for many calls.
+        Args:
+            maps: `(B, 3*(5+C), h, w)` of each head.
+            grid: `make_grid` of the maps' sizes, to avoid making it in every call.
+
+        Returns:
+            Boxes `(B, N, 4)`, xyxy in input pixels, and scores `(B, N, C)`, objectness times class
+            probability, 0..1; both float32.
         """
-        raw = flatten_maps(maps)
-        boxes = self.boxes(
-            raw[..., :4], cells or self.cells([(m.shape[2], m.shape[3]) for m in maps])
-        )
-        return boxes, raw[..., 4:5].float().sigmoid() * raw[..., 5:].float().sigmoid()
+        if grid is None:
+            grid = self.make_grid([(m.shape[2], m.shape[3]) for m in maps])
+        logits = flatten_maps(maps)
+        boxes = self.decode_boxes(logits[..., :4], grid)
+        return boxes, logits[..., 4:5].float().sigmoid() * logits[..., 5:].float().sigmoid()
 
 
 def flatten_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Maps `(B, 3*(5+C), h, w)` of all heads -> `(B, N, 5+C)`, in the order of `BoxCoder.cells`."""
+    """Maps `(B, 3*(5+C), h, w)` of all heads -> `(B, N, 5+C)`, in the order of `BoxCoder.make_grid`."""
     flat = [m.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3) for m in maps]
     return torch.cat(flat, 1)

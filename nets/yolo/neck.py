@@ -4,23 +4,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.yolo.blocks import Attend, ConvBNAct
+from nets.yolo.blocks import ApplyAttention, ConvBNAct
 
 
 class FPN(nn.Module):
-    """feat1 `(B, 256, 2h, 2w)`, feat2 `(B, 512, h, w)` -> inputs of the two heads.
-
-    Returns p5 `(B, 256, h, w)` and p4 `(B, 384, 2h, 2w)`: p5 reduced, upsampled (nearest) and joined with feat1.
-    """
+    """Reduce feat2, upsample it (nearest) and join it with feat1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lateral = ConvBNAct(512, 256, 1)
         self.reduce = ConvBNAct(256, 128, 1)
 
-    def forward(self, feat1: Tensor, feat2: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        p5 = attend("lateral", self.lateral(feat2))
-        upsampled = attend(
-            "upsample", F.interpolate(self.reduce(p5), scale_factor=2.0, mode="nearest")
-        )
+    def forward(
+        self, feat1: Tensor, feat2: Tensor, apply_attention: ApplyAttention
+    ) -> tuple[Tensor, Tensor]:
+        """feat1 `(B, 256, 2h, 2w)`, feat2 `(B, 512, h, w)` -> p5 `(B, 256, h, w)`, p4 `(B, 384, 2h, 2w)`."""
+        p5 = apply_attention("lateral", self.lateral(feat2))
+        upsampled = F.interpolate(self.reduce(p5), scale_factor=2.0, mode="nearest")
+        upsampled = apply_attention("upsample", upsampled)  # (B, 128, 2h, 2w)
         return p5, torch.cat([upsampled, feat1], 1)

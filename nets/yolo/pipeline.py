@@ -1,47 +1,74 @@
 """From images to boxes and scores in one module: what every backend runs."""
 
+import copy
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nets.yolo.box_coder import STRIDES
-from nets.yolo.fuse import fold_batch_norms
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import DTYPES, autocast
 
 
 class Pipeline(nn.Module):
-    """Images `(B, 3, H, W)`, RGB, 0..1, float32 -> boxes `(B, N, 4)`, xyxy input pixels, and scores `(B, N, C)`, 0..1.
+    """A copy of the network with batch normalization folded, followed by its box coder.
 
-    A copy of the network with batch normalization folded, followed by its box coder. What became of the network's
-    weights later is not seen.
+    Later changes of the network's weights have no effect on it.
 
     Args:
-        network: on the device where the pipeline is to run. size: (height, width) of its input, pixels.
-        precision: "fp32", "bf16" or "fp16", through autocast; boxes and scores are float32 in any case.
+        network: on the device where the pipeline is to run.
+        size: (height, width) of its input, pixels.
+        precision: "fp32", "bf16" or "fp16", through autocast; boxes and scores are always float32.
     """
 
     def __init__(self, network: YOLOv4Tiny, size: tuple[int, int], precision: str = "fp32") -> None:
         super().__init__()
         self.network = fold_batch_norms(network)
         self.coder = network.coder
-        self.cells = self.coder.cells(
-            [(size[0] // stride, size[1] // stride) for stride in STRIDES]
-        )
+        self.grid = self.coder.make_grid([(size[0] // s, size[1] // s) for s in STRIDES])
         self.precision = precision
         if precision != "fp32":
-            self._narrow(DTYPES[precision])
+            self._cast_convolutions(DTYPES[precision])
 
-    def _narrow(self, dtype: torch.dtype) -> None:
-        """Convert the convolutions' weights once instead of in every pass; attention blocks are left to autocast."""
+    def _cast_convolutions(self, dtype: torch.dtype) -> None:
+        """Cast the weights once instead of in every pass; attention blocks are left to autocast."""
         for name, module in self.network.named_modules():
             if isinstance(module, nn.Conv2d) and not name.startswith("attention."):
                 module.to(dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `(B, 3, H, W)`, float32, RGB, 0..1 -> xyxy boxes `(B, N, 4)`, input pixels, and scores `(B, N, C)`."""
         with autocast(self.precision, images.device):
             maps = self.network(images)
-        return self.coder(maps, self.cells)
+        return self.coder(maps, self.grid)
 
     def detect(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from uint8 canvases `(B, H, W, 3)`."""
+        """The same for uint8 images `(B, H, W, 3)`."""
         return self(canvases.permute(0, 3, 1, 2).float().div_(255))
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose convolutions contain the batch normalizations that follow them.
+
+    Wherever a convolution and a batch normalization are neighbors in an `nn.Sequential`, they become one
+    convolution with bias: in every `ConvBNAct`, and in attention blocks built the same way. Pairs that a
+    custom `forward` connects, and normalizations without running statistics, stay as they are. The
+    outputs agree up to rounding.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            _fold_neighbors(module)
+    return network
+
+
+def _fold_neighbors(sequence: nn.Sequential) -> None:
+    for first, second in pairwise(list(sequence._modules)):
+        conv, norm = sequence.get_submodule(first), sequence.get_submodule(second)
+        if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if norm.running_var is not None:
+            setattr(sequence, first, fuse_conv_bn_eval(conv, norm))
+            setattr(sequence, second, nn.Identity())

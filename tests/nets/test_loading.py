@@ -9,7 +9,8 @@ import torch
 
 from nets import load_model
 from nets.io import checkpoints
-from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, build_model
+from nets.yolo.box_coder import DARKNET_ANCHORS
+from nets.yolo.yolov4_tiny import build_model
 from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.engine.experiment import Result

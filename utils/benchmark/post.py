@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from nets.ops.nms import select
+from nets.ops.nms import non_max_suppression
 from utils.benchmark.bench import Bench
 from utils.benchmark.rows import Row, Section, Target, ratio_of
 from utils.core.schema import EvalConfig, PredictConfig
@@ -47,7 +47,7 @@ def _clocks(bench: Bench, pictures: int) -> tuple[dict[str, Clock], dict[str, st
         limits: EvalConfig | PredictConfig, vote_iou: float, count: int = 1
     ) -> Callable[[], object]:
         some = boxes.expand(count, -1, -1), scores.expand(count, -1, -1)
-        return partial(select, *some, limits.score, limits.nms_iou, limits.max_detections, vote_iou)
+        return partial(non_max_suppression, *some, limits.score, limits.nms_iou, limits.max_detections, vote_iou)
 
     loop = partial(loop_select, boxes, scores, shown.score, shown.nms_iou, shown.max_detections)
     calls: dict[str, tuple[str, Callable[[], object], int]] = {
@@ -109,7 +109,7 @@ def candidates(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def loop_select(
     boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same detections as `select` without voting, one class after the other."""
+    """The same detections as `non_max_suppression` without voting, one class after the other."""
     parts: list[Sequence[Tensor]] = []
     for label in range(scores.shape[1]):
         above = scores[:, label] > score

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nets.ops.boxes import shape_iou
+from nets.yolo.box_coder import DARKNET_ANCHORS
 from utils.core.images import Letterbox
 from utils.data.sample import Sample
 
-DARKNET = np.array(
-    [(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)], np.float64
-)  # at 416 x 416
 RESTARTS = 8
 STEPS = 100  # k-means settles well before
 SAMPLE = 20_000  # boxes that the clusters are looked for in; more change the anchors by less than a pixel
@@ -50,7 +49,7 @@ def fit_anchors(
         float32 `(count, 2)`, width and height in input pixels, by area; and how well they fit.
     """
     shapes = box_shapes(samples, size)
-    default = DARKNET * (size[1] / 416, size[0] / 416)
+    default = np.array(DARKNET_ANCHORS) * (size[1] / 416, size[0] / 416)
     distinct = np.unique(np.round(shapes, 2), axis=0)
     if len(distinct) <= count:
         spare = default[np.linspace(0, len(default) - 1, count - len(distinct)).round().astype(int)]
@@ -63,7 +62,7 @@ def fit_anchors(
             else shapes[rng.choice(len(shapes), SAMPLE, replace=False)]
         )
         runs = [_cluster(sample, count, rng) for _ in range(RESTARTS)]
-        anchors = max(runs, key=lambda found: shape_iou(sample, found).max(1).mean())
+        anchors = max(runs, key=lambda found: shape_iou(sample[:, None], found).max(1).mean())
     anchors = anchors[np.argsort(anchors.prod(1), kind="stable")].astype(np.float32)
     return anchors, measure(shapes, anchors)
 
@@ -80,19 +79,15 @@ def box_shapes(samples: Sequence[Sample], size: tuple[int, int]) -> np.ndarray:
     return shapes[(shapes > 0).all(1)]
 
 
-def shape_iou(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """IoU of shapes `(n, 2)` and anchors `(k, 2)` laid on one corner: `(n, k)`."""
-    overlap = np.minimum(shapes[:, None], anchors).prod(2)
-    return overlap / (shapes.prod(1)[:, None] + anchors.prod(1) - overlap)
-
-
 def measure(shapes: np.ndarray, anchors: np.ndarray) -> AnchorFit:
     """How well `anchors` `(k, 2)` fit box shapes `(n, 2)`; zeros where there is no box."""
     if not len(shapes):
         return AnchorFit(0.0, 0.0, 0)
     ratios = np.maximum(shapes[:, None] / anchors, anchors / shapes[:, None]).max(2).min(1)
     return AnchorFit(
-        float(shape_iou(shapes, anchors).max(1).mean()), float((ratios < 4).mean()), len(shapes)
+        float(shape_iou(shapes[:, None], anchors).max(1).mean()),
+        float((ratios < 4).mean()),
+        len(shapes),
     )
 
 
@@ -100,11 +95,11 @@ def _cluster(shapes: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
     """One run of k-means: far-apart starts (k-means++), then medians of the members, until nothing moves."""
     anchors = shapes[rng.integers(len(shapes))][None]
     for _ in range(count - 1):
-        far = np.maximum(1 - shape_iou(shapes, anchors).max(1), 0) ** 2
+        far = np.maximum(1 - shape_iou(shapes[:, None], anchors).max(1), 0) ** 2
         chance = far / far.sum() if far.sum() > 0 else None
         anchors = np.concatenate([anchors, shapes[rng.choice(len(shapes), p=chance)][None]])
     for _ in range(STEPS):
-        owner = shape_iou(shapes, anchors).argmax(1)
+        owner = shape_iou(shapes[:, None], anchors).argmax(1)
         members = [shapes[owner == index] for index in range(count)]
         moved = np.array(
             [

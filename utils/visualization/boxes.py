@@ -18,6 +18,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from nets.inference.detections import Detections
+from nets.ops.boxes import intersection
 from utils.core.errors import UserError, nearest
 from utils.core.images import IMAGE_SUFFIXES, Letterbox
 
@@ -196,19 +197,11 @@ def _place(
         order = below + inside[2:] + above + inside[:2] if truth else above + inside + below
         spots = np.clip(np.array(order + beside), 0, (width - wide, height - tall))
         areas = np.concatenate([spots, spots + (wide, tall)], axis=1)
-        hidden = _overlap(areas, placed[:index]).sum(axis=1) / (wide * tall)
-        covered = _overlap(areas, box[None])[:, 0] / ((x2 - x1) * (y2 - y1))
+        hidden = intersection(areas.T[:, :, None], placed[:index].T).sum(axis=1) / (wide * tall)
+        covered = intersection(areas.T, box) / ((x2 - x1) * (y2 - y1))
         best = int(np.argmin(2 * hidden + covered + 0.01 * np.arange(len(spots))))
         placed[index] = areas[best]
     return [(int(x), int(y)) for x, y in placed[:, :2]]
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Shared area of xyxy boxes, `(n, 4)` and `(m, 4)` -> `(n, m)`."""
-    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(
-        first[:, None, :2], second[None, :, :2]
-    )
-    return np.clip(sides, 0, None).prod(axis=2)
 
 
 def _one_line(name: str) -> str:

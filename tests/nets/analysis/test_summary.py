@@ -49,19 +49,19 @@ def test_every_site_has_a_row_with_its_shape_in_the_order_of_the_forward_pass():
     sites = [row for row in rows if row.site]
     assert [row.site for row in sites] == list(SITES)
     assert {row.site: row.shape[0] for row in sites} == SITES
-    places = {row.site or row.layer: index for index, row in enumerate(rows)}
+    order = {row.site or row.layer: index for index, row in enumerate(rows)}
     assert (
-        places["backbone.csp1.conv4"]
-        < places["csp1"]
-        < places["stage1"]
-        < places["backbone.csp2.conv1"]
+        order["backbone.csp1.conv4"]
+        < order["csp1"]
+        < order["stage1"]
+        < order["backbone.csp2.conv1"]
     )
     assert (
-        places["neck.lateral"]
-        < places["lateral"]
-        < places["neck.reduce"]
-        < places["upsample"]
-        < places["head32"]
+        order["neck.lateral"]
+        < order["lateral"]
+        < order["neck.reduce"]
+        < order["upsample"]
+        < order["head32"]
     )
     shapes = {row.site or row.layer: row.shape for row in rows}
     assert shapes["backbone.stem1"] == (32, 32, 48) and shapes["stage1"] == (128, 16, 24)
@@ -120,8 +120,7 @@ def test_the_printed_table(monkeypatch, capsys):
     assert "head16    cbam(reduction=4)" in text
     added = 5 + 2 * 256 * 64 + 2 * 49
     assert (
-        next(line for line in lines if line.startswith("of it attention")).split()[3]
-        == f"{added:,}"
+        next(line for line in lines if line.startswith("attention only")).split()[2] == f"{added:,}"
     )
     assert f"{count_parameters(network()) + added:,}" in next(
         line for line in lines if line.startswith("total")
@@ -131,4 +130,4 @@ def test_the_printed_table(monkeypatch, capsys):
 
 def test_without_attention_there_is_no_line_for_it():
     text = describe_network(make_config({"input_size": 64}), 2)
-    assert "of it attention" not in text and "attention.init" not in text
+    assert "attention only" not in text and "attention.init" not in text

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets.losses.assigner import Candidates, candidates, keep_aligned
+from nets.losses.assigner import Candidates, find_candidates, keep_aligned
 from nets.yolo.box_coder import BoxCoder
 from utils.core.schema import LossConfig
 
@@ -35,7 +35,7 @@ BOXES = torch.tensor(
     ],
     dtype=torch.float32,
 )
-PRESENT = torch.tensor(
+IS_OBJECT = torch.tensor(
     [[True, True, True, True, True, False], [True, True, True, True, False, False]]
 )
 
@@ -53,10 +53,10 @@ def loop_candidates(
     overlaps = {}
     for index in {index for mask in masks for index in mask}:
         aw, ah = ANCHORS[index]
-        both = min(w, aw) * min(h, ah)
-        overlaps[index] = both / (w * h + aw * ah - both)
+        shared = min(w, aw) * min(h, ah)
+        overlaps[index] = shared / (w * h + aw * ah - shared)
     best = max(overlaps, key=lambda index: overlaps[index])
-    found: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     start = 0
     for (height, width), stride, mask in zip(SHAPES, (32, 16), masks, strict=True):
         column, row = min(int(x / stride), width - 1), min(int(y / stride), height - 1)
@@ -77,55 +77,54 @@ def loop_candidates(
                 continue
             for cx, cy in cells:
                 if 0 <= cx < width and 0 <= cy < height:
-                    found[start + position * height * width + cy * width + cx] += 1
+                    counts[start + position * height * width + cy * width + cx] += 1
         start += len(mask) * height * width
-    return found
+    return counts
 
 
 @pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
 @pytest.mark.parametrize("new_coords", [True, False])
 def test_candidates_equal_loops(assign: str, new_coords: bool) -> None:
     rule = LossConfig(assign=assign)
-    found = candidates(BOXES, PRESENT, SHAPES, coder(new_coords=new_coords), rule)
+    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, coder(new_coords=new_coords), rule)
     neighbors = assign in ("ratio", "aligned") and new_coords
-    for picture in range(2):
+    for image in range(2):
         for obj in range(6):
-            got = Counter(found.index[picture, obj][found.valid[picture, obj]].tolist())
-            here = bool(PRESENT[picture, obj])
-            expected = (
-                loop_candidates(BOXES[picture, obj].tolist(), rule, neighbors)
-                if here
-                else Counter()
-            )
-            assert got == expected, (picture, obj)
+            index = candidates.index[image, obj][candidates.valid[image, obj]].tolist()
+            expected: Counter[int] = Counter()
+            if IS_OBJECT[image, obj]:
+                expected = loop_candidates(BOXES[image, obj].tolist(), rule, neighbors)
+            assert Counter(index) == expected, (image, obj)
 
 
 @pytest.mark.parametrize("option", [{"anchor_ratio": 1.5}, {"assign": "iou", "anchor_iou": 0.6}])
 def test_thresholds_are_the_configurations(option: dict) -> None:
     rule = LossConfig(**option)
-    found = candidates(BOXES, PRESENT, SHAPES, coder(), rule)
+    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, coder(), rule)
     expected = loop_candidates(BOXES[0, 0].tolist(), rule, rule.assign == "ratio")
-    assert Counter(found.index[0, 0][found.valid[0, 0]].tolist()) == expected
+    assert Counter(candidates.index[0, 0][candidates.valid[0, 0]].tolist()) == expected
 
 
 @pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
 def test_no_object_is_lost_to_anchors_that_do_not_fit(assign: str) -> None:
-    """Nor to an anchor that no head uses: Darknet's own masks leave the smallest out."""
+    """Darknet's masks leave the smallest anchor out, which must not take an object either."""
     boxes = torch.tensor(
         [[[3.0, 3, 4, 4], [0, 0, 128, 1], [0, 0, 1, 96], [20, 20, 21, 22], [0, 0, 128, 96]]]
     )
-    present = torch.ones(1, 5, dtype=torch.bool)
+    is_object = torch.ones(1, 5, dtype=torch.bool)
     for masks in (MASKS, ((3, 4, 5), (1, 2, 3))):
-        found = candidates(
-            boxes, present, SHAPES, BoxCoder(ANCHORS, masks), LossConfig(assign=assign)
+        candidates = find_candidates(
+            boxes, is_object, SHAPES, BoxCoder(ANCHORS, masks), LossConfig(assign=assign)
         )
-        assert found.valid.any(2).all()
+        assert candidates.valid.any(2).all()
 
 
-def test_every_index_is_a_prediction_even_for_boxes_outside_the_picture() -> None:
+def test_every_index_is_a_prediction_even_for_boxes_outside_the_image() -> None:
     boxes = torch.tensor([[[-50.0, -50, -40, -40], [300, 300, 400, 400], [128, 96, 128, 96]]])
-    found = candidates(boxes, torch.ones(1, 3, dtype=torch.bool), SHAPES, coder(), LossConfig())
-    assert found.index.min() >= 0 and found.index.max() < 3 * (12 + 48)
+    candidates = find_candidates(
+        boxes, torch.ones(1, 3, dtype=torch.bool), SHAPES, coder(), LossConfig()
+    )
+    assert candidates.index.min() >= 0 and candidates.index.max() < 3 * (12 + 48)
 
 
 def random_candidates() -> tuple[Candidates, Tensor]:
@@ -135,29 +134,29 @@ def random_candidates() -> tuple[Candidates, Tensor]:
 
 
 def test_keep_aligned_keeps_the_best_of_each_object() -> None:
-    found, alignment = random_candidates()
-    kept = keep_aligned(found, alignment, 3).valid
-    for picture in range(2):
+    candidates, alignment = random_candidates()
+    keep = keep_aligned(candidates, alignment, 3).valid
+    for image in range(2):
         for obj in range(4):
-            here = [k for k in range(12) if found.valid[picture, obj, k]]
-            best = sorted(here, key=lambda k: -alignment[picture, obj, k].item())[:3]
-            assert kept[picture, obj].nonzero().flatten().tolist() == sorted(best)
+            valid = [k for k in range(12) if candidates.valid[image, obj, k]]
+            best = sorted(valid, key=lambda k: -alignment[image, obj, k].item())[:3]
+            assert keep[image, obj].nonzero().flatten().tolist() == sorted(best)
 
 
 def test_keep_aligned_keeps_something_when_nothing_overlaps() -> None:
-    found, alignment = random_candidates()
-    kept = keep_aligned(found, torch.zeros_like(alignment), 1).valid
-    assert torch.equal(kept.any(2), found.valid.any(2))
-    assert not (kept & ~found.valid).any()
+    candidates, alignment = random_candidates()
+    keep = keep_aligned(candidates, torch.zeros_like(alignment), 1).valid
+    assert torch.equal(keep.any(2), candidates.valid.any(2))
+    assert not (keep & ~candidates.valid).any()
 
 
 def test_neighbors_are_within_reach_of_the_decoding() -> None:
     """Every candidate of `ratio` can place its center on the object's: that is why these cells were chosen."""
     box = coder()
-    found = candidates(BOXES, PRESENT, SHAPES, box, LossConfig())
-    cells = box.cells(SHAPES)
-    for picture, obj, k in found.valid.nonzero().tolist():
-        center = (BOXES[picture, obj, :2] + BOXES[picture, obj, 2:]) / 2
-        index = found.index[picture, obj, k]
-        reach = (center / cells.stride[index] - cells.grid[index] - 0.5).abs().max().item()
+    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, box, LossConfig())
+    grid = box.make_grid(SHAPES)
+    for image, obj, k in candidates.valid.nonzero().tolist():
+        center = (BOXES[image, obj, :2] + BOXES[image, obj, 2:]) / 2
+        index = candidates.index[image, obj, k]
+        reach = (center / grid.stride[index] - grid.cell[index] - 0.5).abs().max().item()
         assert reach <= 1.0 + 1e-6

@@ -22,9 +22,7 @@ def random_maps(batch: int = 2, spread: float = 2.0) -> list[Tensor]:
     return [torch.randn(batch, 3 * (5 + CLASSES), *shape) * spread for shape in SHAPES]
 
 
-def scalar_decode(
-    maps: list[Tensor], picture: int, new_coords: bool, k: float
-) -> tuple[list, list]:
+def scalar_decode(maps: list[Tensor], image: int, new_coords: bool, k: float) -> tuple[list, list]:
     boxes, scores = [], []
     for m, stride, mask in zip(maps, (32, 16), MASKS, strict=True):
         height, width = m.shape[2:]
@@ -32,7 +30,7 @@ def scalar_decode(
             for row in range(height):
                 for column in range(width):
                     tx, ty, tw, th, to, *classes = (
-                        m[picture].view(3, -1, height, width)[a, :, row, column].tolist()
+                        m[image].view(3, -1, height, width)[a, :, row, column].tolist()
                     )
                     x = (sigmoid(tx) * k - 0.5 * (k - 1) + column) * stride
                     y = (sigmoid(ty) * k - 0.5 * (k - 1) + row) * stride
@@ -52,18 +50,16 @@ def test_boxes_and_scores_equal_scalar_loops(
 ) -> None:
     maps = random_maps()
     boxes, scores = BoxCoder(ANCHORS, MASKS, new_coords, given)(maps)
-    for picture in range(2):
-        expected_boxes, expected_scores = scalar_decode(maps, picture, new_coords, k)
+    for image in range(2):
+        expected_boxes, expected_scores = scalar_decode(maps, image, new_coords, k)
+        torch.testing.assert_close(boxes[image], torch.tensor(expected_boxes), atol=1e-3, rtol=1e-5)
         torch.testing.assert_close(
-            boxes[picture], torch.tensor(expected_boxes), atol=1e-3, rtol=1e-5
-        )
-        torch.testing.assert_close(
-            scores[picture], torch.tensor(expected_scores), atol=1e-6, rtol=1e-5
+            scores[image], torch.tensor(expected_scores), atol=1e-6, rtol=1e-5
         )
 
 
-def test_cells_are_in_the_order_of_flattened_maps() -> None:
-    """Maps that hold their own anchor, column, row and stride come out of `flatten_maps` as `cells` says."""
+def test_the_grid_is_in_the_order_of_flattened_maps() -> None:
+    """Maps that hold their own anchor, column, row and stride come out of `flatten_maps` as the grid says."""
     maps = []
     for (height, width), stride, mask in zip(SHAPES, (32, 16), MASKS, strict=True):
         m = torch.zeros(1, 3, 5 + CLASSES, height, width)
@@ -74,8 +70,8 @@ def test_cells_are_in_the_order_of_flattened_maps() -> None:
         m[0, :, 4] = stride
         maps.append(m.flatten(1, 2))
     flat = flatten_maps(maps)[0]
-    cells = BoxCoder(ANCHORS, MASKS).cells(SHAPES)
-    torch.testing.assert_close(torch.cat([cells.grid, cells.anchor, cells.stride], 1), flat[:, :5])
+    grid = BoxCoder(ANCHORS, MASKS).make_grid(SHAPES)
+    torch.testing.assert_close(torch.cat([grid.cell, grid.anchor, grid.stride], 1), flat[:, :5])
 
 
 @pytest.mark.parametrize("new_coords", [True, False])
@@ -93,11 +89,8 @@ def test_half_precision_maps_are_decoded_in_float32() -> None:
     maps = [m.bfloat16() for m in random_maps()]
     coder = BoxCoder(ANCHORS, MASKS)
     expected = coder([m.float() for m in maps])
-    for got, wanted in zip(coder(maps), expected, strict=True):
-        assert got.dtype == torch.float32
+    for decoded, wanted in zip(coder(maps), expected, strict=True):
+        assert decoded.dtype == torch.float32
         torch.testing.assert_close(
-            got, wanted, atol=1e-4, rtol=1e-5
+            decoded, wanted, atol=1e-4, rtol=1e-5
         )  # bfloat16 arithmetic would be off by 1e-2
-
-
-# selection

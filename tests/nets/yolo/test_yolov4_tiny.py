@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nets.analysis.flops import count_parameters, measure_cost
 from nets.io.darknet import read_darknet
-from nets.yolo.box_coder import flatten_maps
-from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, SITES, YOLOv4Tiny, build_model
+from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS, flatten_maps
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError
 

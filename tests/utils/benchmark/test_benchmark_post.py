@@ -1,9 +1,9 @@
-"""The synthetic candidates and the plain loop that `select` is compared with."""
+"""The synthetic candidates and the plain loop that `non_max_suppression` is compared with."""
 
 import pytest
 import torch
 
-from nets.ops.nms import select
+from nets.ops.nms import non_max_suppression
 from utils.benchmark.post import CANDIDATES, CLASSES, candidates, loop_select
 from utils.core.timing import Budget, Stat, interleave, timed
 
@@ -30,7 +30,7 @@ def test_every_candidate_is_one():
 def test_select_finds_what_the_loop_finds(limits: tuple[float, float, int], count: int):
     boxes, scores = candidates(count)
     for mine, theirs in zip(
-        select(boxes[None], scores[None], *limits)[0],
+        non_max_suppression(boxes[None], scores[None], *limits)[0],
         loop_select(boxes, scores, *limits),
         strict=True,
     ):
@@ -42,7 +42,7 @@ def test_ten_thousand_candidates_take_less_time_than_in_a_loop():
     boxes, scores = candidates(CANDIDATES)
     clocks = {
         "loop": timed(lambda: loop_select(boxes, scores, *LIMITS["eval"]), count=20),
-        "select": timed(lambda: select(boxes[None], scores[None], *LIMITS["eval"]), count=20),
+        "select": timed(lambda: non_max_suppression(boxes[None], scores[None], *LIMITS["eval"]), count=20),
     }
     ratios = []
     for _ in range(3):

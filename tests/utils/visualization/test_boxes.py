@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nets.inference.detections import Detections
+from nets.ops.boxes import intersection
 from utils.core.errors import UserError
 from utils.core.images import read_image
 from utils.visualization import boxes as drawing
@@ -123,7 +124,7 @@ def test_neighboring_labels_hardly_overlap():
     stickers = [np.zeros((16, 60, 3), np.uint8)] * 4
     spots = np.array(drawing._place(boxes, stickers, 640, 480, False))
     areas = np.concatenate([spots, spots + (60, 16)], axis=1)
-    shared = drawing._overlap(areas, areas)
+    shared = intersection(areas.T[:, :, None], areas.T)
     np.fill_diagonal(shared, 0)
     assert shared.max() < 0.05 * 60 * 16  # all four wanted nearly the same place
 

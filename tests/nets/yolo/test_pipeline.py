@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from nets.yolo.fuse import fold_batch_norms
+from nets.yolo.pipeline import fold_batch_norms
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
-    """Every normalization does something: as after a training, not as at its start."""
+    """Random statistics and weights in every batch norm, as after training."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -18,6 +18,13 @@ def with_statistics(network: nn.Module) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
     return network
+
+
+def assert_close_maps(folded: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    for ours, reference in zip(folded, expected, strict=True):
+        torch.testing.assert_close(
+            ours, reference, atol=1e-4 * reference.abs().max().item(), rtol=0
+        )
 
 
 def norms(network: nn.Module) -> list[str]:
@@ -31,18 +38,16 @@ def test_outputs_stay_with_and_without_attention(phi: str) -> None:
     network = with_statistics(build_model(make_config({"phi": phi}), 3)).eval()
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        expected, got = network(images), fold_batch_norms(network)(images)
-    for theirs, ours in zip(expected, got, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=0)
+        expected, folded = network(images), fold_batch_norms(network)(images)
+    assert_close_maps(folded, expected)
 
 
 def test_every_site_at_once() -> None:
     network = with_statistics(YOLOv4Tiny(2, sites=dict.fromkeys(SITES, "bam"))).eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        expected, got = network(images), fold_batch_norms(network)(images)
-    for theirs, ours in zip(expected, got, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=0)
+        expected, folded = network(images), fold_batch_norms(network)(images)
+    assert_close_maps(folded, expected)
 
 
 def test_a_plain_network_keeps_no_norm_and_the_original_keeps_all() -> None:

@@ -1,0 +1,33 @@
+"""Watching the feature maps at the attention sites."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+
+
+@contextmanager
+def observe_sites(
+    network: YOLOv4Tiny, callback: Callable[[str, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Within the context, a forward pass calls `callback` at every site, with or without a block.
+
+    Args:
+        network: the network to observe.
+        callback: called with the site's name and its feature map before and after the block; without a
+            block both are the same tensor.
+    """
+    apply_attention = network.apply_attention
+
+    def observed(site: str, x: Tensor) -> Tensor:
+        y = apply_attention(site, x)
+        callback(site, x, y)
+        return y
+
+    network.apply_attention = observed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del network.apply_attention  # the method of the class is back

@@ -1,0 +1,60 @@
+"""The command that measures attention blocks."""
+
+import sys
+
+import pytest
+
+from nets.cost_table import main
+from utils.core.cli import run_command
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["cost_table.py", *arguments])
+    try:
+        run_command(main)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    assert (
+        call(
+            monkeypatch,
+            "eca",
+            "--quick",
+            "--rounds",
+            "9",
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / "a" / "b.md"),
+        )
+        == 0
+    )
+    page = (tmp_path / "a" / "b.md").read_text()
+    assert (
+        "| eca | 15 |" in page
+        and "medians of 2 rounds" in page
+        and "nets.cost_table eca --quick" in page
+    )
+    assert "written: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ecca"], "unknown attention block 'ecca'; did you mean 'eca'?"),
+        (["eca", "--at", "feta1"], "--at feta1: no such site; did you mean 'feat1'?"),
+        (["--size", "100"], "--size 100: expected a multiple of 32"),
+        (["--rounds", "0"], "--rounds 0: expected at least 1"),
+        (
+            ["--size", "32", "--batch", "1"],
+            "--batch 1: a map of one cell has no statistics to normalize by",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):
+    assert call(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
