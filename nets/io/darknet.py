@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nets.io.darknet_cfg import DarknetCfg, read_cfg
 from nets.yolo.blocks import ConvBNAct
-from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS, YOLOv4Tiny
+from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.class_names import default_class_names
 from utils.core.errors import UserError
 from utils.core.schema import ModelConfig

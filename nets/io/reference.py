@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, DARKNET_MASKS
+from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS
 from utils.core.schema import ModelConfig
 
 # Patterns in the reference's names -> our names, applied one after the other

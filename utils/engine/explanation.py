@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from nets import attention
-from nets.analysis.attend import Activation, Attended, activation, attended
+from nets.analysis.attention_maps import SiteAttention, attention_maps
+from nets.analysis.gradcam import GradCAM, grad_cam
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES
@@ -184,7 +185,7 @@ def explain(
     box = None if cam is None else letterbox.boxes_to_original(cam.box.numpy()[None])[0]
     point = _point(focus, box, image, name)
     x, y = letterbox.boxes_to_input(np.array([[*point, *point]], np.float32))[0, :2].tolist()
-    attended_sites = attended(detector.network, images, (x, y))
+    attended_sites = attention_maps(detector.network, images, (x, y))
     specs = attention.parse_phi(detector.config.phi, detector.config.attention.at)
     rows = {}
     for site in sites:
@@ -209,13 +210,13 @@ def _sites(detector: Detector, focus: Focus) -> list[str]:
 
 def _activation(
     detector: Detector, images: torch.Tensor, sites: Sequence[str], focus: Focus, name: str
-) -> Activation | None:
+) -> GradCAM | None:
     """Grad-CAM; None, with a note, where there is attention to show but no detection.
 
     Raises:
         UserError: there is neither.
     """
-    cam = activation(detector.network, images, sites, focus.label)
+    cam = grad_cam(detector.network, images, sites, focus.label)
     least = detector.config.predict.score
     if focus.label is not None or cam.score > least:
         return cam
@@ -244,7 +245,7 @@ def _point(
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
-def _label(site: str, specs: Mapping[str, attention.Spec], attended_site: Attended | None) -> str:
+def _label(site: str, specs: Mapping[str, attention.Spec], attended_site: SiteAttention | None) -> str:
     """The label of a row: site, block, and how far an identity start has opened."""
     if attended_site is None:
         return f"{site}\nno attention"
@@ -254,10 +255,10 @@ def _label(site: str, specs: Mapping[str, attention.Spec], attended_site: Attend
     return f"{site}: {attention.describe(specs[site])}\n{shape}{opened}"
 
 
-def _panels(attended_site: Attended | None, cam: Activation | None, site: str) -> list[Panel]:
+def _panels(attended_site: SiteAttention | None, cam: GradCAM | None, site: str) -> list[Panel]:
     panels = []
     if cam is not None:
-        panels.append(_cam_panel(cam.heat[site]))
+        panels.append(_cam_panel(cam.heatmaps[site]))
     if attended_site is not None:
         for kind, values in attended_site.maps.items():
             panels.append(_map_panel(kind, values.numpy()))
@@ -281,13 +282,13 @@ def _cam_panel(heat: torch.Tensor | None) -> Panel:
     return HeatPanel(title, (heat / heat.max()).numpy(), "turbo")
 
 
-def _target(detector: Detector, cam: Activation | None) -> str:
+def _target(detector: Detector, cam: GradCAM | None) -> str:
     if cam is None:
         return "no detection"
     return f"explained: {detector.names[cam.label]} {cam.score:.2f}"
 
 
-def _only(detections: Detections, cam: Activation, box: np.ndarray) -> Detections:
+def _only(detections: Detections, cam: GradCAM, box: np.ndarray) -> Detections:
     """The explained prediction alone; a named class need not be among the detections."""
     score, label = np.array([cam.score], np.float32), np.array([cam.label])
     return replace(detections, boxes=box[None], scores=score, labels=label)
