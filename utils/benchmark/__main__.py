@@ -1,65 +1,49 @@
-"""Measure how fast training, inference, data, post-processing, evaluation and video are, side by side in one run.
+"""Measure the speed of training, inference, data, post-processing, evaluation and video in one run.
 
 examples:
-  python -m utils.benchmark                                   all of it, minutes; the embedded data at 416x416
+  python -m utils.benchmark                                   everything, in minutes
   python -m utils.benchmark train inference --seconds 120     two sections, longer
   python -m utils.benchmark --config voc.yaml data.root=/data/VOCdevkit train.batch_size=32
   python -m utils.benchmark inference --weights runs/neu_det  a trained network on its own data
   python -m utils.benchmark evaluation video --full           5,000 images, 10,000 frames
-  python -m utils.benchmark --quick                           to see that it works; its numbers mean nothing
+  python -m utils.benchmark --quick                           whether it works; numbers mean nothing
   python -m utils.benchmark --json speed.json --format markdown > speed.md
 
 sections: gemm train inference data post evaluation video
 
-What is compared takes turns, round by round; medians and quartiles are over rounds, ratios are taken within a round.
+By default the embedded data is used, at 416x416. Runs are interleaved, round by round: medians
+and quartiles are over rounds, ratios are taken within a round.
 """
 
 import argparse
+import os
 import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from utils.core.cli import run_command
 from utils.core.errors import UserError
 
 
-def parse() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m utils.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="SECTION|KEY=VALUE",
-        help="sections; configuration keys to change",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--config", metavar="NAME|PATH", help="an experiment (YAML); default: the embedded data"
-    )
-    what.add_argument(
-        "--weights",
-        metavar="FILE|RUN",
-        help="a trained network, with its experiment; default: random",
-    )
-    long = parser.add_mutually_exclusive_group()
-    long.add_argument(
-        "--seconds", type=float, help="for each section, at least 5 rounds; default: 30"
-    )
-    long.add_argument("--rounds", type=int, metavar="N", help="exactly N rounds instead")
-    parser.add_argument(
-        "--quick", action="store_true", help="two rounds of small images, some backends left out"
-    )
-    parser.add_argument(
-        "--full", action="store_true", help="evaluation of 5,000 images, a video of 10,000 frames"
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write every number there")
-    parser.add_argument(
-        "--format", choices=("text", "markdown"), default="text", help="default: text"
-    )
+    add, group = parser.add_argument, parser.add_mutually_exclusive_group
+    add("words", nargs="*", metavar="SECTION|KEY=VALUE", help="sections; keys to change")
+    network, duration = group(), group()
+    network.add_argument("--config", metavar="NAME|PATH", help="default: the embedded data")
+    network.add_argument("--weights", metavar="FILE|RUN", help="default: random weights")
+    duration.add_argument("--seconds", type=float, help="per section (at least 5 rounds); 30")
+    duration.add_argument("--rounds", type=int, metavar="N", help="exactly N rounds instead")
+    add("--quick", action="store_true", help="two rounds of small images, fewer backends")
+    add("--full", action="store_true", help="metrics of 5,000 images, a video of 10,000 frames")
+    add("--json", metavar="FILE", help="also write every number there")
+    add("--format", choices=("text", "markdown"), default="text", help="default: text")
     args = parser.parse_intermixed_args()
     if args.seconds is not None and args.seconds <= 0:
         raise UserError(f"--seconds {args.seconds:g}: expected more than 0")
@@ -69,36 +53,65 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse()
-    # imported here, where `run_command` tells of a missing library
-    from utils.benchmark import report
-    from utils.benchmark.bench import Bench, Settings, make_config
-    from utils.benchmark.run import chosen, header, run, title
+    args = parse_arguments()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read by torch: no log lines of its profiler
+    # imported here, where `run_command` reports a missing library
+    from utils.benchmark.results import rows_with_target, summary
+    from utils.benchmark.sections import choose_sections, run_sections
+    from utils.benchmark.session import BenchmarkOptions, BenchmarkSession, benchmark_config
     from utils.core.timing import Budget
     from utils.engine.report import write_json
 
     start = time.perf_counter()
-    names = chosen([word for word in args.words if "=" not in word])
-    config = make_config(
-        args.config, args.weights, [word for word in args.words if "=" in word], args.quick
-    )
-    rounds = args.rounds or (2 if args.quick and args.seconds is None else None)
-    effort = Budget(0.0, rounds, rounds) if rounds else Budget(args.seconds or 30.0, min_rounds=5)
+    names = choose_sections([word for word in args.words if "=" not in word])
+    overrides = [word for word in args.words if "=" in word]
+    config = benchmark_config(args.config, args.weights, overrides, args.quick)
+    budget = Budget(args.seconds or 30.0, min_rounds=5)
+    if args.rounds or (args.quick and args.seconds is None):
+        rounds = args.rounds or 2
+        budget = Budget(0.0, rounds, rounds)
     weights = Path(args.weights) if args.weights else None
-    show = report.as_markdown if args.format == "markdown" else report.as_text
-    sections = []
-    with Bench(Settings(config, weights, effort, args.quick, args.full)) as bench:
-        head = header(bench, shlex.join(["python", "-m", "utils.benchmark", *sys.argv[1:]]))
-        print(title(head))
-        for section in run(bench, names):
-            print(f"\n{show(section)}")
-            sections.append(section)
+    tables = []
+    options = BenchmarkOptions(config, weights, budget, args.quick, args.full)
+    with BenchmarkSession(options) as session:
+        header = session.header()
+        print(describe(header))
+        for table in run_sections(session, names):
+            print(f"\n{table.render(args.format == 'markdown')}")
+            tables.append(table)
     seconds = time.perf_counter() - start
-    print(
-        f"\n{report.summary(sections)}\n{seconds:.0f} s{' (--quick: the numbers mean nothing)' if args.quick else ''}"
-    )
+    hint = " (--quick: the numbers mean nothing)" if args.quick else ""
+    print(f"\n{summary(tables)}\n{seconds:.0f} s{hint}")
     if args.json:
-        write_json(Path(args.json), report.as_json(sections, head, seconds))
+        content = {
+            "command": shlex.join(["python", "-m", "utils.benchmark", *sys.argv[1:]]),
+            **header,
+            "sections": {table.name: table.to_json() for table in tables},
+            "targets": {
+                "met": list(rows_with_target(tables, True)),
+                "missed": list(rows_with_target(tables, False)),
+            },
+            "seconds": round(seconds, 1),
+        }
+        write_json(Path(args.json), content)
+
+
+def describe(header: dict[str, dict[str, Any]]) -> str:
+    """The machine and the settings in three lines."""
+    machine, settings = header["machine"], header["settings"]
+    height, width = settings["input_size"]
+    gpu = f"; {machine['gpu']}" if machine["gpu"] else ""
+    cpu = f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
+    libraries = [f"{name} {version}" for name, version in machine["versions"].items()]
+    return "\n".join(
+        [
+            f"machine: {cpu}{gpu}; {machine['device']}, {machine['precision']}",
+            f"versions: {', '.join(libraries)}",
+            f"network: phi {settings['phi']}, {settings['classes']} classes, "
+            f"{settings['gflops']:.2f} GFLOP per image at {width}x{height}, "
+            f"batches of {settings['batch_size']}",
+        ]
+    )
 
 
 if __name__ == "__main__":

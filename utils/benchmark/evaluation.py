@@ -1,4 +1,4 @@
-"""Evaluation: the metrics beside pycocotools' own loop, and a detector on images beside its network alone."""
+"""Evaluation: the metrics beside pycocotools' own loop, and a detector beside its network."""
 
 import contextlib
 import io
@@ -13,152 +13,113 @@ from pycocotools.cocoeval import COCOeval
 
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
-from utils.benchmark.bench import Bench
-from utils.benchmark.rows import Row, Section, per_second, ratio_of
-from utils.core.timing import Stat, interleave, timed
+from utils.benchmark.results import Case, ResultTable
+from utils.benchmark.session import BenchmarkSession
+from utils.core.timing import timed
+from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.engine.evaluation import evaluate_detector
 from utils.metrics import evaluate
 
-PICTURES, FULL, QUICK = 500, 5000, 10
 CLASSES = 80
-OBJECTS, COPIES, STRAYS = (
-    7,
-    3,
-    9,
-)  # of an image; a detection is a copy of an object, or astray: 30 of them
-WIDTH, HEIGHT = 640, 480
+OBJECTS = 7  # per image
+COPIES = 3  # inaccurate detections per object
+STRAYS = 9  # detections elsewhere, per image
+WIDTH = 640
+HEIGHT = 480
 
 
-def section(bench: Bench) -> Section:
+def evaluation_table(session: BenchmarkSession) -> ResultTable:
     """Measure."""
-    count = FULL if bench.settings.full else QUICK if bench.settings.quick else PICTURES
-    samples, found = synthetic_set(count)
-    truth, results = coco_truth(samples), coco_results(found)
-    detector = bench.detector()
-    clocks = {
-        "cocoeval": timed(lambda: coco_precision(truth, results)),
-        "metrics": timed(lambda: evaluate(samples, found, found[0].names)),
-        "detector": timed(partial(evaluate_detector, detector, bench.val_set, progress=False)),
-        "network": timed(partial(_network, bench, detector)),
-    }
-    times = interleave(clocks, bench.settings.effort, "evaluation")
-    shown = len(bench.val_set)
-    rows = [
-        Row("evaluation.cocoeval", "pycocotools' COCOeval", Stat.of(times["cocoeval"] / 1000), "s"),
-        Row(
-            "evaluation.metrics",
-            "all metrics (COCO, VOC, F1, confusion)",
-            Stat.of(times["metrics"] / 1000),
-            "s",
-            ratio_of(times["cocoeval"], times["metrics"]),
-            "COCOeval",
-        ),
-        Row(
-            "evaluation.network", "network alone", per_second(times["network"], shown), "pictures/s"
-        ),
-        Row(
-            "evaluation.detector",
-            "detector and metrics",
-            per_second(times["detector"], shown),
-            "pictures/s",
-            ratio_of(times["network"], times["detector"]),
-            "network",
-        ),
+    count = 5000 if session.options.full else session.scaled(500, quick=10)
+    samples, detections = synthetic_set(count)
+    truth = coco_truth(samples)
+    detector = session.detector()
+    dataset = session.val_set
+    cocoeval = timed(partial(coco_precision, truth, coco_rows(detections)))
+    metrics = timed(partial(evaluate, samples, detections, detections[0].names))
+    network = timed(partial(_run_network, detector, dataset))
+    whole = timed(partial(evaluate_detector, detector, dataset, progress=False))
+    what = "all metrics (COCO, VOC, F1, confusion)"
+    cases = [
+        Case("cocoeval", "pycocotools' COCOeval", cocoeval, unit="s"),
+        Case("metrics", what, metrics, unit="s", over="cocoeval"),
+        Case("network", "network alone", network, len(dataset)),
+        Case("detector", "detector and metrics", whole, len(dataset), over="network"),
     ]
+    rows, _ = session.measure("evaluation", cases)
     notes = [
-        f"metrics: {count:,} images with {OBJECTS} objects and {OBJECTS * COPIES + STRAYS} detections of {CLASSES} "
-        "classes; COCOeval's time is without its building of the ground truth",
-        f"detector: {shown} validation images in batches of {bench.config.eval.batch_size}, {detector.precision}",
+        f"metrics: {count:,} images with {OBJECTS} objects and {OBJECTS * COPIES + STRAYS} "
+        f"detections of {CLASSES} classes; COCOeval's time excludes building the ground truth",
+        f"detector: {len(dataset)} validation images in batches of "
+        f"{session.config.eval.batch_size}, {detector.precision}",
     ]
-    return Section(
-        "evaluation", "seconds for the metrics, images a second for the whole", rows, notes
-    )
+    title = "seconds for the metrics, images per second for the whole"
+    return ResultTable("evaluation", title, rows, notes)
 
 
-def _network(bench: Bench, detector: Detector) -> None:
-    size, pictures = bench.config.eval.batch_size, bench.val_set
-    for start in range(0, len(pictures), size):
-        canvases = pictures.canvases(range(start, min(start + size, len(pictures))))
+def _run_network(detector: Detector, dataset: DetectionDataset) -> None:
+    indices = range(len(dataset))
+    size = detector.config.eval.batch_size
+    for start in range(0, len(dataset), size):
+        canvases = dataset.canvases(indices[start : start + size])
         for part in detector.backend(torch.from_numpy(canvases)):
             part.cpu()
 
 
 def synthetic_set(count: int, seed: int = 0) -> tuple[list[Sample], list[Detections]]:
-    """Images with objects, and detections: inaccurate copies of them and some astray."""
+    """Images with objects, and detections: inaccurate copies of the objects, and strays."""
     rng = np.random.default_rng(seed)
     names = tuple(f"class {index}" for index in range(CLASSES))
-    samples, found = [], []
-    for index in range(count):
-        boxes, labels = _boxes(rng, OBJECTS), rng.integers(CLASSES, size=OBJECTS)
-        no = np.zeros(OBJECTS, np.bool_)
-        samples.append(
-            Sample(Path(f"{index}.jpg"), WIDTH, HEIGHT, boxes, labels, difficult=no, crowd=no)
-        )
+    no_flags = np.zeros(OBJECTS, np.bool_)
+    samples, detections = [], []
+    for image in range(count):
+        boxes = _random_boxes(rng, OBJECTS)
+        labels = rng.integers(CLASSES, size=OBJECTS)
+        path = Path(f"{image}.jpg")
+        samples.append(Sample(path, WIDTH, HEIGHT, boxes, labels, no_flags, no_flags))
         copies = np.repeat(boxes, COPIES, 0)
         copies += rng.normal(0, 0.08, copies.shape) * np.tile(copies[:, 2:] - copies[:, :2], 2)
-        every = np.concatenate([copies, _boxes(rng, STRAYS)]).astype(np.float32)
-        classes = np.concatenate([np.repeat(labels, COPIES), rng.integers(CLASSES, size=STRAYS)])
-        scores = rng.random(len(every)).astype(np.float32)
+        boxes = np.concatenate([copies, _random_boxes(rng, STRAYS)]).astype(np.float32)
+        stray_labels = rng.integers(CLASSES, size=STRAYS)
+        labels = np.concatenate([np.repeat(labels, COPIES), stray_labels])
+        scores = rng.random(len(boxes)).astype(np.float32)
         order = np.argsort(-scores, kind="stable")
-        found.append(Detections(every[order], scores[order], classes[order], names, WIDTH, HEIGHT))
-    return samples, found
+        detections.append(
+            Detections(boxes[order], scores[order], labels[order], names, WIDTH, HEIGHT)
+        )
+    return samples, detections
 
 
-def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+def _random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     size = np.exp(rng.uniform(np.log(12), np.log(240), (count, 2)))
     corner = rng.uniform(0, 1, (count, 2)) * ((WIDTH, HEIGHT) - size)
     return np.concatenate([corner, corner + size], 1).astype(np.float32)
 
 
+def coco_rows(images: Sequence[Sample | Detections]) -> np.ndarray:
+    """Objects as pycocotools reads them: `(n, 7)`, image, x, y, width, height, score, class."""
+    rows = []
+    for index, image in enumerate(images):
+        corner, far_corner = np.split(image.boxes, 2, axis=1)
+        scores = image.scores if isinstance(image, Detections) else np.ones(len(corner))
+        indices = np.full(len(corner), index)
+        rows.append(np.column_stack([indices, corner, far_corner - corner, scores, image.labels]))
+    return np.concatenate(rows)
+
+
 def coco_truth(samples: Sequence[Sample]) -> COCO:
-    """The objects as pycocotools wants them."""
-    boxes = [
-        (image, label, box) for image, sample in enumerate(samples) for label, box in _pairs(sample)
-    ]
-    truth = COCO()
-    truth.dataset = {
+    """The objects in pycocotools' form."""
+    images = COCO()
+    images.dataset = {
         "info": {},
-        "images": [
-            {"id": image, "width": WIDTH, "height": HEIGHT} for image in range(len(samples))
-        ],
+        "images": [{"id": index} for index in range(len(samples))],
         "categories": [{"id": label} for label in range(CLASSES)],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": label,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-            }
-            for number, (image, label, (x1, y1, x2, y2)) in enumerate(boxes, 1)
-        ],
+        "annotations": [],
     }
     with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-    return truth
-
-
-def _pairs(picture: Sample | Detections) -> list[tuple[int, list[float]]]:
-    return list(zip(picture.labels.tolist(), picture.boxes.tolist(), strict=True))
-
-
-def coco_results(found: Sequence[Detections]) -> np.ndarray:
-    """The detections as pycocotools wants them: `(n, 7)`, image, x, y, width, height, score, class."""
-    parts = [
-        np.column_stack(
-            [
-                np.full(len(one), image),
-                one.boxes[:, :2],
-                one.boxes[:, 2:] - one.boxes[:, :2],
-                one.scores,
-                one.labels,
-            ]
-        )
-        for image, one in enumerate(found)
-    ]
-    return np.concatenate(parts)
+        images.createIndex()
+        return images.loadRes(coco_rows(samples))
 
 
 def coco_precision(truth: COCO, results: np.ndarray) -> float:

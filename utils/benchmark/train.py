@@ -1,119 +1,94 @@
-"""Training: a step on a ready batch and whole epochs, beside the naive step; and what a step spends its time on."""
+"""Training: a step on a ready batch and whole epochs beside the baseline's step, and its phases."""
 
-from functools import partial
-
-import numpy as np
-
-from utils.benchmark.bench import Bench
-from utils.benchmark.data import endless, rewind, step_clock
-from utils.benchmark.parts import PARTS, shares, watched_step
-from utils.benchmark.rows import Row, Section, Target, per_second, ratio_of
-from utils.core.timing import Clock, Stat, interleave, milliseconds, timed
+from utils.benchmark.data import endless_batches, rewind, step_clock
+from utils.benchmark.results import Case, Measurement, ResultTable, Target
+from utils.benchmark.session import BenchmarkSession
+from utils.benchmark.step_profile import SHARES, profile_step
+from utils.core.timing import Stat, milliseconds, timed
 from utils.engine.trainer import Trainer
 
-PASSES = 3  # a training step computes about thrice what a forward pass does
-TARGETS = {"bf16": 3.5, "fp16": 3.5, "fp32": 1.5}  # times the naive step
+PASSES = 3  # a training step computes about as much as three forward passes
+EPOCH_TARGETS = {"bf16": 3.5, "fp16": 3.5, "fp32": 1.5}  # over the baseline
 LOSS_TARGET = 3.0  # percent of the step
 
-Times = dict[str, np.ndarray]
 
-
-def section(bench: Bench) -> Section:
+def train_table(session: BenchmarkSession) -> ResultTable:
     """Measure."""
-    trainers = {
-        precision: bench.trainer(precision)
-        for precision in dict.fromkeys([bench.precision, "fp32"])
-    }
-    steps: list[dict[str, float]] = []
-    cold = milliseconds(lambda: bench.pictures(bench.train_split.samples).prepare(progress=False))
-    times = interleave(_clocks(bench, trainers, steps), bench.settings.effort, "train")
-    rounds = len(times["naive"])
-    size = len(bench.batch.labels)
-    rows = [Row("train.naive", "naive step, fp32", per_second(times["naive"], size), "pictures/s")]
-    for precision, trainer in trainers.items():
-        rows += _rows(bench, precision, trainer, times)
-    rows.append(_decoding(bench, cold))
+    size = len(session.batch.labels)
+    clock = session.baseline(training=True).clock("step")
+    cases = [Case("baseline", "baseline step, fp32", clock, size)]
+    for precision in dict.fromkeys([session.precision, "fp32"]):
+        cases += _cases(session, precision)
+    shares: list[dict[str, float]] = []
+    if session.device.type != "mps":  # the profiler does not see its kernels
+        cases.append(_profile_case(session, shares))
+    decoding = _decoding(session)
+    rows, times = session.measure("train", cases)
+    rounds = len(times["baseline"])
+    height, width = session.config.input_size
     notes = [
-        f"batches of {size} at {bench.config.input_size[1]}x{bench.config.input_size[0]}; epoch: {_epoch(bench)}",
-        "GFLOP/s: three forward passes' operations a step; of peak: of the matrix product in the same rounds",
-        f"shares: of {rounds} {bench.precision} steps with the making of their batches, each seam timed",
+        f"batches of {size} at {width}x{height}; epoch: {len(session.train_set)} images, with "
+        "augmentation, loss, optimizer and EMA",
+        "GFLOP/s: a step counts as three forward passes",
+        f"shares: of {rounds} profiled {session.precision} steps, with making their batches",
     ]
-    return Section(
-        "train", "images a second, beside a naive step", [*rows, *_shares(steps[-rounds:])], notes
-    )
-
-
-def _epoch(bench: Bench) -> str:
-    return f"{len(bench.train_set)} images, with augmentation, loss, optimizer and moving average"
-
-
-def _clocks(
-    bench: Bench, trainers: dict[str, Trainer], steps: list[dict[str, float]]
-) -> dict[str, Clock]:
-    clocks = {"naive": bench.naive(training=True).clock("step")}
-    for precision, trainer in trainers.items():
-        clocks[f"step {precision}"] = step_clock(trainer, bench.batch)
-        product = bench.peak(precision)
-        if product is not None:
-            clocks[f"peak {precision}"] = product.clock
-        clocks[f"epoch {precision}"] = timed(partial(run_epoch, trainer), device=bench.device)
-    watched, batches = trainers[bench.precision], endless(trainers[bench.precision].batches)
-    clocks["parts"] = timed(lambda: steps.append(watched_step(watched, batches)))
-    return clocks
+    rows = [*rows, decoding, *_share_rows(shares[-rounds:])]
+    return ResultTable("train", "images per second, beside a baseline step", rows, notes)
 
 
 def run_epoch(trainer: Trainer) -> None:
-    """The first epoch, once more."""
+    """Train the first epoch once more."""
     rewind(trainer)
     trainer.run_epoch()
 
 
-def _rows(bench: Bench, precision: str, trainer: Trainer, times: Times) -> list[Row]:
-    size, steps = len(bench.batch.labels), trainer.batches.steps
-    naive = times["naive"]
-    step, epoch = times[f"step {precision}"], times[f"epoch {precision}"] / steps
-    titles = {
-        "step": (f"step on a ready batch, {precision}", step),
-        "epoch": (f"whole epoch, {precision}", epoch),
+def _cases(session: BenchmarkSession, precision: str) -> list[Case]:
+    """A step on a ready batch, and an epoch."""
+    trainer = session.trainer(precision)
+    size = len(session.batch.labels)
+    clocks = {
+        "step": step_clock(trainer, session.batch),
+        "epoch": timed(lambda: run_epoch(trainer), device=session.device),
     }
+    labels = {"step": "step on a ready batch", "epoch": "whole epoch"}
+    images = {"step": size, "epoch": trainer.batches.steps * size}
+    targets = {"epoch": Target(EPOCH_TARGETS[precision], of="ratio")}
+    cases = []
+    for kind, clock in clocks.items():
+        key, what = f"{kind}.{precision}", f"{labels[kind]}, {precision}"
+        count, target = images[kind], targets.get(kind)
+        gflop = count * PASSES * session.gflops
+        case = Case(key, what, clock, count, "images/s", "baseline", target, gflop, precision)
+        cases.append(case)
+    return cases
+
+
+def _profile_case(session: BenchmarkSession, shares: list[dict[str, float]]) -> Case:
+    """A profiled step, whose shares are appended to `shares`."""
+    trainer = session.trainer(session.precision)
+    trainer.start_epoch()
+    batches = endless_batches(trainer.batches)
+
+    def run() -> None:
+        rewind(trainer)
+        shares.append(profile_step(trainer, batches))
+
+    return Case("profile", "", timed(run))
+
+
+def _decoding(session: BenchmarkSession) -> Measurement:
+    workers = session.config.train.workers
+    dataset = session.dataset(session.train_set.samples, "ram", workers)
+    seconds = milliseconds(lambda: dataset.prepare(progress=False)) / 1000
+    rate = Stat.of([len(dataset) / seconds])
+    return Measurement("decode_once", "decoding into the cache, once per run", "images/s", rate)
+
+
+def _share_rows(shares: list[dict[str, float]]) -> list[Measurement]:
     rows = []
-    for kind, (title, taken) in titles.items():
-        target = Target(TARGETS[precision], of="ratio") if kind == "epoch" else None
-        rate, ratio = per_second(taken, size), ratio_of(naive, taken)
-        reached = bench.reached(
-            precision, PASSES * bench.gflops * size, taken, times.get(f"peak {precision}")
-        )
-        rows.append(
-            Row(
-                f"train.{kind}.{precision}",
-                title,
-                rate,
-                "pictures/s",
-                ratio,
-                "naive",
-                *reached,
-                target,
-            )
-        )
+    for phase, label in SHARES.items() if shares else ():
+        key, what = f"share.{phase}", f"share of step: {label}"
+        target = Target(LOSS_TARGET, at_least=False) if phase == "loss_whole" else None
+        share = Stat.of([step[phase] for step in shares])
+        rows.append(Measurement(key, what, "%", share, target=target))
     return rows
-
-
-def _decoding(bench: Bench, cold: float) -> Row:
-    rate = per_second([cold], len(bench.train_set))
-    return Row("train.decode_once", "decoding into the cache, once a run", rate, "pictures/s")
-
-
-def _shares(steps: list[dict[str, float]]) -> list[Row]:
-    found = shares(steps)
-    rows = [
-        Row(f"train.share.{part}", f"share of step: {title}", Stat.of(found[part]), "%")
-        for part, title in PARTS.items()
-    ]
-    whole = Stat.of(found["loss_whole"])
-    title = "share of step: loss and assignment, both ways"
-    return [
-        *rows,
-        Row(
-            "train.share.loss_whole", title, whole, "%", target=Target(LOSS_TARGET, at_least=False)
-        ),
-    ]

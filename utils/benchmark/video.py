@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,87 +11,68 @@ import numpy as np
 
 from nets.inference.detections import Detections
 from nets.inference.streaming import detect_stream
-from utils.benchmark.bench import Bench
-from utils.benchmark.rows import Row, Section, Target, per_second
-from utils.core.timing import Clock, Stat, interleave, timed
+from utils.benchmark.results import Case, Measurement, ResultTable, Target
+from utils.benchmark.session import BenchmarkSession
+from utils.core.timing import Stat, milliseconds, timed
 from utils.visualization.boxes import draw_detections
 from utils.visualization.video import VideoSink, open_video
 from utils.visualization.video_pipeline import PredictFrames, process_video
 
-FRAMES, QUICK, FULL = 200, 12, 10_000
 SIZE = (640, 480)  # width, height
 FPS = 25.0
-EFFICIENCY = 90.0  # percent of the slowest stage's own rate
-GROWTH = 5.0  # percent that memory may grow from a long video's first half to its second
-SAMPLES = 200  # of the memory, over a long video
-BLUR = 2.0  # pixels
-BOXES = 10  # drawn in each frame where the network is not trained
+LONG = 10_000  # frames of the video whose memory is watched
+MEMORY_SAMPLES = 200  # over that video
+EFFICIENCY_TARGET = 90.0  # percent of the slowest stage's own rate
+GROWTH_TARGET = 5.0  # percent that memory may grow from the first half to the second
+BOXES = 10  # drawn in each frame if the network is not trained
 
 
-def section(bench: Bench) -> Section:
+def video_table(session: BenchmarkSession) -> ResultTable:
     """Measure."""
-    count = QUICK if bench.settings.quick else FRAMES
-    clip = write_clip(bench.folder / "clip.mp4", count)
-    predict = predictor(bench)
-    times = interleave(
-        _clocks(clip, bench.folder / "out.mp4", predict), bench.settings.effort, "video"
-    )
-    titles = {
-        "decode": "decode",
-        "detect": "detect",
-        "render": "draw and encode",
-        "pipeline": "all, overlapping",
-    }
-    rows = [
-        Row(f"video.{key}", title, per_second(times[key], count), "frames/s")
-        for key, title in titles.items()
+    count = session.scaled(200, quick=12)
+    clip, out = write_clip(session.folder / "clip.mp4", count), session.folder / "out.mp4"
+    predict = make_predict(session)
+    frames = decode(clip)
+    detections = list(predict(frames))
+    stages: list[tuple[str, str, Callable[[], object]]] = [
+        ("decode", "decode", partial(decode, clip)),
+        ("detect", "detect", lambda: list(predict(frames))),
+        ("render", "draw and encode", partial(render, out, frames, detections)),
+        ("pipeline", "all, overlapping", partial(run_pipeline, clip, out, predict)),
     ]
-    slowest = np.max([times["decode"], times["detect"], times["render"]], axis=0)
-    share = Stat.of(100 * slowest / times["pipeline"])
-    rows.append(
-        Row("video.efficiency", "of the slowest stage alone", share, "%", target=Target(EFFICIENCY))
-    )
+    cases = [Case(key, what, timed(call), count, "frames/s") for key, what, call in stages]
+    rows, times = session.measure("video", cases)
+    *alone, together = times.values()
+    share = Stat.of(100 * np.max(alone, axis=0) / together)
+    what, target = "of the slowest stage alone", Target(EFFICIENCY_TARGET)
+    rows.append(Measurement("efficiency", what, "%", share, target=target))
     notes = [
-        f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the CPU: where they load it, the sum counts"
+        f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the CPU: where they load it, "
+        "the sum counts"
     ]
-    if bench.settings.full:
-        rows += _long(bench, predict, notes)
-    return Section("video", "frames a second, each stage alone and the whole", rows, notes)
+    if session.options.full and resident_mib() is None:
+        notes.append("memory left out: this system has no /proc/self/statm")
+    elif session.options.full:
+        rows += _long_video(session, predict)
+    return ResultTable("video", "frames per second, each stage alone and the whole", rows, notes)
 
 
-def predictor(bench: Bench) -> PredictFrames:
-    """The detector, on frame after frame; where it is not trained and finds nothing, with boxes made up for drawing."""
-    detector = bench.detector()
+def make_predict(session: BenchmarkSession) -> PredictFrames:
+    """The detector on frame after frame; boxes to draw are made up if it is not trained."""
+    detector = session.detector()
+    if session.options.weights:
+        return partial(detect_stream, detector)
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 200, (BOXES, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(40, 200, (BOXES, 2))], 1).astype(
-        np.float32
-    )
-    labels, scores = (
-        np.arange(BOXES) % len(detector.names),
-        np.linspace(0.9, 0.3, BOXES, dtype=np.float32),
-    )
+    boxes = np.hstack([corners, corners + rng.uniform(40, 200, (BOXES, 2))]).astype(np.float32)
+    labels = np.arange(BOXES) % len(detector.names)
+    scores = np.linspace(0.9, 0.3, BOXES, dtype=np.float32)
 
     def predict(frames: Iterable[np.ndarray]) -> Iterator[Detections]:
-        for found in detect_stream(detector, frames):
-            yield (
-                found
-                if bench.settings.weights
-                else replace(found, boxes=boxes, labels=labels, scores=scores)
-            )
+        for detections in detect_stream(detector, frames):
+            yield replace(detections, boxes=boxes, labels=labels, scores=scores)
 
     return predict
-
-
-def _clocks(clip: Path, out: Path, predict: PredictFrames) -> dict[str, Clock]:
-    frames = decode(clip)
-    found = list(predict(frames))
-    return {
-        "decode": timed(lambda: decode(clip)),
-        "detect": timed(lambda: list(predict(frames))),
-        "render": timed(lambda: render(out, frames, found)),
-        "pipeline": timed(lambda: pipeline(clip, out, predict)),
-    }
 
 
 def decode(clip: Path) -> list[np.ndarray]:
@@ -99,32 +81,32 @@ def decode(clip: Path) -> list[np.ndarray]:
         return list(source)
 
 
-def render(out: Path, frames: list[np.ndarray], found: list[Detections]) -> None:
+def render(out: Path, frames: list[np.ndarray], detections: list[Detections]) -> None:
     """Draw and encode."""
     with VideoSink(out, FPS, SIZE) as sink:
-        for frame, detections in zip(frames, found, strict=True):
-            sink.write(draw_detections(frame, detections))
+        for frame, own in zip(frames, detections, strict=True):
+            sink.write(draw_detections(frame, own))
 
 
-def pipeline(
+def run_pipeline(
     clip: Path,
     out: Path,
     predict: PredictFrames,
     on_frame: Callable[[int, Detections], None] | None = None,
 ) -> int:
-    """What `predict.py --mode video` does; the number of frames."""
+    """Do what `predict.py --mode video` does; returns the number of frames."""
     with open_video(clip) as source, VideoSink(out, FPS, SIZE) as sink:
         return process_video(source, sink, predict, on_frame).frames
 
 
 def write_clip(path: Path, count: int) -> Path:
-    """Bright bars that move over a soft texture: pixels that know nothing of their neighbors, as no camera gives them,
-    would take an encoder twice the time."""
+    """Write bright bars that move over a soft texture.
+
+    Like a camera's, neighboring pixels resemble each other: noise takes an encoder twice the time.
+    """
     width, height = SIZE
-    rng = np.random.default_rng(0)
-    texture = cv2.GaussianBlur(
-        rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), BLUR
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    texture = cv2.GaussianBlur(noise, (0, 0), 2.0)
     with VideoSink(path, FPS, SIZE) as sink:
         for index in range(count):
             frame = np.roll(texture, index, axis=1)
@@ -134,42 +116,34 @@ def write_clip(path: Path, count: int) -> Path:
     return path
 
 
-def _long(bench: Bench, predict: PredictFrames, notes: list[str]) -> list[Row]:
-    """Memory over a long video."""
-    if resident() is None:
-        notes.append("memory left out: this system has no /proc/self/statm")
-        return []
-    clip = write_clip(bench.folder / "long.mp4", FULL)
-    samples: list[float] = []
+def _long_video(session: BenchmarkSession, predict: PredictFrames) -> list[Measurement]:
+    """Speed and memory over a long video."""
+    clip, out = write_clip(session.folder / "long.mp4", LONG), session.folder / "out.mp4"
+    memory: list[float] = []
 
-    def sample(index: int, _: Detections) -> None:
-        if index % (FULL // SAMPLES) == 0:
-            samples.append(resident() or 0.0)
+    def sample_memory(index: int, _: Detections) -> None:
+        if index % (LONG // MEMORY_SAMPLES) == 0:
+            memory.append(resident_mib() or 0.0)
 
-    clock = timed(lambda: pipeline(clip, bench.folder / "out.mp4", predict, sample))
-    rate = per_second([clock()], FULL)
-    growth = Stat.of([memory_growth(samples)])
+    seconds = milliseconds(lambda: run_pipeline(clip, out, predict, sample_memory)) / 1000
+    rate, growth = Stat.of([LONG / seconds]), Stat.of([memory_growth(memory)])
+    target = Target(GROWTH_TARGET, at_least=False)
+    what = "second half over first"
     return [
-        Row("video.long", f"all, {FULL:,} frames", rate, "frames/s"),
-        Row("video.memory", f"memory over {FULL:,} frames", Stat.of(samples), "MiB"),
-        Row(
-            "video.memory_growth",
-            "second half over first",
-            growth,
-            "%",
-            target=Target(GROWTH, at_least=False),
-        ),
+        Measurement("long", f"all, {LONG:,} frames", "frames/s", rate),
+        Measurement("memory", f"memory over {LONG:,} frames", "MiB", Stat.of(memory)),
+        Measurement("memory_growth", what, "%", growth, target=target),
     ]
 
 
-def memory_growth(samples: list[float]) -> float:
-    """Percent that the highest of the second half lies above the highest of the first."""
-    middle = len(samples) // 2
-    return 100 * (max(samples[middle:]) / max(samples[:middle]) - 1)
+def memory_growth(memory: list[float]) -> float:
+    """Percent by which the second half's maximum exceeds the first half's."""
+    middle = len(memory) // 2
+    return 100 * (max(memory[middle:]) / max(memory[:middle]) - 1)
 
 
-def resident() -> float | None:
-    """Memory that this process has in use, MiB; none where the system does not tell."""
+def resident_mib() -> float | None:
+    """Memory that this process uses, MiB; None if the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

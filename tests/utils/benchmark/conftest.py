@@ -1,20 +1,18 @@
-"""A benchmark of small pictures."""
+"""A benchmark of small images."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from utils.benchmark.bench import Bench, Settings, make_config
+from utils.benchmark.session import BenchmarkOptions, BenchmarkSession, benchmark_config
 from utils.core.timing import Budget
-
-TINY = ("device=cpu", "precision=fp32", "threads=1")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    """The embedded data at 64x64, two rounds, float32."""
-    settings = Settings(
-        make_config(None, None, TINY, quick=True), effort=Budget(0.0, 2, 2), quick=True
-    )
-    with Bench(settings) as made:
-        yield made
+def session() -> Iterator[BenchmarkSession]:
+    """The embedded data at 64x64, one round, float32."""
+    words = ["device=cpu", "precision=fp32", "threads=1"]
+    config = benchmark_config(None, None, words, quick=True)
+    budget = Budget(0.0, 1, 1, warmup=0)
+    with BenchmarkSession(BenchmarkOptions(config, budget=budget, quick=True)) as session:
+        yield session

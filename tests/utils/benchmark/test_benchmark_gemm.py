@@ -1,55 +1,58 @@
-"""Matrix products: which are measured, in what, and which is the peak."""
+"""Matrix products: which are measured, in which precisions, and which is the peak."""
 
 import pytest
 import torch
 
 from utils.benchmark import gemm
-from utils.benchmark.gemm import Product, fastest, network_peak, peaks, precisions, section
+from utils.benchmark.gemm import (
+    Product,
+    fastest_product,
+    gemm_table,
+    measure_products,
+    network_precision,
+    precisions,
+)
+from utils.benchmark.results import Case, Measurement
 from utils.core.timing import Stat
 
 CPU = torch.device("cpu")
 
 
 def product(precision: str, side: int, rate: float) -> Product:
-    return Product(precision, side, lambda: 1.0, Stat.of([rate]))
+    key = f"{precision}.{side}"
+    case = Case(key, "product", lambda: 1.0, precision=precision)
+    return case, Measurement(key, "product", "GFLOP/s", Stat.of([rate]))
 
 
 def test_the_best_size_of_a_precision_is_its_peak():
-    some = [product("fp32", 1000, 90.0), product("fp32", 2000, 100.0), product("bf16", 1000, 300.0)]
-    assert (
-        fastest(some, "fp32") is some[1]
-        and fastest(some, "bf16") is some[2]
-        and fastest(some, "fp16") is None
-    )
-    assert some[1].gflop == pytest.approx(16.0), "2 n^3"
-    assert [row.key for row in section(some).rows] == [
-        "gemm.fp32.1000",
-        "gemm.fp32.2000",
-        "gemm.bf16.1000",
-    ]
+    small, large = product("fp32", 1000, 90.0), product("fp32", 2000, 100.0)
+    half = product("bf16", 1000, 300.0)
+    products = [small, large, half]
+    assert fastest_product(products, "fp32") is large[0]
+    assert fastest_product(products, "bf16") is half[0]
+    assert fastest_product(products, "fp16") is None
+    keys = [row.key for row in gemm_table(products).rows]
+    assert keys == ["fp32.1000", "fp32.2000", "bf16.1000"]
 
 
-def test_emulated_precisions_are_left_out(monkeypatch: pytest.MonkeyPatch):
-    for native, expected in (("bf16", ["fp32", "bf16"]), ("fp32", ["fp32"])):
-        monkeypatch.setattr(gemm, "pick_precision", lambda *_, native=native: native)
-        assert precisions(CPU) == expected
-    assert network_peak("fp32", CPU) == "fp32"
+@pytest.mark.parametrize("native", ["bf16", "fp32"])
+def test_emulated_precisions_are_left_out(native: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gemm, "pick_precision", lambda *_: native)
+    assert precisions(CPU) == (["fp32", "bf16"] if native == "bf16" else ["fp32"])
+    assert network_precision("fp32", CPU) == "fp32"
     cuda = torch.device("cuda")
-    for native, expected in (("bf16", "tf32"), ("fp32", "fp32")):
-        monkeypatch.setattr(gemm, "pick_precision", lambda *_, native=native: native)
-        assert network_peak("fp32", cuda) == expected and network_peak("fp16", cuda) == "fp16"
+    assert network_precision("fp32", cuda) == ("tf32" if native == "bf16" else "fp32")
+    assert network_precision("fp16", cuda) == "fp16"
 
 
 def test_rates_follow_from_times(monkeypatch: pytest.MonkeyPatch):
-    """As if a product of 256x256 took 2 ms, the others 1 ms."""
+    """As if a product of 256x256 took 2 ms, one of 128x128 1 ms."""
+    times = {128: 1.0, 256: 2.0}
     monkeypatch.setattr(gemm, "precisions", lambda _: ["fp32"])
-    monkeypatch.setattr(
-        gemm, "product_clock", lambda precision, side, *_: lambda: {128: 1.0, 256: 2.0}[side]
-    )
-    small, large = peaks(CPU, quick=True)
-    assert (small.side, large.side) == (128, 256)
-    assert small.rate.median == pytest.approx(2 * 128**3 / 1e9 / 1e-3)
-    assert large.rate.median == pytest.approx(2 * 256**3 / 1e9 / 2e-3)
+    monkeypatch.setattr(gemm, "product_clock", lambda _, side, *__: lambda: times[side])
+    (_, small), (_, large) = measure_products(CPU, quick=True)
+    assert small.value.median == pytest.approx(2 * 128**3 / 1e9 / 1e-3)
+    assert large.value.median == pytest.approx(2 * 256**3 / 1e9 / 2e-3)
 
 
 def test_products_run_and_leave_the_settings():

@@ -6,34 +6,33 @@ from pathlib import Path
 import pytest
 
 from utils.benchmark import video
-from utils.benchmark.bench import Bench
+from utils.benchmark.session import BenchmarkSession
 
 
-def test_the_stages_and_the_pipeline_see_every_frame(bench: Bench, tmp_path: Path):
+def test_the_stages_and_the_pipeline_see_every_frame(session: BenchmarkSession, tmp_path: Path):
     clip = video.write_clip(tmp_path / "clip.mp4", 6)
-    frames, predict = video.decode(clip), video.predictor(bench)
-    assert len(frames) == 6 and frames[0].shape == (480, 640, 3)
-    found = list(predict(frames))
-    assert [len(one) for one in found] == [video.BOXES] * 6 and found[0].width == 640
-    video.render(tmp_path / "drawn.mp4", frames, found)
+    frames = video.decode(clip)
+    assert [frame.shape for frame in frames] == [(480, 640, 3)] * 6
+    predict = video.make_predict(session)
+    detections = list(predict(frames))
+    assert [len(own) for own in detections] == [video.BOXES] * 6 and detections[0].width == 640
+    video.render(tmp_path / "drawn.mp4", frames, detections)
     assert len(video.decode(tmp_path / "drawn.mp4")) == 6
     seen: list[int] = []
-    assert (
-        video.pipeline(clip, tmp_path / "out.mp4", predict, lambda index, _: seen.append(index))
-        == 6
-    )
+    out = tmp_path / "out.mp4"
+    assert video.run_pipeline(clip, out, predict, lambda index, _: seen.append(index)) == 6
     assert seen == list(range(6))
 
 
-def test_memory_that_grows_is_told():
+def test_growing_memory_is_reported():
     assert video.memory_growth([100, 110, 105, 110]) == pytest.approx(0)
     assert video.memory_growth([100, 110, 121, 115]) == pytest.approx(10)
 
 
 def test_memory_in_use():
-    before = video.resident()
+    before = video.resident_mib()
     if before is None:
         pytest.skip("needs /proc/self/statm")
-    with mmap.mmap(-1, 64 * 2**20) as held:  # not the allocator's, which may have some left
-        held.write(b"x" * len(held))
-        assert video.resident() - before == pytest.approx(64, abs=16)
+    with mmap.mmap(-1, 64 * 2**20) as block:  # not from the allocator, which may have some left
+        block.write(b"x" * len(block))
+        assert video.resident_mib() - before == pytest.approx(64, abs=16)
