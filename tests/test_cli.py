@@ -16,8 +16,8 @@ import export as export_cli
 import predict as predict_cli
 import train as train_cli
 from utils.core.cli import run_command
+from utils.core.images import write_image
 from utils.engine.experiment import Result
-from utils.visualization.boxes import write_image
 from utils.visualization.video import VideoSink, open_video
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,6 +24,7 @@ from utils.core.config import load_config, parse_overrides
 from utils.core.devices import pick_device, pick_precision
 from utils.core.environment import cpu_count, cpu_name, library_versions
 from utils.core.errors import UserError
+from utils.core.images import write_image
 from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config
 from utils.core.timing import Budget
@@ -33,7 +34,6 @@ from utils.data.loading import load_dataset
 from utils.data.sample import Sample
 from utils.engine.experiment import new_detector
 from utils.engine.trainer import Trainer
-from utils.visualization.boxes import write_image
 
 EMBEDDED = ["input_size=416", "train.batch_size=16", "data.shapes_train=64", "data.shapes_val=64"]
 QUICK = ["input_size=64", "train.batch_size=4", "data.shapes_train=16", "data.shapes_val=8"]

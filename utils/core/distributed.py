@@ -83,7 +83,7 @@ def main_process_only(function: Callable[Params, None]) -> Callable[Params, None
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Run the block in the first process of each machine, then in the others: they find its files."""
+    """Run the block in one process of each machine before the others, which find its files."""
     if local_rank():
         barrier()
     yield
@@ -124,7 +124,7 @@ def gather(items: Sequence[Value]) -> list[Value]:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Differentiable sum over all processes: each one's share of the loss depends on all of them."""
+    """Differentiable sum over all processes."""
     return _AllReduceSum.apply(tensor) if world_size() > 1 else tensor
 
 
@@ -157,7 +157,7 @@ def synchronize_batch_norms(network: nn.Module) -> nn.Module:
 
 
 class _SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over equally large parts of a batch, on the CPU: `nn.SyncBatchNorm` needs a GPU."""
+    """Batch norm over equal parts of a batch on CPUs: `nn.SyncBatchNorm` needs a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -1,4 +1,4 @@
-"""Reading images, and fitting them to the network's input (letterbox)."""
+"""Reading and writing images, and fitting them to the network's input (letterbox)."""
 
 import io
 import threading
@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFile, ImageOps
 from torch.nn import functional as F
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, nearest
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
@@ -65,6 +65,32 @@ def read_image(path: str | Path) -> np.ndarray:
         UserError: the file is missing or cannot be decoded.
     """
     return decode_image(path)[0]
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an image file; missing folders are created.
+
+    Args:
+        path: the file; its suffix chooses the format.
+        image: RGB uint8 `(h, w, 3)`.
+
+    Raises:
+        UserError: unknown suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    try:
+        ok, data = cv2.imencode(suffix or "?", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        ok = False
+    if not ok:
+        hint = nearest(suffix, sorted(IMAGE_SUFFIXES))
+        raise UserError(f"cannot write image {path}: no encoder for suffix '{suffix}'{hint}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data.tofile(path)  # not cv2.imwrite, which cannot open non-ASCII paths on Windows
+    except OSError as error:
+        raise UserError(f"cannot write image {path}: {error.strerror or error}") from None
 
 
 def _is_truncated_jpeg(data: np.ndarray) -> bool:

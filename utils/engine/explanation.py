@@ -17,11 +17,10 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES
 from utils.core.errors import UserError, nearest
-from utils.core.images import IMAGE_SUFFIXES, Letterbox
+from utils.core.images import IMAGE_SUFFIXES, Letterbox, write_image
 from utils.core.progress import progress_bar
 from utils.engine.outputs import Summary, json_list, new_output_folder, unused_path
 from utils.engine.sources import ImageSource
-from utils.visualization.boxes import write_image
 from utils.visualization.heatmap import (
     AnnotatedImage,
     BarPanel,
@@ -245,7 +244,9 @@ def _point(
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
-def _label(site: str, specs: Mapping[str, attention.Spec], attended_site: SiteAttention | None) -> str:
+def _label(
+    site: str, specs: Mapping[str, attention.Spec], attended_site: SiteAttention | None
+) -> str:
     """The label of a row: site, block, and how far an identity start has opened."""
     if attended_site is None:
         return f"{site}\nno attention"

@@ -15,6 +15,7 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.streaming import detect_stream
 from utils.core.errors import UserError
+from utils.core.images import write_image
 from utils.core.progress import progress_bar
 from utils.engine.detectors import open_detector
 from utils.engine.explanation import explain_images, parse_focus
@@ -22,7 +23,7 @@ from utils.engine.outputs import ImageTarget, Summary, json_list, video_target
 from utils.engine.runs import find_weights
 from utils.engine.sources import ImageSource, image_files, image_folder, validation_images
 from utils.engine.speed import Speed, measure_fps
-from utils.visualization.boxes import draw_detections, write_image
+from utils.visualization.boxes import draw_detections
 from utils.visualization.video import VideoSink, open_video
 from utils.visualization.video_pipeline import process_video
 from utils.visualization.window import Window

@@ -10,10 +10,11 @@ import numpy as np
 from nets.inference.detections import Detections
 from utils.core import distributed
 from utils.core.errors import UserError
+from utils.core.images import write_image
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.metrics import Metrics
-from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid, write_image
+from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid
 from utils.visualization.plots import plot_confusion_matrix, plot_pr_curves
 
 EXAMPLES = 8  # validation images drawn

@@ -1,164 +1,140 @@
-"""Boxes and labels on images, legible from thumbnails to camera size, and grids of pictures.
+"""Boxes with labels on images, readable from thumbnails to camera size, and grids of images.
 
-Text is drawn with Pillow, because `cv2.putText` knows ASCII only. The font is DejaVu Sans (it comes with matplotlib);
-for characters that it lacks, the first installed font that has them all; where there is none, they show as boxes.
+Text is drawn with Pillow, since `cv2.putText` only knows ASCII.
 """
 
 import colorsys
 import math
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import cv2
-import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from nets.inference.detections import Detections
 from nets.ops.boxes import intersection
-from utils.core.errors import UserError, nearest
-from utils.core.images import IMAGE_SUFFIXES, Letterbox
+from utils.core.images import Letterbox
+from utils.visualization.fonts import find_font, load_font
 
 Color = tuple[int, int, int]
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-MIN_TEXT = 9  # pixels; below that antialiased DejaVu Sans can no longer be read
-GRID_SIDE = 3840  # longest side of a grid of images, pixels
+MIN_FONT_SIZE = 9  # pixels; antialiased DejaVu Sans cannot be read below
+MAX_GRID_SIDE = 3840  # pixels
 
 
 def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
-    """Draw boxes with "name 0.87" labels; the best detection lies on top.
+    """Draw boxes with "name 0.87" labels, the best detection on top.
 
     Args:
         image: RGB uint8 `(h, w, 3)`; not modified.
         detections: boxes in pixels of `image`.
 
     Returns:
-        RGB uint8 `(h, w, 3)`, a copy.
+        A copy, RGB uint8 `(h, w, 3)`.
     """
-    names = [_one_line(detections.names[int(label)]) for label in detections.labels]
-    tails = [f" {score:.2f}" for score in detections.scores]
-    return _draw(image, detections.boxes, detections.labels, names, tails, truth=False)
+    names = [detections.names[int(label)] for label in detections.labels]
+    suffixes = [f" {score:.2f}" for score in detections.scores]
+    return _draw(image, detections.boxes, detections.labels, names, suffixes, ground_truth=False)
 
 
 def draw_ground_truth(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
-    """Draw ground truth: dashed boxes, white labels without a score below them, so that it reads beside `draw`.
+    """Draw dashed boxes with white labels below them, to be told apart from detections.
 
     Args:
         image: RGB uint8 `(h, w, 3)`; not modified.
-        boxes: `(n, 4)` x1 y1 x2 y2, pixels. labels: `(n,)`, index into `names`.
+        boxes: `(n, 4)` xyxy, pixels.
+        labels: `(n,)`, class indices.
+        names: class names.
 
     Returns:
-        RGB uint8 `(h, w, 3)`, a copy.
+        A copy, RGB uint8 `(h, w, 3)`.
     """
-    texts = [_one_line(names[int(label)]) for label in labels]
-    return _draw(image, boxes, labels, texts, [""] * len(texts), truth=True)
+    own_names = [names[int(label)] for label in labels]
+    return _draw(image, boxes, labels, own_names, [""] * len(own_names), ground_truth=True)
 
 
 def class_color(label: int) -> Color:
-    """The RGB color of a class index, 0..255: hues a golden ratio apart, so that neighbors differ."""
+    """The RGB color of a class index, 0 to 255; hues of neighbors are a golden ratio apart."""
+    hue = (0.02 + label * 0.618034) % 1
+    saturation = (0.85, 0.6)[label // 16 % 2]
     value = (0.98, 0.72)[label // 8 % 2]
-    red, green, blue = colorsys.hsv_to_rgb(
-        (0.02 + label * 0.618034) % 1, (0.85, 0.6)[label // 16 % 2], value
-    )
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def image_grid(
     images: Sequence[np.ndarray], columns: int | None = None, gap: int | None = None
 ) -> np.ndarray:
-    """Lay images out row by row, letterboxed to their median size; the whole is at most 3840 pixels high or wide.
+    """Arrange images row by row, letterboxed to their median size.
 
     Args:
         images: RGB uint8 `(h, w, 3)` of any sizes, at least one.
-        columns: images a row; none: about as many as rows. gap: white pixels between; none: 1 % of a cell.
+        columns: images per row; None: about as many as rows.
+        gap: white pixels between images; None: 1 % of their longest side.
 
     Returns:
-        RGB uint8 `(H, W, 3)`.
+        RGB uint8 `(H, W, 3)`, sides up to about 3840.
     """
     if not images:
         raise ValueError("image_grid needs at least one image")
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     rows = math.ceil(len(images) / columns)
-    height, width = (int(np.median([image.shape[axis] for image in images])) for axis in (0, 1))
-    shrink = min(1.0, GRID_SIDE / max(rows * height, columns * width))
-    height, width = max(1, int(height * shrink)), max(1, int(width * shrink))
-    space = max(2, round(0.01 * max(height, width))) if gap is None else gap
-    canvas = np.full(
-        (rows * (height + space) - space, columns * (width + space) - space, 3), 255, np.uint8
-    )
+    height = int(np.median([image.shape[0] for image in images]))
+    width = int(np.median([image.shape[1] for image in images]))
+    scale = min(1.0, MAX_GRID_SIDE / max(rows * height, columns * width))
+    height, width = max(1, int(height * scale)), max(1, int(width * scale))
+    if gap is None:
+        gap = max(2, round(0.01 * max(height, width)))
+    grid_size = rows * (height + gap) - gap, columns * (width + gap) - gap
+    grid = np.full((*grid_size, 3), 255, np.uint8)
     for index, image in enumerate(images):
-        y, x = index // columns * (height + space), index % columns * (width + space)
+        row, column = divmod(index, columns)
+        y, x = row * (height + gap), column * (width + gap)
         fitted = Letterbox((image.shape[0], image.shape[1]), (height, width)).apply(image)
-        canvas[y : y + height, x : x + width] = fitted
-    return canvas
-
-
-def write_image(path: str | Path, rgb: np.ndarray) -> None:
-    """Write an RGB uint8 `(h, w, 3)` image in the format of the suffix; missing folders are made.
-
-    Raises:
-        UserError: the suffix is none that can be written, or the file cannot be written.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    try:
-        done, data = (
-            cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)) if suffix else (False, None)
-        )
-    except cv2.error:
-        done, data = False, None
-    if not done or data is None:
-        hint = nearest(suffix, sorted(IMAGE_SUFFIXES))
-        raise UserError(f"cannot write image {path}: no encoder for suffix '{suffix}'{hint}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data.tofile(path)  # cv2.imwrite cannot open non-ASCII paths on Windows
-    except OSError as error:
-        raise UserError(f"cannot write image {path}: {error.strerror or error}") from None
+        grid[y : y + height, x : x + width] = fitted
+    return grid
 
 
 def _draw(
     image: np.ndarray,
     boxes: np.ndarray,
     labels: np.ndarray,
-    names: list[str],
-    tails: list[str],
-    truth: bool,
+    names: Sequence[str],
+    suffixes: Sequence[str],
+    ground_truth: bool,
 ) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an RGB uint8 image (h, w, 3), got {image.dtype} {image.shape}")
     canvas = np.array(image, order="C", copy=True)
     height, width = canvas.shape[:2]
-    scale = math.sqrt(height * width)
-    line = max(1, round(0.0035 * scale))
-    size = _text_size(len(names), width, height)
-    corners = _pixels(boxes, width, height)
-    for box, label in zip(corners[::-1], labels[::-1], strict=True):
-        _outline(canvas, box, class_color(int(label)), line, truth)
-    stickers = [
-        _sticker(*_fit(name, tail, size, width), class_color(int(label)), truth)[:height, :width]
-        for name, tail, label in zip(names, tails, labels, strict=True)
-    ]
-    spots = _place(corners, stickers, width, height, truth)
-    for (x, y), sticker in zip(spots[::-1], stickers[::-1], strict=True):
-        canvas[y : y + sticker.shape[0], x : x + sticker.shape[1]] = sticker
+    line_width = max(1, round(0.0035 * math.sqrt(height * width)))
+    font_size = _font_size(len(names), width, height)
+    corners = _pixel_boxes(boxes, width, height)
+    colors = [class_color(int(label)) for label in labels]
+    # From the last to the first: the best detection lies on top
+    for box, color in zip(corners[::-1], colors[::-1], strict=True):
+        _draw_outline(canvas, box, color, line_width, dashed=ground_truth)
+    tags = []
+    for name, suffix, color in zip(names, suffixes, colors, strict=True):
+        text, font, size = _fit_text(_one_line(name), suffix, font_size, width)
+        tags.append(_render_tag(text, font, size, color, ground_truth)[:height, :width])
+    positions = _place_tags(corners, tags, width, height, ground_truth)
+    for (x, y), tag in zip(positions[::-1], tags[::-1], strict=True):
+        canvas[y : y + tag.shape[0], x : x + tag.shape[1]] = tag
     return canvas
 
 
-def _text_size(count: int, width: int, height: int) -> int:
-    """Text height in pixels; smaller where `count` labels of some ten letters would hide a fifth of the picture."""
+def _font_size(count: int, width: int, height: int) -> int:
+    """Text height, pixels; smaller if `count` labels would hide more than 20 % of the image."""
     usual = 0.025 * math.sqrt(height * width)
     crowded = math.sqrt(0.2 * height * width / (8 * max(1, count)))
-    return max(MIN_TEXT, round(min(usual, crowded, height / 4)))
+    return max(MIN_FONT_SIZE, round(min(usual, crowded, height / 4)))
 
 
-def _pixels(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """xyxy -> int64 `(n, 4)` inside the image, the end exclusive, at least one pixel each way."""
+def _pixel_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """xyxy -> int64 `(n, 4)` within the image, end exclusive, at least one pixel wide and high."""
     limit = np.array([width, height])
     corners = np.nan_to_num(np.asarray(boxes, np.float64).reshape(-1, 4))
     start = np.clip(np.floor(corners[:, :2]), 0, limit - 1)
@@ -166,10 +142,12 @@ def _pixels(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([start, end], axis=1).astype(np.int64)
 
 
-def _outline(canvas: np.ndarray, box: np.ndarray, paint: Color, line: int, dashed: bool) -> None:
-    """Paint the frame of a box, inside it; dashes are of the class's color and white, to show on any ground."""
+def _draw_outline(
+    canvas: np.ndarray, box: np.ndarray, color: Color, line_width: int, dashed: bool
+) -> None:
+    """Draw a box along the inside of its border; dashes alternate with white."""
     x1, y1, x2, y2 = (int(value) for value in box)
-    line = min(line, max(1, min(x2 - x1, y2 - y1) // 4))
+    line = min(line_width, max(1, min(x2 - x1, y2 - y1) // 4))
     dash = max(3, 4 * line)
     sides = (
         canvas[y1 : y1 + line, x1:x2],
@@ -178,30 +156,47 @@ def _outline(canvas: np.ndarray, box: np.ndarray, paint: Color, line: int, dashe
         canvas[y1:y2, x2 - line : x2].swapaxes(0, 1),
     )
     for side in sides:
-        side[:] = paint
+        side[:] = color
         if dashed:
             side[:, np.arange(side.shape[1]) // dash % 2 == 1] = WHITE
 
 
-def _place(
-    boxes: np.ndarray, stickers: list[np.ndarray], width: int, height: int, truth: bool
+def _place_tags(
+    boxes: np.ndarray, tags: Sequence[np.ndarray], width: int, height: int, ground_truth: bool
 ) -> list[tuple[int, int]]:
-    """Choose each label's top left corner, best first: off other labels, then off its own object, else above it."""
-    placed = np.zeros((len(stickers), 4))
-    for index, (box, sticker) in enumerate(zip(boxes, stickers, strict=True)):
-        tall, wide = sticker.shape[:2]
-        x1, y1, x2, y2 = box
-        above, below = ((x1, y1 - tall), (x2 - wide, y1 - tall)), ((x1, y2), (x2 - wide, y2))
-        inside = ((x1, y1), (x2 - wide, y1), (x1, y2 - tall), (x2 - wide, y2 - tall))
-        beside = ((x2, y1), (x1 - wide, y1))
-        order = below + inside[2:] + above + inside[:2] if truth else above + inside + below
-        spots = np.clip(np.array(order + beside), 0, (width - wide, height - tall))
-        areas = np.concatenate([spots, spots + (wide, tall)], axis=1)
-        hidden = intersection(areas.T[:, :, None], placed[:index].T).sum(axis=1) / (wide * tall)
-        covered = intersection(areas.T, box) / ((x2 - x1) * (y2 - y1))
-        best = int(np.argmin(2 * hidden + covered + 0.01 * np.arange(len(spots))))
+    """Choose the top left corner (x, y) of each tag, best detection first.
+
+    A tag should not hide other tags, nor its own object; else the first of its candidates wins.
+    """
+    placed = np.zeros((len(tags), 4))
+    for index, (box, tag) in enumerate(zip(boxes, tags, strict=True)):
+        tag_height, tag_width = tag.shape[:2]
+        candidates = np.array(_tag_candidates(box, tag_width, tag_height, ground_truth))
+        candidates = np.clip(candidates, 0, (width - tag_width, height - tag_height))
+        areas = np.concatenate([candidates, candidates + (tag_width, tag_height)], axis=1)
+        tag_area = tag_width * tag_height
+        box_area = (box[2] - box[0]) * (box[3] - box[1])
+        hidden = intersection(areas.T[:, :, None], placed[:index].T).sum(axis=1) / tag_area
+        covered = intersection(areas.T, box) / box_area
+        best = int(np.argmin(2 * hidden + covered + 0.01 * np.arange(len(areas))))
         placed[index] = areas[best]
     return [(int(x), int(y)) for x, y in placed[:, :2]]
+
+
+def _tag_candidates(
+    box: np.ndarray, tag_width: int, tag_height: int, ground_truth: bool
+) -> list[tuple[int, int]]:
+    """Positions (x, y) at a box, preferred ones first: above detections, below ground truth."""
+    x1, y1, x2, y2 = box
+    left, right = x1, x2 - tag_width
+    above = [(left, y1 - tag_height), (right, y1 - tag_height)]
+    below = [(left, y2), (right, y2)]
+    inside_top = [(left, y1), (right, y1)]
+    inside_bottom = [(left, y2 - tag_height), (right, y2 - tag_height)]
+    beside = [(x2, y1), (x1 - tag_width, y1)]
+    if ground_truth:
+        return below + inside_bottom + above + inside_top + beside
+    return above + inside_top + inside_bottom + below + beside
 
 
 def _one_line(name: str) -> str:
@@ -209,21 +204,20 @@ def _one_line(name: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _fit(name: str, tail: str, size: int, room: int) -> tuple[str, str, int]:
-    """(text, font, size) that fits `room` pixels: smaller, then without the score, then cut short."""
-    path = _font_for(name)
-    shorter = [f"{name[:end]}…" for end in range(len(name) - 1, 0, -1)]
-    for text in (name + tail, name, *shorter):
-        wide = _width(text, path, size)
-        fitting = size if wide <= room else size * room // wide
-        if fitting >= MIN_TEXT and _width(text, path, fitting) <= room:
-            return text, path, fitting
-    return name[:1], path, MIN_TEXT
+def _fit_text(name: str, suffix: str, size: int, max_width: int) -> tuple[str, str, int]:
+    """(text, font file, font size) within `max_width`: smaller, then without suffix, then cut."""
+    font = find_font(name)
+    shortened = [f"{name[:end]}…" for end in range(len(name) - 1, 0, -1)]
+    for text in (name + suffix, name, *shortened):
+        width = _tag_width(text, font, size)
+        fitting = size if width <= max_width else size * max_width // width
+        if fitting >= MIN_FONT_SIZE and _tag_width(text, font, fitting) <= max_width:
+            return text, font, fitting
+    return name[:1], font, MIN_FONT_SIZE
 
 
-def _width(text: str, path: str, size: int) -> int:
-    """Width of the label with this text, pixels."""
-    return math.ceil(_font(path, size).getlength(text)) + 2 * _padding(size)
+def _tag_width(text: str, font: str, size: int) -> int:
+    return math.ceil(load_font(font, size).getlength(text)) + 2 * _padding(size)
 
 
 def _padding(size: int) -> int:
@@ -231,77 +225,24 @@ def _padding(size: int) -> int:
 
 
 @lru_cache(maxsize=128)
-def _sticker(text: str, path: str, size: int, paint: Color, truth: bool) -> np.ndarray:
-    """A label as an image: text on the class's color, or, for truth, dark text on white in a frame of it."""
-    font = _font(path, size)
-    ascent, descent = font.getmetrics()
-    shape = _width(text, path, size), ascent + descent
-    label = Image.new("RGB", shape, WHITE if truth else paint)
-    pen = ImageDraw.Draw(label)
-    pen.text((_padding(size), 0), text, font=font, fill=BLACK if truth else _ink(paint))
-    if truth:
-        pen.rectangle((0, 0, shape[0] - 1, shape[1] - 1), outline=paint, width=max(1, size // 12))
-    return np.asarray(label)
+def _render_tag(text: str, font: str, size: int, color: Color, ground_truth: bool) -> np.ndarray:
+    """Text on the class's color; for ground truth, black text on white, framed in that color."""
+    loaded = load_font(font, size)
+    ascent, descent = loaded.getmetrics()
+    width, height = _tag_width(text, font, size), ascent + descent
+    tag = Image.new("RGB", (width, height), WHITE if ground_truth else color)
+    pen = ImageDraw.Draw(tag)
+    text_color = BLACK if ground_truth else _text_color(color)
+    pen.text((_padding(size), 0), text, font=loaded, fill=text_color)
+    if ground_truth:
+        pen.rectangle((0, 0, width - 1, height - 1), outline=color, width=max(1, size // 12))
+    return np.asarray(tag)
 
 
-def _ink(paint: Color) -> Color:
-    """Black or white, whichever contrasts more (WCAG 2.1 relative luminance; both contrast equally at 0.179)."""
-    linear = [
-        value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
-        for value in paint
-    ]
+def _text_color(background: Color) -> Color:
+    """Black or white, whichever contrasts more (WCAG 2.1: equal at a luminance of 0.179)."""
+    linear = []
+    for value in background:
+        share = value / 255
+        linear.append(share / 12.92 if value <= 10 else ((share + 0.055) / 1.055) ** 2.4)
     return BLACK if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.179 else WHITE
-
-
-@lru_cache(maxsize=64)
-def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size)
-
-
-@lru_cache(maxsize=1024)
-def _font_for(name: str) -> str:
-    """The file of the first font that has every character of the name, digits included (for the score)."""
-    default = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
-    needed = {ord(character) for character in name + "0123456789." if not character.isspace()}
-    missing = needed - _characters(default)
-    if not missing:
-        return default
-    for path in _installed():
-        if needed <= _characters(path):
-            return path
-    characters = "".join(map(chr, sorted(missing)))
-    warnings.warn(
-        f"no installed font has '{characters}' of class '{name}': shown as boxes", stacklevel=2
-    )
-    return default
-
-
-@lru_cache(maxsize=1)
-def _installed() -> tuple[str, ...]:
-    """Files of the installed fonts, upright, sans and regular first; none of the color or placeholder fonts."""
-    from matplotlib import (
-        font_manager,
-    )  # looks through the machine's fonts, seconds at first: only when needed
-
-    def rank(entry: font_manager.FontEntry) -> tuple[bool, bool, bool, str]:
-        return (
-            entry.style != "normal",
-            "sans" not in entry.name.lower(),
-            entry.weight not in (400, "normal"),
-            entry.name,
-        )
-
-    fonts = sorted(font_manager.fontManager.ttflist, key=rank)
-    skipped = ("emoji", "resort")
-    return tuple(
-        font.fname for font in fonts if not any(word in font.name.lower() for word in skipped)
-    )
-
-
-@lru_cache(maxsize=64)
-def _characters(path: str) -> frozenset[int]:
-    """Code points that a font file can draw; empty when it cannot be read."""
-    try:
-        return frozenset(FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):
-        return frozenset()

@@ -1,4 +1,4 @@
-"""Heat over images: a network's maps in the original image's coordinates, and sheets of them."""
+"""Heatmaps over images, in the coordinates of the original image, and sheets of panels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +22,20 @@ STRENGTH = 0.6  # share of the color in an overlay; the rest is the image in gra
 PANEL = 3.1  # width of a panel, inches
 PANEL_HEIGHT = (1.9, 4.6)
 DPI = 130
-SIDE = 440  # longest side of the images in a sheet, pixels: about what a panel has, so that labels stay legible
+SIDE = 440  # longest side of images in a sheet, pixels: as in a panel, so that labels stay readable
 FLAT = 1e-6  # a map that differs by less, relative to its size, is shown as one color
 
 
 @dataclass(frozen=True)
 class HeatPanel:
-    """A map `(h, w)` of the network, laid over the picture. `marked`: the chosen point is shown as a star."""
+    """A heatmap over the image.
+
+    Attributes:
+        title: of the panel.
+        values: `(h, w)`, covers the network's input.
+        colors: name of a matplotlib color map.
+        marked: show the chosen point as a star.
+    """
 
     title: str
     values: np.ndarray
@@ -38,7 +45,7 @@ class HeatPanel:
 
 @dataclass(frozen=True)
 class BarPanel:
-    """A value a channel, `(C,)`, as bars."""
+    """One bar per channel; `values` is `(C,)`."""
 
     title: str
     values: np.ndarray
@@ -46,7 +53,10 @@ class BarPanel:
 
 @dataclass(frozen=True)
 class BranchPanel:
-    """Weights of branches, `(branches, C)`: a bar a branch, the mean over the channels and their 5 to 95 % range."""
+    """One bar per branch, the mean over its channels, with their 5 to 95 % range.
+
+    `values` is `(branches, C)`.
+    """
 
     title: str
     values: np.ndarray
@@ -54,7 +64,7 @@ class BranchPanel:
 
 @dataclass(frozen=True)
 class TextPanel:
-    """A sentence where there is nothing to draw."""
+    """A sentence, if there is nothing to draw."""
 
     title: str
     text: str
@@ -65,7 +75,7 @@ Panel = HeatPanel | BarPanel | BranchPanel | TextPanel
 
 @dataclass(frozen=True)
 class PanelRow:
-    """What is shown for one site."""
+    """The panels of one site."""
 
     label: str
     panels: Sequence[Panel]
@@ -73,11 +83,13 @@ class PanelRow:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """The image that the maps belong to.
+    """The image that the panels belong to.
 
     Attributes:
-        image: RGB uint8 `(h, w, 3)`. detections: boxes to draw. letterbox: how it was fitted to the network's input.
-        point: (x, y) in pixels of the image, for the star.
+        image: RGB uint8 `(h, w, 3)`.
+        detections: boxes to draw.
+        letterbox: how the image was fitted to the network's input.
+        point: (x, y) of the star, pixels of the image.
     """
 
     image: np.ndarray
@@ -89,10 +101,14 @@ class AnnotatedImage:
 def map_to_image(
     heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """A map that covers the network's input -> the image, padding left out, bilinear between cell centers.
+    """Resample a map of the network's input to the image, without the padding.
+
+    Bilinear between the centers of the map's cells.
 
     Args:
-        heat: `(h, w)`. size: (height, width) of the result; none: the image's own.
+        heat: `(h, w)`, covers the network's input.
+        letterbox: how the image was fitted to the input.
+        size: (height, width) of the result; None: that of the image.
 
     Returns:
         float32 `size`.
@@ -117,10 +133,12 @@ def _to_input(letterbox: Letterbox, values: np.ndarray, axis: int) -> np.ndarray
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, colors: str = "viridis") -> np.ndarray:
-    """Lay heat of the image's size over the image in gray; the colors span the heat's own range.
+    """Blend a heatmap with the gray image; the colors span the range of the heatmap.
 
     Args:
-        image: RGB uint8 `(h, w, 3)`; not modified. heat: float `(h, w)`. colors: name of a matplotlib color map.
+        image: RGB uint8 `(h, w, 3)`; not modified.
+        heat: float `(h, w)`.
+        colors: name of a matplotlib color map.
 
     Returns:
         RGB uint8 `(h, w, 3)`.
@@ -131,7 +149,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, colors: str = "viridis") -> np.
 
 
 def _range(values: np.ndarray) -> Normalize:
-    """Lowest to highest value; widened where all are equal, so that rounding noise is not blown up to a pattern."""
+    """The range of the values, widened if they are equal up to rounding noise."""
     low, high = float(values.min()), float(values.max())
     if high - low <= FLAT * max(abs(low), abs(high), 1e-12):
         low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
@@ -139,7 +157,7 @@ def _range(values: np.ndarray) -> Normalize:
 
 
 def draw_sheet(scene: AnnotatedImage, rows: Sequence[PanelRow], title: str) -> np.ndarray:
-    """An image of all panels: a row a site, the image with its boxes on the left.
+    """Draw all panels: one row per site, with the annotated image on the left.
 
     Returns:
         RGB uint8 `(H, W, 3)`.
@@ -154,13 +172,13 @@ def draw_sheet(scene: AnnotatedImage, rows: Sequence[PanelRow], title: str) -> n
         )
         figure.suptitle(title, fontsize=10)
         grid = figure.subplots(len(rows), columns, squeeze=False)
-        for line, row in zip(grid, rows, strict=True):
-            _show(line[0], draw_detections(scene.image, scene.detections))
-            _star(line[0], scene.point)
-            line[0].set_ylabel(row.label, fontsize=9)
-            for axes, panel in zip(line[1:], row.panels, strict=False):
+        for axes_row, row in zip(grid, rows, strict=True):
+            _show(axes_row[0], draw_detections(scene.image, scene.detections))
+            _star(axes_row[0], scene.point)
+            axes_row[0].set_ylabel(row.label, fontsize=9)
+            for axes, panel in zip(axes_row[1:], row.panels, strict=False):
                 _draw(figure, axes, panel, scene)
-            for axes in line[1 + len(row.panels) :]:
+            for axes in axes_row[1 + len(row.panels) :]:
                 axes.set_axis_off()
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -168,14 +186,14 @@ def draw_sheet(scene: AnnotatedImage, rows: Sequence[PanelRow], title: str) -> n
 
 
 def _shrunk(scene: AnnotatedImage) -> AnnotatedImage:
-    """Images no larger than a panel can show; the letterbox stays, since it is asked for any size."""
+    """Shrink the image to what a panel can show; the letterbox maps to any size, so it stays."""
     height, width = scene.image.shape[:2]
     scale = SIDE / max(height, width)
     if scale >= 1:
         return scene
     size = max(1, round(width * scale)), max(1, round(height * scale))
     factor = np.array([size[0] / width, size[1] / height], np.float32)
-    found = replace(
+    detections = replace(
         scene.detections,
         boxes=scene.detections.boxes * np.tile(factor, 2),
         width=size[0],
@@ -183,7 +201,7 @@ def _shrunk(scene: AnnotatedImage) -> AnnotatedImage:
     )
     image = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
     return AnnotatedImage(
-        image, found, scene.letterbox, (scene.point[0] * factor[0], scene.point[1] * factor[1])
+        image, detections, scene.letterbox, (scene.point[0] * factor[0], scene.point[1] * factor[1])
     )
 
 
@@ -255,11 +273,11 @@ def _shares(axes: Axes, values: np.ndarray) -> None:
     means = values.mean(1)
     low, high = np.percentile(values, (5, 95), axis=1)
     error = np.clip(np.stack([means - low, high - means]), 0, None)
-    places = np.arange(1, len(means) + 1)
-    axes.bar(places, means, color=matplotlib.colormaps["viridis"](0.45), width=0.6)
-    axes.errorbar(places, means, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=4)
+    positions = np.arange(1, len(means) + 1)
+    axes.bar(positions, means, color=matplotlib.colormaps["viridis"](0.45), width=0.6)
+    axes.errorbar(positions, means, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=4)
     axes.set(
-        xticks=places,
+        xticks=positions,
         xlabel=f"branch    bars: mean of {values.shape[1]} channels, lines: 5 to 95 %",
         ylim=(0, None),
     )

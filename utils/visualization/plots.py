@@ -1,4 +1,4 @@
-"""Images of results: precision-recall curves, confusion matrix, course of a training."""
+"""Plots of results: precision-recall curves, confusion matrix, training curves."""
 
 import math
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ def _short(name: str, limit: int = 24) -> str:
 
 
 def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
-    """Write the interpolated precision-recall curves at IoU 0.5, one a class, and their mean.
+    """Write the interpolated precision-recall curves at IoU 0.5, one per class, and their mean.
 
-    Classes without objects have no curve. Of more than 20 classes the eight best and eight worst are named and
-    colored, the rest is gray.
+    Classes without objects have no curve. Of more than 20 classes, only the eight best and the
+    eight worst are named and colored; the others are gray.
     """
     present = {name: item for name, item in metrics.per_class.items() if not math.isnan(item.ap50)}
     ranked = sorted(present.items(), key=lambda entry: -entry[1].ap50)
@@ -72,7 +72,7 @@ def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
 
 
 def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
-    """One line a class, best first; where the legend would not hold them all, the middle ones in gray."""
+    """One line per class, best first; the middle ones are gray if the legend cannot hold them."""
     middle = ranked[EXTREMES:-EXTREMES] if len(ranked) > LEGEND_ROWS else []
     gray = {name for name, _ in middle}
     colors = iter(
@@ -88,10 +88,10 @@ def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
 
 
 def plot_confusion_matrix(metrics: Metrics, path: str | Path) -> None:
-    """Write the confusion matrix: color is the share of the row (the true class), numbers are counts.
+    """Write the confusion matrix: colors are shares of the true class (row), numbers are counts.
 
-    The last column holds the objects that were missed, the last row the detections where no object is. From 25 rows
-    on the cells have no numbers; of more than 100 rows only every second (third, ...) is named.
+    The last column counts missed objects, the last row false detections. With 25 rows or more the
+    cells have no numbers; of more than 100 rows only every second (third, ...) is labeled.
     """
     counts = metrics.confusion
     names = [*map(_short, metrics.per_class), "background"]
@@ -136,8 +136,9 @@ def plot_training_curves(rows: Sequence[dict[str, float]], path: str | Path) -> 
     """Write losses, average precision and learning rate over the epochs.
 
     Args:
-        rows: one a finished epoch: `epoch, lr, loss, box, objectness, cls, map50, map50_95`. Any key but `epoch` may
-            be missing or NaN, as the metrics are in epochs without evaluation.
+        rows: one per epoch: `epoch, lr, loss, box, objectness, cls, map50, map50_95`. Any key but
+            `epoch` may be missing or NaN, like the metrics of an epoch without evaluation.
+        path: the image file.
     """
     epochs = [row["epoch"] for row in rows] or [0.0]
     limits = (min(epochs) - 0.5, max(epochs) + 0.5)

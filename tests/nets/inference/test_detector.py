@@ -12,9 +12,9 @@ from nets import Detector, load_model
 from nets.inference.detections import Detections
 from nets.yolo.box_coder import BoxCoder
 from utils.core.errors import UserError
+from utils.core.images import write_image
 from utils.core.schema import Config, PredictConfig
 from utils.engine.experiment import Result
-from utils.visualization.boxes import write_image
 
 ANCHORS = [[4, 4], [8, 4], [6, 6], [16, 16], [32, 16], [20, 20]]
 EVERYTHING = PredictConfig(score=0.0, nms_iou=0.5, max_detections=20)

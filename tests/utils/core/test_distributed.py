@@ -111,7 +111,7 @@ def layers() -> nn.Module:
     return network.double()
 
 
-def pictures(step: int) -> Tensor:
+def images(step: int) -> Tensor:
     return (
         torch.randn(6, 3, 5, 7, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
         * 3
@@ -123,7 +123,7 @@ def train(network: nn.Module, part: slice, average: bool) -> dict[str, Tensor]:
     for step in range(STEPS):
         network.zero_grad()
         weights = torch.linspace(-1, 1, 6, dtype=torch.float64)[part, None, None, None]
-        (network(pictures(step)[part]).pow(3) * weights).mean().backward()
+        (network(images(step)[part]).pow(3) * weights).mean().backward()
     kept = {
         f"gradient of {name}": p.grad
         for name, p in network.named_parameters()
@@ -133,7 +133,7 @@ def train(network: nn.Module, part: slice, average: bool) -> dict[str, Tensor]:
         for gradient in kept.values():
             dist.all_reduce(gradient)
             gradient /= 2
-    return {**kept, **network.state_dict(), "evaluated": network.eval()(pictures(9))}
+    return {**kept, **network.state_dict(), "evaluated": network.eval()(images(9))}
 
 
 def half(folder: Path) -> None:

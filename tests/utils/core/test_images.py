@@ -1,13 +1,21 @@
 """Decoding of every kind of image file, and the letterbox."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from utils.core.errors import UserError
-from utils.core.images import PAD_VALUE, Letterbox, _is_truncated_jpeg, decode_image, read_image
+from utils.core.images import (
+    PAD_VALUE,
+    Letterbox,
+    _is_truncated_jpeg,
+    decode_image,
+    read_image,
+    write_image,
+)
 
 
 @pytest.fixture
@@ -137,3 +145,24 @@ def test_letterbox_maps_boxes_back_and_forth(source, rgb):
     np.testing.assert_allclose(
         letterbox.boxes_to_original(letterbox.boxes_to_input(boxes)), boxes, atol=1e-2
     )
+
+
+@pytest.mark.parametrize("name", ["größe.png", "upper.PNG", "new/folder/x.bmp"])
+def test_written_image_reads_back(tmp_path: Path, name):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    write_image(tmp_path / name, image)
+    assert (read_image(tmp_path / name) == image).all()
+
+
+@pytest.mark.parametrize("name", ["x.pgn", "x", "x.txt"])
+def test_unknown_suffix_is_one_line(tmp_path: Path, name):
+    with pytest.raises(UserError, match="no encoder") as caught:
+        write_image(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+    assert name != "x.pgn" or "'.png'" in str(caught.value)
+
+
+def test_a_path_that_cannot_be_written_is_a_user_error(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write image"):
+        write_image(tmp_path / "file" / "x.png", np.zeros((4, 4, 3), np.uint8))

@@ -12,8 +12,8 @@ from utils.core.schema import DataConfig
 from utils.data.checks import RULES, DatasetReport, read_header
 from utils.data.dataset import DetectionDataset
 from utils.data.duplicates import find_leaks
-from utils.data.readers.file_finder import FileFinder
 from utils.data.loading import load_dataset
+from utils.data.readers.file_finder import FileFinder
 
 
 def load(format: str, root, **keys):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.core.images import write_image
 from utils.data.sample import Sample
-from utils.visualization.boxes import write_image
 
 
 def test_image_is_read_from_the_file_or_drawn(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from nets.inference.detector import Detector
 from nets.loading import load_model
 from utils.core.errors import UserError
-from utils.core.images import read_image
+from utils.core.images import read_image, write_image
 from utils.core.schema import Config
 from utils.data.dataset import DetectionDataset
 from utils.engine.datasets import open_dataset
@@ -22,7 +22,6 @@ from utils.engine.evaluation import (
     evaluate_weights,
 )
 from utils.engine.experiment import Result
-from utils.visualization.boxes import write_image
 
 
 def test_eval_repeats_the_numbers_of_the_training(trained: Result, tmp_path: Path):

@@ -15,11 +15,10 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.cli import run_command
 from utils.core.config import make_config
 from utils.core.errors import UserError
-from utils.core.images import Letterbox
+from utils.core.images import Letterbox, write_image
 from utils.engine import explanation
 from utils.engine.explanation import Focus, explain, explain_images, parse_focus
 from utils.engine.sources import ImageSource
-from utils.visualization.boxes import write_image
 from utils.visualization.heatmap import HeatPanel, map_to_image
 
 NAMES = ("bolt", "nut")

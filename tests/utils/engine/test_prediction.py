@@ -13,14 +13,13 @@ from torch import Tensor
 
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
-from utils.core.images import read_image
+from utils.core.images import read_image, write_image
 from utils.core.schema import PredictConfig
 from utils.engine import prediction
 from utils.engine.outputs import Summary, json_list, new_output_folder
 from utils.engine.prediction import PredictOptions, predict, predict_images, predict_video
 from utils.engine.sources import image_files, image_folder
 from utils.engine.speed import measure_fps
-from utils.visualization.boxes import write_image
 from utils.visualization.video import VideoSink, VideoSource, open_video
 
 

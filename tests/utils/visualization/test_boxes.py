@@ -1,22 +1,13 @@
-"""Images of every size: boxes where they belong, labels inside, the original untouched."""
-
-from pathlib import Path
+"""Boxes and labels on images of every size, and grids."""
 
 import numpy as np
 import pytest
 
 from nets.inference.detections import Detections
 from nets.ops.boxes import intersection
-from utils.core.errors import UserError
-from utils.core.images import read_image
 from utils.visualization import boxes as drawing
-from utils.visualization.boxes import (
-    class_color,
-    draw_detections,
-    draw_ground_truth,
-    image_grid,
-    write_image,
-)
+from utils.visualization import fonts
+from utils.visualization.boxes import class_color, draw_detections, draw_ground_truth, image_grid
 
 NAMES = ("cat", "a rather long class name", "Grüße", "x")
 SIZES = [(64, 64), (48, 1000), (1000, 48), (480, 640), (1500, 2000), (8, 8)]
@@ -54,26 +45,26 @@ def test_draws_at_any_size_without_touching_the_original(size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("truth", [False, True])
-def test_labels_lie_wholly_inside_the_picture(size, truth, monkeypatch):
-    spots: list[tuple[int, int, int, int]] = []
-    place = drawing._place
+def test_labels_lie_wholly_inside_the_image(size, truth, monkeypatch):
+    areas: list[tuple[int, int, int, int]] = []
+    place = drawing._place_tags
 
-    def spy(boxes, stickers, width, height, truth):
-        found = place(boxes, stickers, width, height, truth)
-        spots.extend(
+    def spy(boxes, tags, width, height, truth):
+        positions = place(boxes, tags, width, height, truth)
+        areas.extend(
             (x, y, x + s.shape[1], y + s.shape[0])
-            for (x, y), s in zip(found, stickers, strict=True)
+            for (x, y), s in zip(positions, tags, strict=True)
         )
-        return found
+        return positions
 
-    monkeypatch.setattr(drawing, "_place", spy)
+    monkeypatch.setattr(drawing, "_place_tags", spy)
     image, boxes, labels = np.zeros((*size, 3), np.uint8), corners(size), [0, 1, 2, 3, 1, 1]
     if truth:
         draw_ground_truth(image, np.array(boxes), np.array(labels), NAMES)
     else:
         draw_detections(image, detections(boxes, labels, size))
-    assert len(spots) == len(boxes)
-    for x1, y1, x2, y2 in spots:
+    assert len(areas) == len(boxes)
+    for x1, y1, x2, y2 in areas:
         assert 0 <= x1 < x2 <= size[1] and 0 <= y1 < y2 <= size[0]
 
 
@@ -91,7 +82,7 @@ def test_box_frame_has_the_class_color_at_the_right_pixels(size):
         assert tuple(out[y, x]) == (7, 7, 7)
 
 
-def test_line_and_text_grow_with_the_picture():
+def test_line_and_text_grow_with_the_image():
     def frame_and_label(side: int) -> tuple[int, int]:
         out = draw_detections(
             np.zeros((side, side, 3), np.uint8),
@@ -104,10 +95,10 @@ def test_line_and_text_grow_with_the_picture():
     thin, small = frame_and_label(200)
     thick, large = frame_and_label(2000)
     assert thin == 1 and thick == 7
-    assert small >= drawing.MIN_TEXT and large == pytest.approx(50 * 1.17, abs=4)
+    assert small >= drawing.MIN_FONT_SIZE and large == pytest.approx(50 * 1.17, abs=4)
 
 
-def test_label_moves_down_at_the_top_and_left_at_the_right_edge():
+def test_label_moves_below_at_the_top_and_left_at_the_right_edge():
     size = (480, 640)
     out = draw_detections(
         np.zeros((*size, 3), np.uint8), detections([[600, 0, 640, 40]], [1], size)
@@ -121,12 +112,12 @@ def test_neighboring_labels_hardly_overlap():
     boxes = np.array(
         [[100, 100, 140, 140], [105, 102, 150, 145], [98, 104, 150, 150], [110, 98, 160, 160]]
     )
-    stickers = [np.zeros((16, 60, 3), np.uint8)] * 4
-    spots = np.array(drawing._place(boxes, stickers, 640, 480, False))
-    areas = np.concatenate([spots, spots + (60, 16)], axis=1)
+    tags = [np.zeros((16, 60, 3), np.uint8)] * 4
+    positions = np.array(drawing._place_tags(boxes, tags, 640, 480, False))
+    areas = np.concatenate([positions, positions + (60, 16)], axis=1)
     shared = intersection(areas.T[:, :, None], areas.T)
     np.fill_diagonal(shared, 0)
-    assert shared.max() < 0.05 * 60 * 16  # all four wanted nearly the same place
+    assert shared.max() < 0.05 * 60 * 16  # all four would rather have nearly the same position
 
 
 def test_text_color_contrasts_with_every_class_color():
@@ -139,7 +130,7 @@ def test_text_color_contrasts_with_every_class_color():
 
     for label in range(100):
         low, high = sorted(
-            (luminance(class_color(label)), luminance(drawing._ink(class_color(label))))
+            (luminance(class_color(label)), luminance(drawing._text_color(class_color(label))))
         )
         assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG AA
 
@@ -162,28 +153,28 @@ def test_non_ascii_names_are_drawn_with_their_own_glyphs(name):
         np.zeros((100, 300, 3), np.uint8), detections([[20, 40, 200, 90]], [0], (100, 300), (name,))
     )
     assert (plain != drawn).any()
-    assert drawing._font_for(drawing._one_line(name)).endswith("DejaVuSans.ttf")
+    assert fonts.find_font(drawing._one_line(name)).endswith("DejaVuSans.ttf")
 
 
 def test_a_name_that_dejavu_lacks_takes_another_font_or_warns(monkeypatch):
     lacking = "猫"
-    assert ord(lacking) not in drawing._characters(drawing._font_for("cat"))
-    drawing._font_for.cache_clear()
-    monkeypatch.setattr(drawing, "_installed", lambda: ())
+    assert ord(lacking) not in fonts._characters(fonts.find_font("cat"))
+    fonts.find_font.cache_clear()
+    monkeypatch.setattr(fonts, "_installed_fonts", lambda: ())
     with pytest.warns(UserWarning, match="猫"):
-        assert drawing._font_for(lacking).endswith("DejaVuSans.ttf")
-    drawing._font_for.cache_clear()
-    monkeypatch.setattr(drawing, "_installed", lambda: ("other.ttf",))
-    known = drawing._characters
+        assert fonts.find_font(lacking).endswith("DejaVuSans.ttf")
+    fonts.find_font.cache_clear()
+    monkeypatch.setattr(fonts, "_installed_fonts", lambda: ("other.ttf",))
+    known = fonts._characters
     everything = frozenset(range(0x10000))
     monkeypatch.setattr(
-        drawing, "_characters", lambda path: everything if path == "other.ttf" else known(path)
+        fonts, "_characters", lambda path: everything if path == "other.ttf" else known(path)
     )
-    assert drawing._font_for(lacking) == "other.ttf"
-    drawing._font_for.cache_clear()
+    assert fonts.find_font(lacking) == "other.ttf"
+    fonts.find_font.cache_clear()
 
 
-def test_no_detections_leave_the_picture_as_it_is():
+def test_no_detections_leave_the_image_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     out = draw_detections(image, detections([], [], (50, 60)))
     assert (out == image).all() and out is not image
@@ -192,14 +183,14 @@ def test_no_detections_leave_the_picture_as_it_is():
 def test_truth_looks_different_from_a_detection():
     image = np.zeros((200, 200, 3), np.uint8)
     truth = draw_ground_truth(image, np.array([[40, 40, 160, 160]]), np.array([0]), NAMES)
-    found = draw_detections(image, detections([[40, 40, 160, 160]], [0], (200, 200)))
+    drawn = draw_detections(image, detections([[40, 40, 160, 160]], [0], (200, 200)))
     top = truth[40, 40:160]
     assert (top == 255).all(axis=1).any() and (top == class_color(0)).all(axis=1).any()  # dashes
-    assert (found[40, 40:160] == class_color(0)).all()
+    assert (drawn[40, 40:160] == class_color(0)).all()
     assert (image == 0).all()
 
 
-def test_grid_places_every_picture_in_reading_order():
+def test_grid_places_every_image_in_reading_order():
     images = [np.full((30, 40, 3), 10 * index, np.uint8) for index in range(1, 6)]
     grid = image_grid(images, columns=3, gap=4)
     assert grid.shape == (2 * 30 + 4, 3 * 40 + 2 * 4, 3)
@@ -209,32 +200,11 @@ def test_grid_places_every_picture_in_reading_order():
     assert (grid[34:, 88:] == 255).all()
 
 
-def test_grid_of_large_and_mixed_pictures_stays_bounded():
+def test_grid_of_large_and_mixed_images_stays_bounded():
     grid = image_grid(
         [np.zeros((3000, 4000, 3), np.uint8)] * 2 + [np.zeros((10, 3000, 3), np.uint8)]
     )
-    assert max(grid.shape) <= drawing.GRID_SIDE + 100
-
-
-@pytest.mark.parametrize("name", ["größe.png", "upper.PNG", "new/folder/x.bmp"])
-def test_written_picture_reads_back(tmp_path: Path, name):
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    write_image(tmp_path / name, image)
-    assert (read_image(tmp_path / name) == image).all()
-
-
-@pytest.mark.parametrize("name", ["x.pgn", "x", "x.txt"])
-def test_unknown_suffix_is_one_line(tmp_path: Path, name):
-    with pytest.raises(UserError, match="no encoder") as caught:
-        write_image(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
-    assert "\n" not in str(caught.value)
-    assert name != "x.pgn" or "'.png'" in str(caught.value)
-
-
-def test_unwritable_place_is_a_user_error(tmp_path: Path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write image"):
-        write_image(tmp_path / "file" / "x.png", np.zeros((4, 4, 3), np.uint8))
+    assert max(grid.shape) <= drawing.MAX_GRID_SIDE + 100
 
 
 def test_wrong_arrays_are_refused():

@@ -36,9 +36,9 @@ def one_cell(rows: int, columns: int, row: int, column: int) -> np.ndarray:
 )
 def test_a_cell_lands_where_the_letterbox_took_it_from(source, target, cells, cell):
     boxing = Letterbox(source, target)
-    picture = map_to_image(one_cell(*cells, *cell), boxing)
-    assert picture.shape == source and picture.dtype == np.float32
-    y, x = (float(np.average(axis, weights=picture)) + 0.5 for axis in np.indices(source))
+    resampled = map_to_image(one_cell(*cells, *cell), boxing)
+    assert resampled.shape == source and resampled.dtype == np.float32
+    y, x = (float(np.average(axis, weights=resampled)) + 0.5 for axis in np.indices(source))
     stride = target[0] / cells[0]
     middle = np.array([[(cell[1] + 0.5) * stride, (cell[0] + 0.5) * stride] * 2])
     expected_x, expected_y = boxing.boxes_to_original(middle)[0, :2]
@@ -47,19 +47,19 @@ def test_a_cell_lands_where_the_letterbox_took_it_from(source, target, cells, ce
 
 def test_known_places_by_hand():
     """An image 128 x 64 enters 64 x 64 at half size, 16 pixels lower: cell (1, 0) covers its top left 32 pixels."""
-    picture = map_to_image(one_cell(4, 4, 1, 0), Letterbox((64, 128), (64, 64)))
-    assert picture[15:17, :17].min() > 0.95
-    assert picture[32, 8] == pytest.approx(0.5, abs=0.05) and picture[16, 32] == pytest.approx(
+    resampled = map_to_image(one_cell(4, 4, 1, 0), Letterbox((64, 128), (64, 64)))
+    assert resampled[15:17, :17].min() > 0.95
+    assert resampled[32, 8] == pytest.approx(0.5, abs=0.05) and resampled[16, 32] == pytest.approx(
         0.5, abs=0.05
     )
-    assert picture[:, 48:].max() == 0 and picture[48:].max() == 0
+    assert resampled[:, 48:].max() == 0 and resampled[48:].max() == 0
 
 
 def test_padding_is_left_out():
     heat = np.zeros((4, 4), np.float32)
     heat[0], heat[3] = 9, 9  # the rows of padding above and below
-    picture = map_to_image(heat, Letterbox((64, 128), (64, 64)))
-    assert picture[16:48].max() == 0, "padding may only touch the border, between cell centers"
+    resampled = map_to_image(heat, Letterbox((64, 128), (64, 64)))
+    assert resampled[16:48].max() == 0, "padding may only touch the border, between cell centers"
 
 
 def test_a_smaller_size_is_the_same_map():
@@ -70,7 +70,7 @@ def test_a_smaller_size_is_the_same_map():
     assert np.abs(half - whole.reshape(150, 2, 240, 2).mean((1, 3))).max() < 0.01
 
 
-def test_overlay_colors_follow_the_heat_and_keep_the_picture():
+def test_overlay_colors_follow_the_heat_and_keep_the_resampled():
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = 255
     before = image.copy()
@@ -100,7 +100,7 @@ PANELS = [
 
 
 @pytest.mark.parametrize("size", [(60, 100), (1200, 500), (4, 90)])
-def test_a_sheet_holds_panels_of_any_kind_for_pictures_of_any_size(size):
+def test_a_sheet_holds_panels_of_any_kind_for_resampleds_of_any_size(size):
     image = np.full((*size, 3), 128, np.uint8)
     boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
     found = Detections(
