@@ -70,7 +70,7 @@ def test_a_smaller_size_is_the_same_map():
     assert np.abs(half - whole.reshape(150, 2, 240, 2).mean((1, 3))).max() < 0.01
 
 
-def test_overlay_colors_follow_the_heat_and_keep_the_resampled():
+def test_overlay_colors_follow_the_heat_and_keep_the_image():
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = 255
     before = image.copy()
@@ -100,7 +100,7 @@ PANELS = [
 
 
 @pytest.mark.parametrize("size", [(60, 100), (1200, 500), (4, 90)])
-def test_a_sheet_holds_panels_of_any_kind_for_resampleds_of_any_size(size):
+def test_a_sheet_holds_panels_of_any_kind_for_images_of_any_size(size):
     image = np.full((*size, 3), 128, np.uint8)
     boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
     found = Detections(

@@ -113,7 +113,7 @@ def test_confusion_numbers_are_the_counts(saved, tmp_path):
     }
 
 
-def test_pictures_of_nothing(tmp_path):
+def test_plots_of_nothing(tmp_path):
     nothing = evaluate([], [], ["a", "b"])
     plots.plot_pr_curves(nothing, tmp_path / "pr.png")
     plots.plot_confusion_matrix(nothing, tmp_path / "confusion.png")
