@@ -15,13 +15,14 @@ class SiteAttention:
     """What the block at a site attends to in one image.
 
     Attributes:
-        maps: see `AttentionBlock.attention`, without the batch dimension: `channel` `(C,)`, `spatial`,
-            `query` and `displacement` `(H, W)`, `branch` `(branches, C)`. A block that shows none of
-            these (a user's block may lack the method) has `change` `(H, W)`: |y - x| / |x| over the
-            channels of each position.
+        maps: see `AttentionBlock.attention`, without the batch dimension: `channel` `(C,)`,
+            `spatial`, `query` and `displacement` `(H, W)`, `branch` `(branches, C)`. A block that
+            shows none of these (a user's block may lack the method) has `change` `(H, W)`: |y - x|
+            / |x| over the channels of each position.
         shape: (C, H, W) of the site's feature map.
         position: (row, column) in the feature map that `query` belongs to.
-        alpha: how far the gate of a block with `attention.init: identity` has opened; None if it has none.
+        alpha: how far the gate of a block with `attention.init: identity` has opened; None if it
+            has none.
     """
 
     maps: Maps
@@ -39,7 +40,8 @@ def attention_maps(
     Args:
         network: in evaluation mode.
         image: `(1, 3, H, W)`, RGB, 0..1.
-        point: (x, y) in input pixels, for blocks whose attention depends on the position; None: the center.
+        point: (x, y) in input pixels, for blocks whose attention depends on the position; None:
+            the center.
 
     Returns:
         An entry for each site with a block, in the order of the forward pass.

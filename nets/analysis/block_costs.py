@@ -1,8 +1,9 @@
-"""What each attention block costs: parameters, operations and milliseconds beside the plain network.
+"""What each attention block costs: parameters, operations and milliseconds.
 
-Times are medians over rounds. A round times every block once, in a new order, and the network without
-attention right before or after each block, so that a change of the machine's speed affects both; what a
-block adds is the median over these pairs. All blocks share one network, only the attention is exchanged.
+Times are medians over rounds. A round times every block once, in a new order, and the network
+without attention right before or after each block, so that a change of the machine's speed affects
+both; what a block adds is the median over these pairs. All blocks share one network, only the
+attention is exchanged.
 """
 
 import random
@@ -199,7 +200,8 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
         f"{precision}, channels_last.",
         "- Forward: batch 1, evaluation. Training: forward and backward pass of a batch of "
         f"{options.batch}, without loss and optimizer.",
-        f"- Milliseconds are medians of {options.rounds} rounds in which the blocks are interleaved. "
+        f"- Milliseconds are medians of {options.rounds} rounds in which the blocks are "
+        "interleaved. "
         "The percentages compare each run with one of the plain network right beside it: "
         "median (quartiles).",
         "- GFLOP: convolutions, matrix products and attention, two per multiply-add. Element-wise "

@@ -5,8 +5,8 @@ logarithm of a prediction's score:
 
     w_c = mean over H, W of dS/dA_c,   heatmap = relu(sum over c of w_c A_c)
 
-The logarithm scales the gradient by 1 / score everywhere, so the heatmap has the shape of the one for the
-score itself; and a confident prediction, whose sigmoids are flat, still has a gradient.
+The logarithm scales the gradient by 1 / score everywhere, so the heatmap has the shape of the one
+for the score itself; and a confident prediction, whose sigmoids are flat, still has a gradient.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ class GradCAM:
     """Grad-CAM of one prediction.
 
     Attributes:
-        heatmaps: site -> `(H, W)`, at least 0, or None if the prediction does not depend on the site.
+        heatmaps: site -> `(H, W)`, at least 0, or None if the prediction does not depend on the
+            site.
         box: `(4,)`, xyxy in input pixels.
         score: objectness times class probability.
         label: class index.

@@ -16,8 +16,8 @@ def observe_sites(
 
     Args:
         network: the network to observe.
-        callback: called with the site's name and its feature map before and after the block; without a
-            block both are the same tensor.
+        callback: called with the site's name and its feature map before and after the block;
+            without a block both are the same tensor.
     """
     apply_attention = network.apply_attention
 

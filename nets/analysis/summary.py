@@ -88,7 +88,7 @@ def _output_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tupl
 
 
 def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of each convolution (with its norm and activation) outside the attention blocks."""
+    """Name and module of each convolution (with norm and activation) outside attention."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, (ConvBNAct, nn.Conv2d)):

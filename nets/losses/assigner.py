@@ -1,7 +1,8 @@
 """Target assignment: which predictions learn which object.
 
-Vectorized over images, objects, anchors and grid cells. In the shapes, M is the number of objects of an
-image (padded), A that of anchors, K that of candidates per object, and S that of grid cells per object.
+Vectorized over images, objects, anchors and grid cells. In the shapes, M is the number of objects
+of an image (padded), A that of anchors, K that of candidates per object, and S that of grid cells
+per object.
 """
 
 from dataclasses import dataclass
@@ -41,12 +42,12 @@ def find_candidates(
     """Select anchors by the shape of the object and grid cells by its center.
 
     Anchors, by `loss.assign`: best: the one with the highest shape IoU (YOLOv3, the reference
-    implementation); iou: also those above `anchor_iou` (Darknet's `iou_thresh`); ratio and aligned: those
-    whose sides differ by less than a factor `anchor_ratio` (Ultralytics' YOLOv5). The best one always
-    counts, so that no object is lost because no anchor fits.
+    implementation); iou: also those above `anchor_iou` (Darknet's `iou_thresh`); ratio and
+    aligned: those whose sides differ by less than a factor `anchor_ratio` (Ultralytics' YOLOv5).
+    The best one always counts, so that no object is lost because no anchor fits.
 
-    Grid cells: the one that holds the center; with ratio and aligned also the nearest neighbors in x and
-    in y, if the decoding reaches that far (`scale_x_y` of at least 2).
+    Grid cells: the one that holds the center; with ratio and aligned also the nearest neighbors in
+    x and in y, if the decoding reaches that far (`scale_x_y` of at least 2).
 
     Args:
         boxes: `(B, M, 4)`, xyxy in input pixels.
@@ -74,7 +75,9 @@ def find_candidates(
 
 
 def keep_aligned(candidates: Candidates, alignment: Tensor, top_k: int) -> Candidates:
-    """Keep the `top_k` best aligned candidates of each object (Feng et al., TOOD, ICCV 2021, arXiv 2108.07755).
+    """Keep the `top_k` best aligned candidates of each object.
+
+    Feng et al., TOOD, ICCV 2021, arXiv 2108.07755.
 
     Args:
         candidates: the candidates, K per object.
@@ -108,7 +111,7 @@ def _matching_anchors(sizes: Tensor, coder: BoxCoder, config: LossConfig) -> Ten
 def _nearest_cells(
     center: Tensor, height: int, width: int, with_neighbors: bool
 ) -> tuple[Tensor, Tensor]:
-    """Centers `(B, M, 2)` in grid cells -> cells (x, y) `(B, M, S, 2)`, whether they lie on the map `(B, M, S)`."""
+    """Centers `(B, M, 2)` in grid cells -> (x, y) `(B, M, S, 2)`, and whether on the map."""
     last = cached_constant((width - 1, height - 1), center.device, torch.int64)
     center_cell = center.floor().long().clamp(min=torch.zeros_like(last), max=last)
     if not with_neighbors:

@@ -37,16 +37,17 @@ class _Matches:
 
 
 class YoloLoss(nn.Module):
-    """CIoU for boxes; binary cross-entropy for objectness, with the IoU as its target, and for classes.
+    """CIoU for boxes; binary cross-entropy for objectness (its target is the IoU) and classes.
 
-    Each part is summed and divided by the number of matches in the batch, so that the balance between the
-    parts does not depend on the input size, the batch size or the number of objects in an image.
+    Each part is summed and divided by the number of matches in the batch, so that the balance
+    between the parts does not depend on the input size, the batch size or the number of objects in
+    an image.
 
     Args:
         coder: the network's box coder.
         config: the weights of the parts and the assignment rule.
-        reduce_mean: mean of a scalar tensor over the processes that share a batch. The mean of their
-            losses is then the loss of the whole batch.
+        reduce_mean: mean of a scalar tensor over the processes that share a batch. The mean of
+            their losses is then the loss of the whole batch.
         world_size: number of these processes.
     """
 
@@ -74,7 +75,8 @@ class YoloLoss(nn.Module):
             labels: int64 `(B, M)`, class index, -1 for padding.
 
         Returns:
-            float32 scalars: `loss`, the sum to minimize, and its weighted parts `box`, `objectness`, `cls`.
+            float32 scalars: `loss`, the sum to minimize, and its weighted parts `box`,
+            `objectness`, `cls`.
         """
         logits = flatten_maps(maps).float()  # (B, N, 5+C)
         map_sizes = [(m.shape[2], m.shape[3]) for m in maps]
@@ -160,7 +162,7 @@ def _alignment(matches: _Matches, candidates: Candidates) -> Tensor:
 
 
 def _objectness_target(logits: Tensor, matches: _Matches) -> Tensor:
-    """The IoU of each matched prediction, `(B, N)`; of several objects the highest, 0 without a match."""
+    """`(B, N)`: the highest IoU of a prediction with an object it learns, 0 without one."""
     images, predictions = logits.shape[:2]
     target = torch.zeros(images * predictions, device=logits.device)
     iou = matches.iou.detach().clamp(0, 1) * matches.weight

@@ -1,7 +1,7 @@
 """Overlap of boxes, for NumPy arrays and PyTorch tensors alike.
 
-Boxes are x1, y1, x2, y2. `intersection` and `iou` take the coordinates on the first axis, `(4, ...)`:
-the other axes broadcast, and each coordinate is contiguous in memory.
+Boxes are x1, y1, x2, y2. `intersection` and `iou` take the coordinates on the first axis, `(4,
+...)`: the other axes broadcast, and each coordinate is contiguous in memory.
 """
 
 import math
@@ -28,7 +28,7 @@ def shared_length(low: Array, high: Array, other_low: Array, other_high: Array) 
 
 
 def intersection(first: Array, second: Array) -> Array:
-    """Shared area of boxes `(4, ...)` that broadcast against each other; 0 where they are disjoint."""
+    """Shared area of boxes `(4, ...)` that broadcast; 0 where they are disjoint."""
     area = shared_length(first[0], first[2], second[0], second[2])
     area *= shared_length(first[1], first[3], second[1], second[3])
     return area

@@ -1,9 +1,9 @@
 """Non-maximum suppression and box voting.
 
 There are two implementations of the same rules. On a GPU the images of a batch go together, so that
-the CPU waits for the GPU only a few times per batch. On a CPU they go one by one, with NumPy: an image
-has too few candidates for several threads, NumPy's calls cost a fraction of PyTorch's, and PyTorch's
-threads would keep spinning beside those of the backend that computes the next image.
+the CPU waits for the GPU only a few times per batch. On a CPU they go one by one, with NumPy: an
+image has too few candidates for several threads, NumPy's calls cost a fraction of PyTorch's, and
+PyTorch's threads would keep spinning beside those of the backend that computes the next image.
 """
 
 from dataclasses import dataclass
@@ -73,8 +73,8 @@ def non_max_suppression(
 ) -> list[RawDetections]:
     """Greedy NMS class by class, then box voting. A box may be kept for several classes.
 
-    Box voting (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749): the boxes that NMS drops see the
-    same object from other grid cells and anchors, so the mean of all of them lies closer to it.
+    Box voting (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749): the boxes that NMS drops see
+    the same object from other grid cells and anchors, so the mean of all of them lies closer to it.
 
     Args:
         boxes: float32 `(B, N, 4)`, xyxy.
@@ -82,9 +82,9 @@ def non_max_suppression(
         score: candidates need a higher score than this.
         nms_iou: IoU above which the weaker of two boxes of a class is dropped.
         max_detections: most detections per image.
-        vote_iou: a detection's box becomes the mean of the boxes of its class whose IoU with it is above
-            this, weighted by score * IoU^2. The `VOTERS` best candidates of an image have a vote.
-            1: boxes stay as they are.
+        vote_iou: a detection's box becomes the mean of the boxes of its class whose IoU with it is
+            above this, weighted by score * IoU^2. The `VOTERS` best candidates of an image have a
+            vote. 1: boxes stay as they are.
 
     Returns:
         The detections of each image, on the device of `boxes`.
@@ -96,7 +96,7 @@ def non_max_suppression(
 
 
 def _vote_weights(overlap: Array, same_class: Array | None, vote_iou: float) -> Array:
-    """The weight of each candidate's vote without its score; `same_class` None: all are of one class."""
+    """Weight of each vote without the score; `same_class` None: all are of one class."""
     has_vote = overlap > vote_iou
     if same_class is not None:
         has_vote &= same_class
@@ -173,8 +173,8 @@ def _suppress_image(boxes: Tensor, scores: Tensor, limits: _Limits) -> RawDetect
 def _suppress_arrays(boxes: np.ndarray, scores: np.ndarray, limits: _Limits) -> _Candidates:
     """Try the best candidates first, more of them only if those leave too few detections.
 
-    Greedy NMS never looks back: what it keeps of the best candidates stays, whatever follows. So the
-    result is that of all candidates.
+    Greedy NMS never looks back: what it keeps of the best candidates stays, whatever follows. So
+    the result is that of all candidates.
     """
     flat_scores = scores.ravel()
     above = np.flatnonzero(flat_scores > limits.score)
@@ -216,9 +216,9 @@ def _highest(values: np.ndarray, count: int) -> np.ndarray:
 def _nms_by_class(candidates: _Candidates, nms_iou: float) -> np.ndarray:
     """Indices of the candidates that stay, best first.
 
-    Few candidates go all at once, each class's boxes shifted beyond those of the class before; where one
-    box is huge, that takes more digits than float32 has. NMS compares each box it keeps with all that
-    follow, so many candidates go class by class.
+    Few candidates go all at once, each class's boxes shifted beyond those of the class before;
+    where one box is huge, that takes more digits than float32 has. NMS compares each box it keeps
+    with all that follow, so many candidates go class by class.
     """
     boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
     if not len(boxes):
@@ -249,8 +249,8 @@ def _vote(
     stop = np.searchsorted(voters.labels, rows.labels, side="right")
     row_boxes, voter_boxes = coordinates_first(rows.boxes), coordinates_first(voters.boxes)
     ballots = _ballots(voters)
-    # A voter overlaps itself by 1, which counts its own vote. An empty box and a detection that is no
-    # voter have theirs added.
+    # A voter overlaps itself by 1, which counts its own vote. An empty box, or a detection that is
+    # no voter, has its own vote added.
     empty = np.clip(rows.boxes[:, 2:] - rows.boxes[:, :2], 0, None).prod(1) < MIN_UNION
     sums = _ballots(rows) * (empty | ~is_voter[order])[:, None]
     for first in range(0, len(sums), ROWS):

@@ -1,1 +1,1 @@
-"""The YOLOv4-tiny network: backbone, neck, heads and the box parametrization; tensors in, tensors out."""
+"""The YOLOv4-tiny network: backbone, neck, heads and the box parametrization."""

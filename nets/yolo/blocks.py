@@ -29,7 +29,9 @@ class ConvBNAct(nn.Sequential):
 
 
 class CSPBlock(nn.Module):
-    """Cross-stage partial block of YOLOv4-tiny (Wang et al., Scaled-YOLOv4, CVPR 2021, arXiv 2011.08036).
+    """Cross-stage partial block of YOLOv4-tiny.
+
+    Wang et al., Scaled-YOLOv4, CVPR 2021, arXiv 2011.08036.
 
     ```
     x -conv1-+------------------------------- concat -> (B, 2C, H, W)
@@ -53,7 +55,7 @@ class CSPBlock(nn.Module):
         self.conv4 = ConvBNAct(channels, channels, 1)
 
     def forward(self, x: Tensor, apply_attention: ApplyAttention) -> tuple[Tensor, Tensor]:
-        """`(B, in, H, W)` -> the concatenation `(B, 2C, H, W)` and the output of `conv4` `(B, C, H, W)`."""
+        """`(B, in, H, W)` -> concatenation `(B, 2C, H, W)`, output of `conv4` `(B, C, H, W)`."""
         route = self.conv1(x)  # (B, C, H, W)
         half = self.conv2(route[:, route.shape[1] // 2 :])  # (B, C/2, H, W)
         feature = self.conv4(torch.cat([self.conv3(half), half], 1))  # (B, C, H, W)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Anchors of Darknet's yolov4-tiny.cfg, (width, height) in pixels at 416x416, and those each head uses
+# Anchors of Darknet's yolov4-tiny.cfg, (width, height) in pixels at 416x416; those of each head
 DARKNET_ANCHORS = (
     (10.0, 14.0),
     (23.0, 27.0),
@@ -45,8 +45,8 @@ class BoxCoder(nn.Module):
     With grid cell g, stride s, anchor p and k = `scale_x_y`:
 
         center = (k * sigmoid(t_xy) - (k - 1) / 2 + g) * s
-        size   = p * exp(t_wh)               new_coords = false, k = 1.05 (what pretrained weights need)
-        size   = p * (2 * sigmoid(t_wh))^2   new_coords = true,  k = 2 (at most four times the anchor)
+        size   = p * exp(t_wh)               new_coords = false, k = 1.05 (for pretrained weights)
+        size   = p * (2 * sigmoid(t_wh))^2   new_coords = true,  k = 2 (at most 4 anchors)
 
     Args:
         anchors: (width, height) in input pixels.
@@ -73,7 +73,7 @@ class BoxCoder(nn.Module):
         self.scale_x_y = scale_x_y or (2.0 if new_coords else 1.05)
 
     def make_grid(self, map_sizes: Sequence[tuple[int, int]]) -> PredictionGrid:
-        """The grid for maps of the given (height, width): head by head, anchor by anchor, row by row."""
+        """The grid for maps of the given (height, width): by head, by anchor, row by row."""
         heads = [
             self._head_grid(size, stride, mask)
             for size, stride, mask in zip(map_sizes, STRIDES, self.masks, strict=True)
@@ -97,7 +97,7 @@ class BoxCoder(nn.Module):
         return PredictionGrid(cell, anchor, torch.full_like(cell[:, :1], stride))
 
     def decode_boxes(self, logits: Tensor, grid: PredictionGrid) -> Tensor:
-        """Box logits `(..., 4)` and their part of the grid -> float32 xyxy boxes `(..., 4)`, input pixels."""
+        """Box logits `(..., 4)` and their grid -> float32 xyxy boxes `(..., 4)`, input pixels."""
         logits = logits.float()
         k = self.scale_x_y
         center = (logits[..., :2].sigmoid() * k - (k - 1) / 2 + grid.cell) * grid.stride
@@ -128,6 +128,6 @@ class BoxCoder(nn.Module):
 
 
 def flatten_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Maps `(B, 3*(5+C), h, w)` of all heads -> `(B, N, 5+C)`, in the order of `BoxCoder.make_grid`."""
+    """Maps `(B, 3*(5+C), h, w)` of all heads -> `(B, N, 5+C)`, ordered like the grid."""
     flat = [m.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3) for m in maps]
     return torch.cat(flat, 1)

@@ -18,7 +18,16 @@ class FPN(nn.Module):
     def forward(
         self, feat1: Tensor, feat2: Tensor, apply_attention: ApplyAttention
     ) -> tuple[Tensor, Tensor]:
-        """feat1 `(B, 256, 2h, 2w)`, feat2 `(B, 512, h, w)` -> p5 `(B, 256, h, w)`, p4 `(B, 384, 2h, 2w)`."""
+        """Join the backbone's feature maps.
+
+        Args:
+            feat1: `(B, 256, 2h, 2w)`.
+            feat2: `(B, 512, h, w)`.
+            apply_attention: called at the sites lateral and upsample.
+
+        Returns:
+            p5 `(B, 256, h, w)` and p4 `(B, 384, 2h, 2w)`.
+        """
         p5 = apply_attention("lateral", self.lateral(feat2))
         upsampled = F.interpolate(self.reduce(p5), scale_factor=2.0, mode="nearest")
         upsampled = apply_attention("upsample", upsampled)  # (B, 128, 2h, 2w)

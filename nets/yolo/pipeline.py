@@ -39,7 +39,7 @@ class Pipeline(nn.Module):
                 module.to(dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)`, float32, RGB, 0..1 -> xyxy boxes `(B, N, 4)`, input pixels, and scores `(B, N, C)`."""
+        """Images `(B, 3, H, W)`, float32, RGB, 0..1 -> boxes and scores as of `BoxCoder`."""
         with autocast(self.precision, images.device):
             maps = self.network(images)
         return self.coder(maps, self.grid)
@@ -50,12 +50,12 @@ class Pipeline(nn.Module):
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose convolutions contain the batch normalizations that follow them.
+    """A copy in evaluation mode with batch normalization folded into the convolutions.
 
-    Wherever a convolution and a batch normalization are neighbors in an `nn.Sequential`, they become one
-    convolution with bias: in every `ConvBNAct`, and in attention blocks built the same way. Pairs that a
-    custom `forward` connects, and normalizations without running statistics, stay as they are. The
-    outputs agree up to rounding.
+    Wherever a convolution and a batch normalization are neighbors in an `nn.Sequential`, they
+    become one convolution with bias: in every `ConvBNAct`, and in attention blocks built the same
+    way. Pairs that a custom `forward` connects, and normalizations without running statistics,
+    stay as they are. The outputs agree up to rounding.
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():

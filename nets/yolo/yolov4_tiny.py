@@ -39,7 +39,8 @@ class YOLOv4Tiny(nn.Module):
     Args:
         num_classes: C >= 1.
         coder: anchors, masks and the box parametrization; None: Darknet's.
-        sites: site (see `SITES`) -> specification of a block (see `nets.attention.build`); None: no attention.
+        sites: site (see `SITES`) -> specification of a block (see `nets.attention.build`); None:
+            no attention.
         init: "paper" or "identity", see `nets.attention.build`.
 
     Attributes:
@@ -72,10 +73,11 @@ class YOLOv4Tiny(nn.Module):
         self.attention = _build_attention(sites or {}, init)
 
     def _initialize(self) -> None:
-        """Small values in the prediction layers; PyTorch's default, U(-1, 1)/sqrt(fan in), elsewhere.
+        """Small values in the prediction layers; elsewhere PyTorch's U(-1, 1)/sqrt(fan in).
 
         Before a batch norm only the ratio of the step to the weight's norm counts. With He's larger
-        weights, training on the steel data is half as fast at the same learning rate (docs/training.md).
+        weights, training on the steel data is half as fast at the same learning rate
+        (docs/training.md).
         """
         for predict in (self.predict32, self.predict16):
             nn.init.normal_(predict.weight, std=0.01)
@@ -92,8 +94,8 @@ class YOLOv4Tiny(nn.Module):
             images: `(B, 3, H, W)`, RGB, 0..1; H and W are multiples of 32.
 
         Returns:
-            Maps `(B, 3*(5+C), H/32, W/32)` and `(B, 3*(5+C), H/16, W/16)`. Their channels are, anchor by
-            anchor, x, y, w, h, objectness and C class logits: Darknet's order.
+            Maps `(B, 3*(5+C), H/32, W/32)` and `(B, 3*(5+C), H/16, W/16)`. Their channels are,
+            anchor by anchor, x, y, w, h, objectness and C class logits: Darknet's order.
         """
         feat1, feat2 = self.backbone(images, self.apply_attention)
         # feat1: (B, 256, H/16, W/16), feat2: (B, 512, H/32, W/32)
@@ -109,9 +111,10 @@ class YOLOv4Tiny(nn.Module):
     def set_prior(
         self, objects_per_image: float, class_rates: Sequence[float], size: tuple[int, int]
     ) -> None:
-        """Initialize the heads' biases with the data's frequencies (Lin et al., Focal Loss, ICCV 2017, section 4.1).
+        """Initialize the heads' biases with the data's frequencies.
 
-        Without it the first steps only teach that most grid cells are empty.
+        Lin et al., Focal Loss, ICCV 2017, section 4.1. Without it the first steps only teach that
+        most grid cells are empty.
 
         Args:
             objects_per_image: mean number of objects in an image.

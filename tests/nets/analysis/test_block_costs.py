@@ -79,7 +79,8 @@ def test_the_page():
     assert rows == [
         "| none (phi 0) | 5,918,006 in all | 6.814 in all | 10.0 | | 100.0 | |",
         "| cheap | 5 | 0.0000 | 11.0 | +10% (+10 to +10) | 99.0 | -1% (-1 to -1) |",
-        "| dear | 1,234,567 | 1.5000 | 30.0 | +200% (+200 to +200) | 200.0 | +100% (+100 to +100) |",
+        "| dear | 1,234,567 | 1.5000 | 30.0 | +200% (+200 to +200) "
+        "| 200.0 | +100% (+100 to +100) |",
     ]
     assert "    python -m nets.cost_table cheap dear" in page
     text = "\n".join(page)

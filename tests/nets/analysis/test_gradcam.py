@@ -13,9 +13,10 @@ IMAGE = (1, 3, 64, 96)
 
 
 class Bright(nn.Module):
-    """Two heads that respond to brightness: red is class 0, green class 1, blue counts against both.
+    """Two heads that see brightness: red is class 0, green class 1, blue counts against both.
 
-    feat1 holds the mean red, green and blue of every 16 x 16 cell; the stride 32 head sees feat2, which is gray.
+    feat1 holds the mean red, green and blue of every 16 x 16 cell; the stride 32 head sees feat2,
+    which is gray.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class Bright(nn.Module):
 
 @pytest.fixture
 def image() -> torch.Tensor:
-    """A red object (cell row 1, column 4), a weaker green one (row 3, column 1) and a bright blue distractor."""
+    """A red object (row 1, column 4), a weaker green one (3, 1), a bright blue distractor."""
     images = torch.full(IMAGE, 0.05)
     images[0, 0, 16:32, 64:80] = 0.9
     images[0, 1, 48:64, 16:32] = 0.8

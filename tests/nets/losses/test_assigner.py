@@ -151,7 +151,7 @@ def test_keep_aligned_keeps_something_when_nothing_overlaps() -> None:
 
 
 def test_neighbors_are_within_reach_of_the_decoding() -> None:
-    """Every candidate of `ratio` can place its center on the object's: that is why these cells were chosen."""
+    """Every candidate of `ratio` can place its center on the object's."""
     box = coder()
     candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, box, LossConfig())
     grid = box.make_grid(SHAPES)

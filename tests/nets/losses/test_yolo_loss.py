@@ -1,4 +1,4 @@
-"""The loss against torchvision and against a slow version with loops; finite whatever the targets are."""
+"""The loss against a slow version with loops; finite whatever the targets are."""
 
 import math
 
@@ -107,7 +107,7 @@ def test_loss_equals_loops(assign: str, new_coords: bool) -> None:
 def test_the_padded_path_of_a_gpu_gives_the_same_loss_and_gradients(
     assign: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU every candidate is carried along with weight 0 or 1, on a CPU only the valid ones."""
+    """On a GPU every candidate has a weight of 0 or 1; on a CPU only valid ones are matched."""
     loss, maps = criterion(assign=assign, top_k=3), random_maps()
     compact = loss(maps, BOXES, LABELS)
     compact_gradients = torch.autograd.grad(compact["loss"], maps)

@@ -1,4 +1,4 @@
-"""NMS and box voting: image by image on a CPU and a batch at once on a GPU, against a plain greedy loop."""
+"""NMS and box voting, image by image and by batch, against a plain greedy loop."""
 
 import pytest
 import torch
@@ -181,7 +181,7 @@ def test_the_best_alone_have_a_vote_and_the_others_stay(monkeypatch: pytest.Monk
 
 
 def test_a_batch_gives_the_detections_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images with many, few and no candidates; some need more than the best that are tried first."""
+    """Images with many, few and no candidates; some need more than are tried first."""
     monkeypatch.setattr(nms_module, "VOTERS", 60)
     boxes = torch.stack(
         [random_boxes(200), random_boxes(200, high=30), random_boxes(200), random_boxes(200)]

@@ -1,4 +1,4 @@
-"""Every block at every site: it runs, it starts as the identity where asked to, and training moves it from there."""
+"""Every block at every site: it runs, starts as the identity if asked to, and trains."""
 
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from utils.core.schema import AttentionConfig, LossConfig
 
 SIZE = (64, 96)
 CLASSES = 2
-STILL = 1e-15  # float64: gradients that cancel leave less, the slowest parameter moves a hundred times as far
+STILL = (
+    1e-15  # float64: what canceling gradients leave; the slowest parameter moves 100 times as far
+)
 SELF_STARTING = [
     name
     for name in attention.names()
@@ -97,7 +99,7 @@ def test_a_pretrained_network_keeps_every_bit_with_a_block_at_one_site(name, sit
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Two images of noise, two objects each; large enough that feat2 has several keys where it is sub-sampled."""
+    """Two noise images with two objects each; feat2 has several keys even when sub-sampled."""
     torch.manual_seed(2)
     corners = torch.rand(2, 2, 2) * torch.tensor([40.0, 70.0])
     boxes = torch.cat([corners, corners + 16 + 32 * torch.rand(2, 2, 2)], 2)
@@ -115,7 +117,7 @@ def train(
     network.load_state_dict(plain.state_dict())
     network.eval().requires_grad_(False)  # batch statistics would undo what a gate scales
     network.attention = nn.ModuleDict(blocks).train()
-    network.double()  # float32 would swallow the first small steps behind a gate that has just begun to open
+    network.double()  # float32 would lose the first small steps behind a gate that just opens
     before = {
         name: parameter.detach().clone() for name, parameter in network.attention.named_parameters()
     }
@@ -152,7 +154,7 @@ def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(na
 
 @pytest.mark.parametrize("name", SELF_STARTING)
 def test_a_naive_wrapper_would_never_train(name, plain):
-    """What `build` avoids: around a block that is the identity already, the gate and the block hold each other shut."""
+    """What `build` avoids: a gate around an identity block, where each keeps the other shut."""
     blocks = {
         site: IdentityStart(attention.build(name, SITES[site])) for site in AttentionConfig().at
     }

@@ -59,7 +59,7 @@ def test_boxes_and_scores_equal_scalar_loops(
 
 
 def test_the_grid_is_in_the_order_of_flattened_maps() -> None:
-    """Maps that hold their own anchor, column, row and stride come out of `flatten_maps` as the grid says."""
+    """Maps that hold their anchor, column, row and stride are flattened to the grid."""
     maps = []
     for (height, width), stride, mask in zip(SHAPES, (32, 16), MASKS, strict=True):
         m = torch.zeros(1, 3, 5 + CLASSES, height, width)

@@ -1,4 +1,4 @@
-"""The network: size, cost, shapes, sites of attention, and equality with Darknet's own description of it."""
+"""The network: size, cost, shapes, attention sites, and equality with Darknet's description."""
 
 from collections.abc import Callable
 from pathlib import Path
