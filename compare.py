@@ -1,22 +1,23 @@
-"""Compare settings over several seeds: which is better, by how much, how sure, and at what price.
+"""Compare settings over several seeds: which is better, by how much, how sure, and at what cost.
 
 examples:
-  python compare.py --config shapes.yaml                                  none se cbam eca, seeds 0 1 2
+  python compare.py --config shapes.yaml              none se cbam eca, seeds 0 1 2
   python compare.py --config neu_det.yaml --phi none se cbam eca --seeds 0 1 2 3 4 5
-  python compare.py --config voc.yaml --phi none se --control params      beside se a convolution of the same size
-  python compare.py --config shapes.yaml --variants placements.yaml --baseline plain train.epochs=30
-  python compare.py --config voc.yaml --phi none se --ray                     side by side, on all cores or GPUs
-  python compare.py --config voc.yaml --phi none se --ray auto                on a running Ray cluster
+  python compare.py --config voc.yaml --phi none se --control params
+                                                      and a convolution of the same size as se
+  python compare.py --config shapes.yaml --settings placements.yaml --baseline plain train.epochs=30
+  python compare.py --config voc.yaml --phi none se --ray          on all cores or GPUs
+  python compare.py --config voc.yaml --phi none se --ray auto     on a running Ray cluster
 
-A file for --variants maps names to overrides, nested or dotted; `{}` is the configuration as it is:
+A file for --settings maps names to overrides, nested or dotted; `{}` is the configuration as it is:
   plain: {}
   se at feat1: {phi: se, attention.at: [feat1]}
   se as identity: {phi: se, attention: {init: identity}}
 
---ray needs `pip install -r requirements-ray.txt`. All machines of a cluster must see the project, the data and --out
-under the same paths (a network file system), and have the same libraries.
+--ray needs `pip install -r requirements-ray.txt`. All machines of a cluster must see the project,
+the data and --out under the same paths (a network file system), and have the same libraries.
 
-The same command goes on with an interrupted comparison and tries failed trainings again.
+The same command resumes an interrupted comparison and tries failed trials again.
 """
 
 import argparse
@@ -25,7 +26,8 @@ import sys
 from utils.core.cli import run_command
 
 
-def parse() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,7 +44,9 @@ def parse() -> argparse.Namespace:
         metavar="PHI",
         help="attention settings; default: none se cbam eca",
     )
-    parser.add_argument("--variants", metavar="FILE", help="YAML file: name -> overrides")
+    parser.add_argument(
+        "--settings", "--variants", metavar="FILE", help="YAML file: name -> overrides"
+    )
     parser.add_argument(
         "--seeds", nargs="+", default=["0", "1", "2"], metavar="N", help="default: 0 1 2"
     )
@@ -51,39 +55,38 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--control",
         choices=["params", "latency"],
-        help="beside every attention setting, plain convolution of as many parameters, or milliseconds",
+        help="beside every attention setting, plain convolutions with as many parameters, "
+        "or that take as many milliseconds",
     )
     parser.add_argument(
         "--ray",
         nargs="?",
-        const="",
+        const="local",
         metavar="ADDRESS",
-        help="trainings side by side: on this machine, or on a cluster (auto, host:6379, ray://host:10001)",
+        help="trials side by side: on this machine, or on a cluster "
+        "(auto, host:6379, ray://host:10001)",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="for all settings, e.g. train.epochs=10"
     )
-    return parser.parse_intermixed_args()
+    return parser
 
 
 def main() -> None:
-    args = parse()
-    from utils.compare.controls import (
-        with_controls,
-    )  # here, where `run_command` tells of a missing library
-    from utils.compare.plan import make_plan, ray_address, split_overrides, whole_numbers
-    from utils.compare.running import compare, summary
+    """Parse, compare, print."""
+    args = make_parser().parse_intermixed_args()
+    # imported here, where `run_command` explains a missing library
+    from utils.compare.controls import with_controls
+    from utils.compare.plan import make_plan, separate_overrides
+    from utils.compare.workflow import compare, summarize
 
-    phi, first = split_overrides(args.phi)
-    seeds, second = split_overrides(args.seeds)
-    ray, third = (None, []) if args.ray is None else ray_address(args.ray)
-    overrides = [*first, *second, *third, *args.overrides]
+    separate_overrides(args)
     plan = make_plan(
-        args.config, phi, args.variants, whole_numbers(seeds), args.out, args.baseline, overrides
+        args.config, args.phi, args.settings, args.seeds, args.out, args.baseline, args.overrides
     )
-    plan = with_controls(plan, args.control) if args.control else plan
-    comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], ray)
-    print(f"\n{summary(comparison, plan.out)}")
+    plan = with_controls(plan, args.control)
+    comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], args.ray)
+    print(f"\n{summarize(comparison)}")
 
 
 if __name__ == "__main__":

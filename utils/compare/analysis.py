@@ -1,47 +1,62 @@
-"""From finished cells to what the report says: spreads, paired differences, intervals, verdicts."""
+"""From finished trials to the numbers of a report: means, paired differences, verdicts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
-from utils.compare import stats
-from utils.compare.plan import Plan
-from utils.compare.resample import RESAMPLES, ApTable, ImageSpread, resample_images
-from utils.compare.results import Outcome, fingerprint, read_detections
-from utils.compare.wording import sentence
+from utils.compare import statistics
+from utils.compare.bootstrap import RESAMPLES, BootstrapSummary, WeightedAP, bootstrap_images
+from utils.compare.plan import Plan, Setting
+from utils.compare.results import TrialResult, fingerprint, read_detections
+from utils.compare.statistics import Interval, PairedDifference, Verdict
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
+
+Results = Mapping[tuple[str, int], TrialResult]  # by setting and seed
+SeedRange = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1) of a score over seeds, points; the deviation is NaN for one seed."""
+    """A score over seeds, in points.
+
+    Attributes:
+        mean: over seeds.
+        deviation: standard deviation (n - 1), NaN for one seed.
+        count: number of seeds.
+    """
 
     mean: float
     deviation: float
     count: int
 
-    def text(self) -> str:
-        if math.isnan(self.mean):
-            return "–"
-        return f"{self.mean:.2f}" + (
-            "" if math.isnan(self.deviation) else f" ± {self.deviation:.2f}"
-        )
-
 
 @dataclass(frozen=True)
-class Setting:
-    """A setting with at least one finished training. Scores in points.
+class SettingSummary:
+    """A setting with at least one finished trial. Scores are in points.
 
     Attributes:
-        ap, ap50: over seeds. ap_image_error, ap50_image_error: standard errors over test images of the means.
-        per_class: name -> (ap, ap50). latency: median ms of one picture. train_seconds: median. scores: seed -> AP.
+        name: of the setting.
+        control_of: name of the setting that this one is the fair control of.
+        failed: number of failed trials.
+        params: number of parameters.
+        gflops: 10^9 operations per image.
+        latency: median milliseconds per image.
+        train_seconds: median over seeds.
+        ap: over seeds.
+        ap50: over seeds.
+        ap_image_error: standard error of the mean AP over test images.
+        ap50_image_error: the same for AP50.
+        per_class: name -> (ap, ap50).
+        curves: learning curve of each seed.
     """
 
     name: str
     control_of: str | None
+    failed: int
     params: int
     gflops: float
     latency: float
@@ -51,56 +66,79 @@ class Setting:
     ap_image_error: float
     ap50_image_error: float
     per_class: dict[str, tuple[Spread, Spread]]
-    scores: dict[int, float]
     curves: list[list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A setting against its reference. Differences in points, setting minus reference.
+class PairSummary:
+    """A setting and its reference. Differences are setting minus reference, in points.
 
     Attributes:
-        ap, ap50: over the seeds that both finished. images, images50: 95% bootstrap interval over test images of the
-            mean difference. combined: for new seeds and new images. corrected_p, verdict: Holm, over all pairs.
-        power: chance that so many seeds find a true difference of 1 AP. needed: seeds that find it in 4 of 5
-            comparisons; needed_range: the same from the ends of the spread's 95% interval. None: more than 1000,
-            or unknown. differences: seed -> AP difference. per_class: name -> AP difference.
+        name: of the setting.
+        reference: name of the setting that it is compared with.
+        ap: over the seeds that both finished.
+        ap50: over the same seeds.
+        images: 95% bootstrap interval of the mean AP difference over test images.
+        images50: the same for AP50.
+        combined: 95% interval of the mean AP difference for new seeds and new images.
+        corrected_p: by Holm's method, over all pairs.
+        verdict: on AP.
+        power: chance that so many seeds find a true difference of 1 AP; NaN if unknown.
+        needed: seeds that find it in four of five comparisons; None: more than 1000, or unknown.
+        needed_range: the same for both ends of the spread's 95% interval.
+        differences: seed -> AP difference.
+        per_class: name -> AP difference.
     """
 
     name: str
     reference: str
-    ap: stats.Paired
-    ap50: stats.Paired
-    images: tuple[float, float]
-    images50: tuple[float, float]
-    combined: tuple[float, float]
+    ap: PairedDifference
+    ap50: PairedDifference
+    images: Interval
+    images50: Interval
+    combined: Interval
     corrected_p: float
-    verdict: stats.Verdict
+    verdict: Verdict
     power: float
     needed: int | None
-    needed_range: tuple[int | None, int | None]
+    needed_range: SeedRange
     differences: dict[int, float]
-    per_class: dict[str, stats.Paired]
-    sentence: str
+    per_class: dict[str, PairedDifference]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a report tells. `failed`: (setting, seed) -> why. `splits`: setting -> its test pictures."""
+    """Everything that a report shows.
+
+    Attributes:
+        plan: what was compared.
+        settings: in the plan's order.
+        pairs: in the plan's order.
+        failed: (setting, seed) -> why it failed.
+        results: of the finished trials.
+        splits: setting -> its test images.
+        images: number of test images.
+        resamples: number of bootstrap resamples.
+    """
 
     plan: Plan
-    settings: list[Setting]
-    pairs: list[Pair]
+    settings: list[SettingSummary]
+    pairs: list[PairSummary]
     failed: dict[tuple[str, int], str]
-    outcomes: dict[tuple[str, int], Outcome]
+    results: Results
     splits: Mapping[str, DetectionDataset]
     images: int
     resamples: int
 
+    @property
+    def judged_pairs(self) -> int:
+        """The size of the family that Holm's method corrects for."""
+        return sum(pair.ap.seeds >= statistics.MIN_SEEDS for pair in self.pairs)
+
 
 def analyze(
     plan: Plan,
-    outcomes: Sequence[Outcome],
+    results: Sequence[TrialResult],
     failed: Mapping[tuple[str, int], str],
     latency: Mapping[str, float],
     splits: Mapping[str, DetectionDataset],
@@ -109,86 +147,172 @@ def analyze(
     """Compute every number of the report.
 
     Args:
-        outcomes: of the finished cells. latency: setting -> ms. splits: setting -> its test pictures.
+        plan: what was compared.
+        results: of the finished trials.
+        failed: (setting, seed) -> why it failed.
+        latency: setting -> milliseconds per image.
+        splits: setting with a finished trial -> its test images.
+        resamples: of the bootstrap.
 
     Raises:
-        UserError: the test images are not those that a cell was measured on.
+        UserError: the test images are not those that a trial was measured on.
     """
-    known = {(outcome.cell.variant, outcome.cell.seed): outcome for outcome in outcomes}
-    _refuse_changed_truth(outcomes, splits)
-    names = [variant.name for variant in plan.variants if variant.name in splits]
-    pairs = [
-        (name, reference) for name, reference in plan.pairs if _common(plan, known, name, reference)
-    ]
+    _refuse_changed_truth(results, splits)
+    by_key = {(result.trial.setting, result.trial.seed): result for result in results}
+    analysis = _Analysis(plan, by_key, splits)
     images = len(next(iter(splits.values())).samples)
-    spread = _over_images(plan, known, names, pairs, splits, resamples)
-    return Comparison(
-        plan=plan,
-        settings=[
-            _setting(plan, known, name, latency[name], spread, row)
-            for row, name in enumerate(names)
-        ],
-        pairs=_pairs(plan, known, pairs, spread, len(names)),
-        failed=dict(failed),
-        outcomes=known,
-        splits=splits,
-        images=images,
-        resamples=resamples,
-    )
-
-
-Known = Mapping[tuple[str, int], Outcome]
+    bootstrap = bootstrap_images(analysis.bootstrap_statistic(), images, resamples)
+    settings = []
+    for index, setting in enumerate(analysis.settings):
+        count = sum(name == setting.name for name, _ in failed)
+        summary = analysis.summarize_setting(
+            setting, count, latency[setting.name], bootstrap.error[2 * index : 2 * index + 2]
+        )
+        settings.append(summary)
+    pairs = analysis.summarize_pairs(bootstrap)
+    return Comparison(plan, settings, pairs, dict(failed), by_key, splits, images, resamples)
 
 
 def _refuse_changed_truth(
-    outcomes: Sequence[Outcome], splits: Mapping[str, DetectionDataset]
+    results: Sequence[TrialResult], splits: Mapping[str, DetectionDataset]
 ) -> None:
-    prints = {name: fingerprint(split.samples) for name, split in splits.items()}
-    for outcome in outcomes:
-        if prints[outcome.cell.variant] != outcome.truth:
+    fingerprints = {name: fingerprint(split.samples) for name, split in splits.items()}
+    for result in results:
+        if fingerprints[result.trial.setting] != result.truth:
             raise UserError(
-                f"{outcome.cell.folder}: the test images' labels have changed since; give another --out"
+                f"{result.trial.folder}: the test images' labels have changed since;"
+                " give another --out"
             )
 
 
-def _common(plan: Plan, known: Known, *names: str) -> list[int]:
-    """The seeds that all these settings have finished."""
-    return [seed for seed in plan.seeds if all((name, seed) in known for name in names)]
+class _Analysis:
+    """Finished settings, pairs of them with a common seed, and their numbers."""
 
+    def __init__(
+        self, plan: Plan, results: Results, splits: Mapping[str, DetectionDataset]
+    ) -> None:
+        self.plan = plan
+        self.results = results
+        self.splits = splits
+        self.settings = [setting for setting in plan.settings if setting.name in splits]
+        self.pairs = [pair for pair in plan.pairs if self.common_seeds(*pair)]
 
-def _over_images(
-    plan: Plan,
-    known: Known,
-    names: Sequence[str],
-    pairs: Sequence[tuple[str, str]],
-    splits: Mapping[str, DetectionDataset],
-    resamples: int,
-) -> ImageSpread:
-    """Bootstrap rows: AP and AP50 of every setting, then of every pair's difference; means over seeds."""
-    tables = {
-        (name, seed): ApTable(
-            splits[name].samples,
-            read_detections(outcome.cell, splits[name].samples, splits[name].class_names),
-            len(splits[name].class_names),
+    def common_seeds(self, *names: str) -> list[int]:
+        """The seeds that all these settings have finished."""
+        seeds = []
+        for seed in self.plan.seeds:
+            if all((name, seed) in self.results for name in names):
+                seeds.append(seed)
+        return seeds
+
+    def bootstrap_statistic(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The function that `bootstrap_images` takes.
+
+        It computes two rows for each setting and then for each pair: AP and AP50, or their
+        differences, as means over seeds.
+        """
+        scorers = {}
+        for key, result in self.results.items():
+            split = self.splits[key[0]]
+            detections = read_detections(result.trial, split.samples, split.class_names)
+            scorers[key] = WeightedAP(split.samples, detections, len(split.class_names))
+
+        def statistic(weights: np.ndarray) -> np.ndarray:
+            scores = {}
+            for key, scorer in scorers.items():
+                scores[key] = np.stack(scorer.compute(weights))  # (2, B)
+
+            def mean(name: str, seeds: Sequence[int]) -> np.ndarray:
+                return np.mean([scores[name, seed] for seed in seeds], axis=0)
+
+            rows = []
+            for setting in self.settings:
+                rows.append(mean(setting.name, self.common_seeds(setting.name)))
+            for name, reference in self.pairs:
+                seeds = self.common_seeds(name, reference)
+                rows.append(mean(name, seeds) - mean(reference, seeds))
+            return np.concatenate(rows)
+
+        return statistic
+
+    def summarize_setting(
+        self, setting: Setting, failed: int, latency: float, image_errors: np.ndarray
+    ) -> SettingSummary:
+        """Means over seeds; `image_errors` are those of AP and AP50."""
+        seeds = self.common_seeds(setting.name)
+        results = [self.results[setting.name, seed] for seed in seeds]
+        per_class = {}
+        for label in results[0].per_class:
+            ap = _spread([result.per_class[label][0] for result in results])
+            ap50 = _spread([result.per_class[label][1] for result in results])
+            per_class[label] = (ap, ap50)
+        return SettingSummary(
+            name=setting.name,
+            control_of=setting.control_of,
+            failed=failed,
+            params=results[0].params,
+            gflops=results[0].gflops,
+            latency=latency,
+            train_seconds=float(np.median([result.train_seconds for result in results])),
+            ap=_spread([result.ap for result in results]),
+            ap50=_spread([result.ap50 for result in results]),
+            ap_image_error=float(image_errors[0]),
+            ap50_image_error=float(image_errors[1]),
+            per_class=per_class,
+            curves=[result.curve for result in results],
         )
-        for (name, seed), outcome in known.items()
-    }
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        scores = {
-            key: np.stack(table.ap(weights)[::-1]) for key, table in tables.items()
-        }  # (2, B): AP, AP50
+    def summarize_pairs(self, bootstrap: BootstrapSummary) -> list[PairSummary]:
+        """All pairs, judged as one family."""
+        differences = [self.differences(*pair, attrgetter("ap")) for pair in self.pairs]
+        paired = [statistics.paired_difference(list(each.values())) for each in differences]
+        judged = statistics.judge(paired)
+        family = sum(pair.seeds >= statistics.MIN_SEEDS for pair in paired)
+        summaries = []
+        for index, (name, reference) in enumerate(self.pairs):
+            row = 2 * (len(self.settings) + index)
+            images = bootstrap.interval(row)
+            ap = paired[index]
+            ap50 = self.differences(name, reference, attrgetter("ap50"))
+            corrected_p, verdict = judged[index]
+            power, needed, needed_range = _outlook(ap, max(family, 1))
+            summary = PairSummary(
+                name=name,
+                reference=reference,
+                ap=ap,
+                ap50=statistics.paired_difference(list(ap50.values())),
+                images=images,
+                images50=bootstrap.interval(row + 1),
+                combined=statistics.combine_intervals(ap.mean, ap.interval, images),
+                corrected_p=corrected_p,
+                verdict=verdict,
+                power=power,
+                needed=needed,
+                needed_range=needed_range,
+                differences=differences[index],
+                per_class=self.class_differences(name, reference),
+            )
+            summaries.append(summary)
+        return summaries
 
-        def mean(name: str, seeds: Sequence[int]) -> np.ndarray:
-            return np.mean([scores[name, seed] for seed in seeds], axis=0)
+    def differences(
+        self, name: str, reference: str, score: Callable[[TrialResult], float]
+    ) -> dict[int, float]:
+        """Seed -> difference of a score, setting minus reference."""
+        differences = {}
+        for seed in self.common_seeds(name, reference):
+            setting_score = score(self.results[name, seed])
+            differences[seed] = setting_score - score(self.results[reference, seed])
+        return differences
 
-        rows = [mean(name, _common(plan, known, name)) for name in names]
-        for name, reference in pairs:
-            seeds = _common(plan, known, name, reference)
-            rows.append(mean(name, seeds) - mean(reference, seeds))
-        return np.concatenate(rows)
-
-    return resample_images(statistic, len(next(iter(splits.values())).samples), resamples)
+    def class_differences(self, name: str, reference: str) -> dict[str, PairedDifference]:
+        """Class -> AP difference."""
+        labels = next(iter(self.results.values())).per_class
+        paired = {}
+        for label in labels:
+            by_seed = self.differences(name, reference, lambda each: each.per_class[label][0])  # noqa: B023
+            paired[label] = statistics.paired_difference(list(by_seed.values()))
+        return paired
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -196,113 +320,18 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), deviation, len(values))
 
 
-def _setting(
-    plan: Plan, known: Known, name: str, latency: float, images: ImageSpread, row: int
-) -> Setting:
-    seeds = _common(plan, known, name)
-    runs = [known[name, seed] for seed in seeds]
-    classes = runs[0].per_class
-    variant = next(variant for variant in plan.variants if variant.name == name)
-    return Setting(
-        name=name,
-        control_of=variant.control_of,
-        params=runs[0].params,
-        gflops=runs[0].gflops,
-        latency=latency,
-        train_seconds=float(np.median([run.train_seconds for run in runs])),
-        ap=_spread([run.ap for run in runs]),
-        ap50=_spread([run.ap50 for run in runs]),
-        ap_image_error=float(images.error[2 * row]),
-        ap50_image_error=float(images.error[2 * row + 1]),
-        per_class={
-            label: (
-                _spread([run.per_class[label][0] for run in runs]),
-                _spread([run.per_class[label][1] for run in runs]),
-            )
-            for label in classes
-        },
-        scores={seed: run.ap for seed, run in zip(seeds, runs, strict=True)},
-        curves=[run.curve for run in runs],
-    )
-
-
-def _pairs(
-    plan: Plan, known: Known, pairs: Sequence[tuple[str, str]], images: ImageSpread, first_row: int
-) -> list[Pair]:
-    """Every pair, judged as one family."""
-    per_pair = [_differences(plan, known, *pair) for pair in pairs]
-    paired = [stats.paired(np.array(list(ap.values()))) for ap, _, _ in per_pair]
-    judged = stats.verdicts(paired)
-    family = sum(pair.seeds >= stats.MIN_SEEDS for pair in paired)
-    built = []
-    for place, ((name, reference), (ap, ap50, classes)) in enumerate(
-        zip(pairs, per_pair, strict=True)
-    ):
-        row = 2 * (first_row + place)
-        corrected, verdict = judged[place]
-        over_images = float(images.low[row]), float(images.high[row])
-        combined = stats.combined_interval(paired[place], over_images)
-        power, needed, needed_range = _outlook(paired[place], max(family, 1))
-        built.append(
-            Pair(
-                name=name,
-                reference=reference,
-                ap=paired[place],
-                ap50=stats.paired(np.array(ap50)),
-                images=over_images,
-                images50=(float(images.low[row + 1]), float(images.high[row + 1])),
-                combined=combined,
-                corrected_p=corrected,
-                verdict=verdict,
-                power=power,
-                needed=needed,
-                needed_range=needed_range,
-                differences=ap,
-                per_class={
-                    label: stats.paired(np.array(values)) for label, values in classes.items()
-                },
-                sentence=sentence(
-                    name,
-                    reference,
-                    paired[place],
-                    verdict,
-                    corrected,
-                    combined,
-                    needed,
-                    needed_range,
-                ),
-            )
-        )
-    return built
-
-
-def _differences(
-    plan: Plan, known: Known, name: str, reference: str
-) -> tuple[dict[int, float], list[float], dict[str, list[float]]]:
-    """AP by seed, AP50, and AP by class: setting minus reference."""
-    both = {
-        seed: (known[name, seed], known[reference, seed])
-        for seed in _common(plan, known, name, reference)
-    }
-    ap = {seed: one.ap - other.ap for seed, (one, other) in both.items()}
-    ap50 = [one.ap50 - other.ap50 for one, other in both.values()]
-    classes = next(iter(both.values()))[0].per_class
-    per_class = {
-        label: [one.per_class[label][0] - other.per_class[label][0] for one, other in both.values()]
-        for label in classes
-    }
-    return ap, ap50, per_class
-
-
-def _outlook(
-    pair: stats.Paired, family: int
-) -> tuple[float, int | None, tuple[int | None, int | None]]:
+def _outlook(pair: PairedDifference, family: int) -> tuple[float, int | None, SeedRange]:
     """Power for 1 AP, seeds needed, and their range; unknown without a spread."""
-    if not pair.spread > stats.NO_SPREAD:
+    if not pair.spread > statistics.NO_SPREAD:
         return math.nan, None, (None, None)
-    level = stats.ALPHA / family
-    low, high = (
-        stats.seeds_needed(end, alpha=level) for end in stats.spread_range(pair.spread, pair.seeds)
+    level = statistics.ALPHA / family
+    power = float(statistics.power(pair.seeds, pair.spread, alpha=level))
+    ends = statistics.spread_interval(pair.spread, pair.seeds)
+    return (
+        power,
+        statistics.seeds_needed(pair.spread, alpha=level),
+        (
+            statistics.seeds_needed(ends.low, alpha=level),
+            statistics.seeds_needed(ends.high, alpha=level),
+        ),
     )
-    power = float(stats.power(pair.seeds, pair.spread, alpha=level))
-    return power, stats.seeds_needed(pair.spread, alpha=level), (low, high)

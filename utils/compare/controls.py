@@ -1,7 +1,7 @@
-"""Fair controls: for a setting with attention, plain convolution of the same price at the same sites."""
+"""Fair controls: for a setting with attention, plain convolutions of the same cost at its sites."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -12,88 +12,99 @@ from nets import attention
 from nets.analysis.flops import count_parameters
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES, build_model
-from utils.compare.latency import time_in_turns
-from utils.compare.plan import Plan, Variant
-from utils.core.config import make_config
+from utils.compare.latency import interleaved_medians
+from utils.compare.plan import Plan, Setting
+from utils.core.config import update_config
 from utils.core.schema import Config
 from utils.engine.report import write_json
 
 BLOCK = "conv_control"
-FILE = "controls.json"
-SHARES = [
-    2.0**power for power in range(-9, 3)
-]  # parameters of a tried control, over the square of its channels
+CONTROLS_FILE = "controls.json"
+# Sizes of the controls that are timed: parameters over the square of the site's channels.
+SIZES = [2.0**power for power in range(-9, 3)]
+
 Phi = dict[str, dict[str, Any]]
 
 
-def with_controls(plan: Plan, kind: Literal["params", "latency"]) -> Plan:
-    """The plan with a setting `<name>-control` behind every one that has attention blocks.
+def with_controls(plan: Plan, kind: Literal["params", "latency"] | None) -> Plan:
+    """The plan with a setting `<name>-control` behind every setting that has attention blocks.
 
-    Each block is replaced by a `conv_control` of as many parameters, or by one that takes the network as long.
+    Args:
+        plan: is not modified.
+        kind: what a control has in common with the block it replaces: its number of parameters,
+            or the time that the network takes; None: no controls.
     """
-    match = matching_parameters if kind == "params" else partial(_kept_latency, plan)
-    return replace(plan, variants=tuple(_expand(plan, match)))
+    if kind is None:
+        return plan
+    match = match_parameters if kind == "params" else partial(_cached_latency_match, plan)
+    return replace(plan, settings=tuple(_add_controls(plan, match)))
 
 
-def _expand(plan: Plan, match: Callable[[Variant], Phi]) -> Iterator[Variant]:
-    taken = {variant.name for variant in plan.variants}
-    for variant in plan.variants:
-        yield variant
-        name = f"{variant.name}-control"
-        sites = attention.parse_phi(variant.config.phi, variant.config.attention.at)
-        if sites and variant.name != plan.baseline and name not in taken:
-            config = _with_phi(variant.config, match(variant))
-            yield Variant(name, f"{variant.folder}-control", config, variant.shift, variant.name)
+def _add_controls(plan: Plan, match: Callable[[Setting], Phi]) -> list[Setting]:
+    names = {setting.name for setting in plan.settings}
+    settings = []
+    for setting in plan.settings:
+        settings.append(setting)
+        name = f"{setting.name}-control"
+        if _sites(setting) and setting.name != plan.baseline and name not in names:
+            control = replace(
+                setting,
+                name=name,
+                folder=f"{setting.folder}-control",
+                config=update_config(setting.config, {"phi": match(setting)}),
+                control_of=setting.name,
+            )
+            settings.append(control)
+    return settings
 
 
-def _with_phi(config: Config, phi: Phi) -> Config:
-    return make_config({**config.model_dump(mode="json"), "phi": phi})
+def _sites(setting: Setting) -> dict[str, Any]:
+    """Site -> attention block."""
+    return attention.parse_phi(setting.config.phi, setting.config.attention.at)
 
 
-def matching_parameters(variant: Variant) -> Phi:
-    """`phi` with a control of the same number of parameters for every block, as near as convolution gets."""
-    sites = attention.parse_phi(variant.config.phi, variant.config.attention.at)
-    counts = {
-        site: count_parameters(attention.build(spec, SITES[site])) for site, spec in sites.items()
-    }
-    return _phi(counts)
+def match_parameters(setting: Setting) -> Phi:
+    """`phi` with a control for every block, as near to its number of parameters as possible."""
+    counts = {}
+    for site, spec in _sites(setting).items():
+        counts[site] = count_parameters(attention.build(spec, SITES[site]))
+    return _controls_phi(counts)
 
 
-def _phi(counts: Mapping[str, int]) -> Phi:
+def _controls_phi(counts: Mapping[str, int]) -> Phi:
     return {site: {"name": BLOCK, "params": max(count, 1)} for site, count in counts.items()}
 
 
-def _kept_latency(plan: Plan, variant: Variant) -> Phi:
-    """`matching_latency`, measured once: `controls.json` keeps it, so that a second start trains the same control."""
-    path = plan.out / FILE
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mark = json.dumps(
-        [variant.config.phi, variant.config.attention.model_dump(), variant.config.input_size]
-    )
-    if kept.get(variant.name, {}).get("of") != mark:
-        print(f"measuring the latency of {variant.name}, to find its control")
-        write_json(
-            path, kept := {**kept, variant.name: {"of": mark, "phi": matching_latency(variant)}}
-        )
-    return kept[variant.name]["phi"]
+def _cached_latency_match(plan: Plan, setting: Setting) -> Phi:
+    """`match_latency`, measured once, so that the same command trains the same control again."""
+    path = plan.out / CONTROLS_FILE
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = setting.config
+    key = json.dumps([config.phi, config.attention.model_dump(), config.input_size])
+    if saved.get(setting.name, {}).get("of") != key:
+        print(f"measuring the latency of {setting.name} to find its control")
+        saved[setting.name] = {"of": key, "phi": match_latency(setting)}
+        write_json(path, saved)
+    return saved[setting.name]["phi"]
 
 
-def matching_latency(variant: Variant) -> Phi:
-    """`phi` with controls that take as long: all of one size relative to their sites, interpolated between timings."""
-    config = variant.config
-    sites = attention.parse_phi(config.phi, config.attention.at)
-    tried = {str(share): _with_phi(config, _share(sites, share)) for share in SHARES}
-    picture = np.zeros((*config.input_size, 3), np.uint8)
-    networks = {
-        name: Detector(build_model(one, 1), one, ("object",))
-        for name, one in {**tried, "": config}.items()
-    }
-    ms = time_in_turns(
-        {name: partial(detector, picture) for name, detector in networks.items()}, seconds=1.0
-    )
-    rising = np.maximum.accumulate([ms[str(share)] for share in SHARES])
-    return _share(sites, float(2 ** np.interp(ms[""], rising, np.log2(SHARES))))
+def match_latency(setting: Setting) -> Phi:
+    """`phi` with controls that take as long as the blocks.
+
+    All controls have one size relative to their sites, interpolated between timed sizes.
+    """
+    sites = _sites(setting)
+    configs: dict[str, Config] = {"": setting.config}
+    for size in SIZES:
+        configs[str(size)] = update_config(setting.config, {"phi": _sized_phi(sites, size)})
+    image = np.zeros((*setting.config.input_size, 3), np.uint8)
+    calls = {}
+    for name, config in configs.items():
+        calls[name] = partial(Detector(build_model(config, 1), config, ("object",)), image)
+    medians = interleaved_medians(calls, seconds=1.0)
+    rising = np.maximum.accumulate([medians[str(size)] for size in SIZES])
+    return _sized_phi(sites, float(2 ** np.interp(medians[""], rising, np.log2(SIZES))))
 
 
-def _share(sites: Mapping[str, Any], share: float) -> Phi:
-    return _phi({site: round(share * SITES[site] ** 2) for site in sites})
+def _sized_phi(sites: Mapping[str, Any], size: float) -> Phi:
+    return _controls_phi({site: round(size * SITES[site] ** 2) for site in sites})

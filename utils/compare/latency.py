@@ -1,4 +1,4 @@
-"""Latency of the settings, measured one after the other in turns, so that a busy moment hits all of them alike."""
+"""Latency of the settings, interleaved: whatever else the machine does slows all of them alike."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,47 +9,50 @@ from typing import Any
 import numpy as np
 
 from nets.loading import load_model
-from utils.compare.plan import Cell
+from utils.compare.plan import Trial
 from utils.compare.results import DONE
 from utils.core.timing import Budget, interleave, timed
 from utils.engine.report import write_json
 from utils.engine.runs import BEST
 
-FILE = "latency.json"
+LATENCY_FILE = "latency.json"
 SECONDS = 2.0  # for each setting
-LEAST, MOST = 10, 200  # rounds
-WARMUP = 3
+MIN_ROUNDS = 10
+MAX_ROUNDS = 200
+WARMUP_ROUNDS = 3
 
 
-def measure_latency(out: Path, cells: Sequence[Cell], image: np.ndarray) -> dict[str, float]:
-    """Median ms of one image, end to end (letterbox, network, NMS; batch 1), for the setting of every cell.
+def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> dict[str, float]:
+    """Measure the end-to-end latency (letterbox, network, NMS; batch 1) of every setting.
 
-    What an earlier start has measured for the same cells is kept, in `out/latency.json`.
+    `out/latency.json` keeps the measurement until a trial changes.
 
     Args:
-        cells: a finished one for each setting. image: RGB uint8 `(h, w, 3)`.
+        out: the comparison's folder.
+        trials: a finished trial of each setting.
+        image: RGB uint8 `(h, w, 3)`.
+
+    Returns:
+        Setting -> median milliseconds per image.
     """
-    path = out / FILE
-    marks = {
-        cell.variant: f"{cell.seed} {(cell.folder / DONE).stat().st_mtime_ns}" for cell in cells
-    }
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if kept.get("cells") == marks:
-        return kept["ms"]
-    detectors = {cell.variant: load_model(cell.folder / BEST) for cell in cells}
-    measured = time_in_turns(
-        {name: partial(detector, image) for name, detector in detectors.items()}
-    )
-    write_json(path, {"cells": marks, "ms": measured})
-    return measured
+    path = out / LATENCY_FILE
+    marks = {}
+    for trial in trials:
+        marks[trial.setting] = f"{trial.seed} {(trial.folder / DONE).stat().st_mtime_ns}"
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if saved.get("trials") == marks:
+        return saved["ms"]
+    calls = {trial.setting: partial(load_model(trial.folder / BEST), image) for trial in trials}
+    medians = interleaved_medians(calls)
+    write_json(path, {"trials": marks, "ms": medians})
+    return medians
 
 
-def time_in_turns(
-    runs: Mapping[str, Callable[[], Any]], seconds: float = SECONDS
+def interleaved_medians(
+    calls: Mapping[str, Callable[[], Any]], seconds: float = SECONDS
 ) -> dict[str, float]:
-    """Median ms of each function over rounds in which each runs once; about `seconds` for each."""
-    effort = Budget(seconds * len(runs), LEAST, MOST, WARMUP)
-    times = interleave(
-        {name: timed(run) for name, run in runs.items()}, effort, "measuring latency"
-    )
+    """Median milliseconds of functions that run in turn, about `seconds` for each of them."""
+    budget = Budget(seconds * len(calls), MIN_ROUNDS, MAX_ROUNDS, WARMUP_ROUNDS)
+    clocks = {name: timed(call) for name, call in calls.items()}
+    times = interleave(clocks, budget, "measuring latency")
     return {name: round(float(np.median(values)), 3) for name, values in times.items()}

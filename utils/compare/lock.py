@@ -1,69 +1,62 @@
 """One `compare.py` at a time in a folder."""
 
 import os
+import secrets
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, require_package
 
 LOCK = ".lock"
+HOLDER = ".holder"  # who holds the lock: a line for people, and a token unique to this command
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep every other `compare.py` out of `folder`.
 
-    The operating system holds the lock: it goes with the process, however that ends. The file stays; it names the
-    last holder. Where the file system knows no locks, there is none.
+    The operating system holds the lock, so it is released however the process ends. Where the file
+    system has no locks, there is none.
 
     Raises:
-        UserError: another one is at work there.
+        UserError: another command holds the lock.
     """
-    with open(folder / LOCK, "a+", encoding="utf-8") as file:
-        if not _take(file):
-            raise UserError(
-                f"{folder}: compare.py is at work there already{_holder(file)}: wait, or give another --out"
-            )
-        file.truncate(0)
-        file.write(f"{socket.gethostname()}, process {os.getpid()}")
-        file.flush()
-        os.fsync(file.fileno())  # other machines read it while the file is open
+    filelock = require_package("filelock", "compare.py")
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"{folder}: another compare.py is working there{_describe_holder(folder)}:"
+            " wait, or give another --out"
+        ) from None
+    except (NotImplementedError, OSError):
+        pass  # some network file systems have no locks; comparing must be possible there too
+    try:
+        write_holder(folder)
         yield
+    finally:
+        lock.release()
 
 
-def _holder(file: TextIO) -> str:
-    file.seek(0)
-    holder = file.read().strip()
-    return f" ({holder})" if holder else ""
+def write_holder(folder: Path) -> None:
+    """Sign the folder: `read_holder` returns the same text on all machines that see this folder."""
+    holder = f"{socket.gethostname()}, process {os.getpid()}\n{secrets.token_hex(8)}\n"
+    with open(folder / HOLDER, "w", encoding="utf-8") as file:
+        file.write(holder)
+        file.flush()
+        os.fsync(file.fileno())  # other machines read it while the command runs
 
 
-if sys.platform == "win32":
-    import msvcrt
+def read_holder(folder: Path) -> str:
+    """The signature of the command that holds, or last held, the lock."""
+    return (folder / HOLDER).read_text(encoding="utf-8")
 
-    FAR = 1 << 30  # Windows lets nobody read what is locked: the holder's name stays readable
 
-    def _take(file: TextIO) -> bool:
-        os.lseek(file.fileno(), FAR, os.SEEK_SET)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(file.fileno(), 0, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def _take(file: TextIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # some network file systems have no locks; a comparison must be possible there too
-        return True
+def _describe_holder(folder: Path) -> str:
+    with suppress(OSError):
+        lines = read_holder(folder).splitlines()
+        return f" ({lines[0]})" if lines else ""
+    return ""

@@ -1,5 +1,6 @@
-"""What is compared: settings, seeds, and the folder of every training."""
+"""What is compared: settings, seeds, and the folder of every trial."""
 
+import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,234 +10,275 @@ from typing import Any
 import yaml
 
 from nets import attention
-from utils.core.config import find_config, load_config, read_yaml, update_config
+from utils.core.config import (
+    find_config,
+    load_config,
+    parse_overrides,
+    read_yaml,
+    update_config,
+)
 from utils.core.errors import UserError, nearest
 from utils.core.schema import Config
 from utils.engine.experiment import check_config
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
 DEFAULT_SEEDS = (0, 1, 2)
-NOT_VARIED = ("name", "output")
-# a comparison measures every setting on the same images; these keys may differ nevertheless
-FREE_DATA = {"train", "cache", "cache_gb", "gpu_cache_gb", "download", "shapes_train"}
+TRIALS = "trials"  # folder of the trials, below the comparison's
+FIXED_KEYS = ("name", "output")  # the comparison itself sets them
+# All settings are measured on the same images, but these keys of `data` may still differ.
+FREE_DATA_KEYS = {"train", "cache", "cache_gb", "gpu_cache_gb", "download", "shapes_train"}
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One setting.
+class Setting:
+    """One of the things compared.
 
     Attributes:
-        name: as the report calls it. folder: the same as a folder's name. config: with the base's seed.
-        shift: added to every seed, so that a setting can be compared with itself. control_of: the setting whose
-            fair control this is.
+        name: as shown in the report.
+        folder: the name as a folder name.
+        config: the configuration, with the base experiment's seed.
+        seed_offset: added to every seed, so that a setting can be compared with itself.
+        control_of: name of the setting that this one is the fair control of.
     """
 
     name: str
     folder: str
     config: Config
-    shift: int = 0
+    seed_offset: int = 0
     control_of: str | None = None
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training: a setting and a seed. `config` is complete, `folder` is its run folder."""
+class Trial:
+    """One training of a setting with a seed.
 
-    variant: str
+    Attributes:
+        setting: the setting's name.
+        seed: one of the comparison's seeds.
+        folder: run folder.
+        config: complete configuration, with the seed that is trained with.
+    """
+
+    setting: str
     seed: int
     folder: Path
     config: Config
 
+    def __str__(self) -> str:
+        return f"{self.setting}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison. `seeds` are those that were asked for; `config_name` is the base experiment."""
+    """A comparison as requested.
+
+    Attributes:
+        out: its folder.
+        config_name: the base experiment.
+        settings: what is compared, in the order of the report.
+        seeds: of every setting.
+        baseline: name of the setting that all others are compared with.
+    """
 
     out: Path
     config_name: str
-    variants: tuple[Variant, ...]
+    settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
     baseline: str
 
     @property
-    def cells(self) -> list[Cell]:
-        """All trainings, seed by seed, so that an unfinished comparison has every setting."""
-        return [self._cell(variant, seed) for seed in self.seeds for variant in self.variants]
+    def trials(self) -> list[Trial]:
+        """All trials, seed by seed, so that an unfinished comparison covers every setting."""
+        return [self._trial(setting, seed) for seed in self.seeds for setting in self.settings]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(setting, reference): everything with the baseline, and a setting with its own fair control."""
-        rest = [variant for variant in self.variants if variant.name != self.baseline]
-        controls = [(variant.control_of, variant.name) for variant in rest if variant.control_of]
-        return [(variant.name, self.baseline) for variant in rest] + [
-            (a, b) for a, b in controls if a
-        ]
+        """(setting, reference): all others with the baseline, settings with their own control."""
+        others = [setting for setting in self.settings if setting.name != self.baseline]
+        pairs = [(setting.name, self.baseline) for setting in others]
+        for setting in others:
+            if setting.control_of:
+                pairs.append((setting.control_of, setting.name))
+        return pairs
 
-    def _cell(self, variant: Variant, seed: int) -> Cell:
-        parent = self.out / "cells" / variant.folder
-        own = {"seed": seed + variant.shift, "name": f"seed-{seed}", "output": str(parent)}
-        return Cell(
-            variant.name, seed, parent / f"seed-{seed}", variant.config.model_copy(update=own)
-        )
+    def _trial(self, setting: Setting, seed: int) -> Trial:
+        parent = self.out / TRIALS / setting.folder
+        name = f"seed-{seed}"
+        changes = {"seed": seed + setting.seed_offset, "name": name, "output": str(parent)}
+        config = setting.config.model_copy(update=changes)
+        return Trial(setting.name, seed, parent / name, config)
+
+
+def separate_overrides(args: argparse.Namespace) -> None:
+    """Move `KEY=VALUE` words that belong to no option into `args.overrides`.
+
+    In `--phi none se train.epochs=5` argparse takes the last word for a value of `--phi`, and in
+    `--ray train.epochs=5` for the address.
+    """
+    overrides = []
+    for option in ("phi", "seeds"):
+        words = getattr(args, option)
+        overrides += [word for word in words if OVERRIDE.match(word)]
+        setattr(args, option, [word for word in words if not OVERRIDE.match(word)])
+    if args.ray and OVERRIDE.match(args.ray):
+        overrides.append(args.ray)
+        args.ray = "local"
+    args.overrides = [*overrides, *args.overrides]
 
 
 def make_plan(
     config: str,
     phi: Sequence[str] = (),
-    variants: str | None = None,
-    seeds: Sequence[int] = DEFAULT_SEEDS,
+    settings_file: str | None = None,
+    seeds: Sequence[str | int] = DEFAULT_SEEDS,
     out: str | None = None,
     baseline: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Plan:
-    """Read and check everything that a comparison is asked for, before any training.
+    """Read and check everything that a comparison consists of, before any training.
 
     Args:
-        config: the base experiment. phi: attention settings, as on a command line. variants: a YAML file, name ->
-            overrides. Neither: `none se cbam eca`. overrides: `KEY=VALUE`, for all settings.
-        out: folder; none: `runs/compare-<config>`. baseline: name; none: `none` if there is one, else the first.
+        config: the base experiment.
+        phi: attention settings, as on the command line. Without `phi` and `settings_file`:
+            `none se cbam eca`.
+        settings_file: YAML file, name -> overrides.
+        seeds: different integers.
+        out: folder; None: `runs/compare-<config>`.
+        baseline: name of a setting; None: `none` if there is one, else the first.
+        overrides: `KEY=VALUE` words for all settings.
 
     Raises:
-        UserError: anything that cannot be trained or compared.
+        UserError: something cannot be trained or compared.
     """
-    _refuse_seed(overrides)
-    base = load_config(config, overrides)
-    named = {
-        **_from_phi(phi if phi or variants else DEFAULT_PHI),
-        **(_from_file(variants) if variants else {}),
-    }
-    built = tuple(_variants(base, named))
-    if len(built) < 2:
-        raise UserError("a comparison needs two settings at least: --phi none se")
-    if len(set(seeds)) < len(seeds) or not seeds:
-        raise UserError(
-            f"--seeds: expected different whole numbers, got {' '.join(map(str, seeds)) or 'none'}"
-        )
-    _refuse_other_pictures(built)
-    title = find_config(config).stem
+    changes = parse_overrides(overrides)
+    if "seed" in changes:
+        raise UserError("seed=...: a comparison takes its seeds from --seeds")
+    base = load_config(config, changes)
+    overrides_by_name = _read_phi(phi if phi or settings_file else DEFAULT_PHI)
+    if settings_file:
+        overrides_by_name.update(_read_settings(settings_file))
+    settings = _make_settings(base, overrides_by_name)
+    if len(settings) < 2:
+        raise UserError("a comparison needs at least two settings: --phi none se")
+    _refuse_other_images(settings)
+    config_name = find_config(config).stem
     plan = Plan(
-        Path(out or f"runs/compare-{title}"), title, built, tuple(seeds), _baseline(baseline, built)
+        out=Path(out or f"runs/compare-{config_name}"),
+        config_name=config_name,
+        settings=settings,
+        seeds=_check_seeds(seeds),
+        baseline=_find_baseline(baseline, settings),
     )
-    for variant in built:
-        check_config(variant.config)
+    for setting in settings:
+        check_config(setting.config)
     return plan
 
 
-def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part `se cbam train.epochs=5` into settings and `KEY=VALUE`, as one list on a command line runs into the next."""
-    overrides = [word for word in words if re.match(r"[A-Za-z_][\w.]*=", word)]
-    return [word for word in words if word not in overrides], overrides
-
-
-def ray_address(word: str) -> tuple[str, list[str]]:
-    """The value of `--ray`, and the `KEY=VALUE` that it may be instead: without an address, this machine."""
-    address, overrides = split_overrides([word])
-    return "".join(address) or "local", overrides
-
-
-def whole_numbers(words: Sequence[str]) -> list[int]:
-    """The values of `--seeds`."""
+def _check_seeds(seeds: Sequence[str | int]) -> tuple[int, ...]:
+    given = " ".join(map(str, seeds)) or "none"
     try:
-        return [int(word) for word in words]
+        numbers = tuple(int(seed) for seed in seeds)
     except ValueError:
-        raise UserError(f"--seeds: expected whole numbers, got {' '.join(words)}") from None
+        raise UserError(f"--seeds: expected integers, got {given}") from None
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds: expected different integers, got {given}")
+    return numbers
 
 
-def _refuse_seed(overrides: Sequence[str]) -> None:
-    if any(override.partition("=")[0].strip() == "seed" for override in overrides):
-        raise UserError("seed=...: a comparison takes its seeds from --seeds")
-
-
-def _baseline(asked: str | None, variants: Sequence[Variant]) -> str:
-    names = [variant.name for variant in variants]
-    if asked is None:
+def _find_baseline(name: str | None, settings: Sequence[Setting]) -> str:
+    names = [setting.name for setting in settings]
+    if name is None:
         return "none" if "none" in names else names[0]
-    if asked not in names:
-        raise UserError(f"--baseline {asked}: no such setting{nearest(asked, names)}")
-    return asked
+    if name not in names:
+        raise UserError(f"--baseline {name}: no such setting{nearest(name, names)}")
+    return name
 
 
-def _from_phi(phi: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Settings by attention alone; one that is named twice is compared with itself."""
-    named: dict[str, dict[str, Any]] = {}
+def _read_phi(phi: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings that differ in attention only; one given twice is compared with itself."""
+    overrides_by_name: dict[str, dict[str, Any]] = {}
     for text in phi:
         try:
             spec = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"--phi {text}: not valid YAML") from None
-        title = name = _phi_name(spec)
+        name = base_name = _describe_phi(spec)
         number = 1
-        while name in named:
+        while name in overrides_by_name:
             number += 1
-            name = f"{title}-{number}"
-        named[name] = {"phi": spec}
-    return named
+            name = f"{base_name}-{number}"
+        overrides_by_name[name] = {"phi": spec}
+    return overrides_by_name
 
 
-def _phi_name(spec: Any) -> str:
+def _describe_phi(spec: Any) -> str:
     if isinstance(spec, Mapping) and "name" not in spec:
         return ",".join(f"{site}={attention.describe(block)}" for site, block in spec.items())
     return attention.describe(spec)
 
 
-def _from_file(name: str) -> dict[str, dict[str, Any]]:
-    """Settings of a YAML file: name -> overrides, nested or with dotted keys; nothing means the base itself."""
-    path = find_config(name, "--variants")
-    read = read_yaml(path)
-    if not read:
+def _read_settings(name: str) -> dict[str, dict[str, Any]]:
+    """Settings of a YAML file: name -> overrides, nested or with dotted keys."""
+    path = find_config(name, "--settings")
+    values = read_yaml(path)
+    if not values:
         raise UserError(f"{path}: expected settings, name: {{key: value}}, got none")
-    for key, value in read.items():
+    for key, value in values.items():
         if not isinstance(value or {}, dict):
             raise UserError(f"{path}: {key}: expected overrides as a mapping, got {value!r}")
-    return {str(key): value or {} for key, value in read.items()}
+    return {str(key): value or {} for key, value in values.items()}
 
 
-def _variants(base: Config, named: Mapping[str, Mapping[str, Any]]) -> Iterator[Variant]:
-    folders: set[str] = set()
-    for name, values in named.items():
-        flat = dict(_flatten(values))
-        shift = flat.pop("seed", 0)
-        if type(shift) is not int:
+def _make_settings(
+    base: Config, overrides_by_name: Mapping[str, Mapping[str, Any]]
+) -> tuple[Setting, ...]:
+    settings: dict[str, Setting] = {}  # by folder: not every file system tells Se from se
+    for name, overrides in overrides_by_name.items():
+        setting = _make_setting(base, name, dict(flatten(overrides)))
+        if setting.folder.lower() in settings:
             raise UserError(
-                f"setting '{name}': seed: expected a whole number, added to --seeds, got {shift!r}"
+                f"setting '{name}': another setting has the same folder '{setting.folder}';"
+                " rename one of them"
             )
-        for key in NOT_VARIED:
-            if key in flat:
-                raise UserError(
-                    f"setting '{name}': {key} cannot be varied; the comparison names the folders"
-                )
-        folder = re.sub(r"[^\w.=,()+-]+", "_", name).strip(".") or "_"
-        if folder.lower() in folders:
-            raise UserError(
-                f"setting '{name}': its folder '{folder}' is taken by another setting; rename it"
-            )
-        folders.add(folder.lower())
-        yield Variant(name, folder, _apply(base, name, flat), shift)
+        settings[setting.folder.lower()] = setting
+    return tuple(settings.values())
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys; a mapping below `phi` is a value."""
+def _make_setting(base: Config, name: str, changes: dict[str, Any]) -> Setting:
+    seed_offset = changes.pop("seed", 0)
+    if type(seed_offset) is not int:
+        raise UserError(
+            f"setting '{name}': seed: expected an integer, added to --seeds, got {seed_offset!r}"
+        )
+    for key in FIXED_KEYS:
+        if key in changes:
+            raise UserError(f"setting '{name}': {key} is set by the comparison and cannot vary")
+    try:
+        config = update_config(base, changes)
+    except UserError as error:
+        raise UserError(f"setting '{name}': {error}") from None
+    folder = re.sub(r"[^\w.=,()+-]+", "_", name).strip(".") or "_"
+    return Setting(name, folder, config, seed_offset)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of a nested configuration; `phi` may be a mapping itself."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name != "phi":
-            yield from _flatten(value, f"{name}.")
+            yield from flatten(value, f"{name}.")
         else:
             yield name, value
 
 
-def _apply(base: Config, name: str, flat: Mapping[str, Any]) -> Config:
-    try:
-        return update_config(base, flat)
-    except UserError as error:
-        raise UserError(f"setting '{name}': {error}") from None
-
-
-def _refuse_other_pictures(variants: Sequence[Variant]) -> None:
-    first = variants[0].config.data.model_dump(exclude=FREE_DATA)
-    for variant in variants[1:]:
-        other = variant.config.data.model_dump(exclude=FREE_DATA)
-        for key in first:
-            if other[key] != first[key]:
+def _refuse_other_images(settings: Sequence[Setting]) -> None:
+    expected = settings[0].config.data.model_dump(exclude=FREE_DATA_KEYS)
+    for setting in settings[1:]:
+        data = setting.config.data.model_dump(exclude=FREE_DATA_KEYS)
+        for key, value in expected.items():
+            if data[key] != value:
                 raise UserError(
-                    f"setting '{variant.name}': data.{key} differs; settings are compared on the same test images"
+                    f"setting '{setting.name}': data.{key} differs;"
+                    " settings are compared on the same test images"
                 )

@@ -1,4 +1,4 @@
-"""What finished cells hold, read back: scores, course of the training, detections."""
+"""Results of finished trials, read back: scores, learning curves, detections."""
 
 import csv
 import json
@@ -6,32 +6,37 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nets.inference.detections import Detections
-from utils.compare.plan import Cell
+from utils.compare.plan import Trial
 from utils.core.errors import UserError
 from utils.data.sample import Sample
 
-DONE, DETECTIONS = "cell.json", "detections.npz"
-HUNDRED = 100.0  # scores are told in points
+DONE = "trial.json"
+DETECTIONS = "detections.npz"
+DEFAULT_THRESHOLD = 0.25
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished cell.
+class TrialResult:
+    """A finished trial.
 
     Attributes:
-        ap, ap50: of its best weights on the test images, points 0..100. per_class: name -> (ap, ap50), NaN where
-            the class has no object. threshold: the score that gives the best F1.
-        params: number. gflops: 10^9 operations a picture. train_seconds: of the training loop.
-        curve: a row for each epoch, `results.csv`; metrics in 0..1, where measured.
+        trial: the trial.
+        ap: AP of the best weights on the test images, points 0..100.
+        ap50: the same for AP50.
+        per_class: name -> (ap, ap50), NaN where the class has no object.
+        threshold: score with the best F1.
+        params: number of parameters.
+        gflops: 10^9 operations per image.
+        train_seconds: time in the training loop.
+        curve: rows of the run's `results.csv`, one per epoch; metrics are fractions 0..1.
         truth: fingerprint of the test images' objects.
     """
 
-    cell: Cell
+    trial: Trial
     ap: float
     ap50: float
     per_class: dict[str, tuple[float, float]]
@@ -43,93 +48,85 @@ class Outcome:
     truth: int
 
 
-def read_outcome(cell: Cell) -> Outcome:
-    """Read a finished cell."""
-    content = json.loads((cell.folder / DONE).read_text(encoding="utf-8"))
+def read_result(trial: Trial) -> TrialResult:
+    """Read the result of a finished trial."""
+    content = json.loads((trial.folder / DONE).read_text(encoding="utf-8"))
     metrics = content["metrics"]
-    return Outcome(
-        cell=cell,
+    per_class = {}
+    for name, scores in metrics["per_class"].items():
+        per_class[name] = (_points(scores["ap50_95"]), _points(scores["ap50"]))
+    threshold = metrics["best_score"]
+    return TrialResult(
+        trial=trial,
         ap=_points(metrics["map50_95"]),
         ap50=_points(metrics["map50"]),
-        per_class={
-            name: (_points(item["ap50_95"]), _points(item["ap50"]))
-            for name, item in metrics["per_class"].items()
-        },
-        threshold=0.25 if metrics["best_score"] is None else metrics["best_score"],
+        per_class=per_class,
+        threshold=DEFAULT_THRESHOLD if threshold is None else threshold,
         params=metrics["params"],
         gflops=metrics["gflops"],
         train_seconds=content["train_seconds"],
-        curve=_read_curve(cell.folder / "results.csv"),
+        curve=_read_curve(trial.folder / "results.csv"),
         truth=content["truth"],
     )
 
 
-def _points(share: float | None) -> float:
-    return float("nan") if share is None else HUNDRED * share
+def _points(fraction: float | None) -> float:
+    return float("nan") if fraction is None else 100.0 * fraction
 
 
 def _read_curve(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+        rows = list(csv.DictReader(file))
+    return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 
 def fingerprint(samples: Sequence[Sample]) -> int:
-    """A number that changes with any object of the images, or their order."""
-    value = 0
+    """A checksum of the images' sizes and objects, in their order."""
+    checksum = 0
     for sample in samples:
         for array in (sample.boxes, sample.labels, sample.difficult, sample.crowd):
-            value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
-        value = zlib.crc32(f"{sample.width}x{sample.height}".encode(), value)
-    return value
+            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+        checksum = zlib.crc32(f"{sample.width}x{sample.height}".encode(), checksum)
+    return checksum
 
 
 def write_detections(path: Path, detections: Sequence[Detections]) -> None:
-    """Keep the detections of all images: boxes float32 `(n, 4)`, scores, labels, and the index of the picture."""
-    arrays: dict[str, Any] = {
-        "boxes": np.concatenate(
-            [np.zeros((0, 4), np.float32), *(found.boxes for found in detections)]
-        ),
-        "scores": np.concatenate(
-            [np.zeros(0, np.float32), *(found.scores for found in detections)]
-        ),
-        "labels": np.concatenate(
-            [np.zeros(0, np.int64), *(found.labels for found in detections)]
-        ).astype(np.int32),
-        "image": np.repeat(
-            np.arange(len(detections), dtype=np.int32), [len(found) for found in detections]
-        ),
-        "images": np.array(len(detections)),
-    }
-    np.savez_compressed(path, **arrays)
+    """Write the detections on all images.
+
+    Arrays: `boxes` float32 `(n, 4)`, `scores`, `labels`, `image` (index of the image, int32
+    `(n,)`), and `images` (number of images).
+    """
+    counts = [len(image_detections) for image_detections in detections]
+    np.savez_compressed(
+        path,
+        boxes=np.concatenate([each.boxes for each in detections]).astype(np.float32),
+        scores=np.concatenate([each.scores for each in detections]).astype(np.float32),
+        labels=np.concatenate([each.labels for each in detections]).astype(np.int32),
+        image=np.repeat(np.arange(len(detections), dtype=np.int32), counts),
+        images=np.array(len(detections)),
+    )
 
 
 def read_detections(
-    cell: Cell, samples: Sequence[Sample], names: tuple[str, ...]
+    trial: Trial, samples: Sequence[Sample], class_names: tuple[str, ...]
 ) -> list[Detections]:
-    """The detections of a finished cell, one entry a picture.
+    """Read the detections of a finished trial, one entry per image.
 
     Raises:
-        UserError: they are of another number of pictures.
+        UserError: they belong to another number of images.
     """
-    with np.load(cell.folder / DETECTIONS) as arrays:
+    with np.load(trial.folder / DETECTIONS) as arrays:
         if int(arrays["images"]) != len(samples):
             raise UserError(
-                f"{cell.folder}: detections of other images than the {len(samples)} of the split"
+                f"{trial.folder}: its detections are not on the {len(samples)} images of the split"
             )
-        ends = np.searchsorted(arrays["image"], np.arange(len(samples) + 1))
-        boxes, scores, labels = arrays["boxes"], arrays["scores"], arrays["labels"].astype(np.int64)
-    return [
-        Detections(
-            boxes[a:b],
-            scores[a:b],
-            labels[a:b],
-            names,
-            sample.width,
-            sample.height,
-            str(sample.path),
-        )
-        for sample, a, b in zip(samples, ends[:-1], ends[1:], strict=True)
-    ]
+        bounds = np.searchsorted(arrays["image"], np.arange(1, len(samples)))
+        boxes = np.split(arrays["boxes"], bounds)
+        scores = np.split(arrays["scores"], bounds)
+        labels = np.split(arrays["labels"].astype(np.int64), bounds)
+    detections = []
+    for index, sample in enumerate(samples):
+        arrays_of_image = boxes[index], scores[index], labels[index]
+        size = sample.width, sample.height
+        detections.append(Detections(*arrays_of_image, class_names, *size, str(sample.path)))
+    return detections

@@ -1,204 +1,239 @@
-"""The tables of a report, once for HTML and Markdown."""
+"""The tables of a report, as text; the templates render them."""
 
-import html
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from utils.compare.analysis import Comparison, Pair, Setting
-from utils.compare.wording import interval, probability, seeds_text, signed
+from utils.compare.analysis import Comparison, PairSummary, SettingSummary
+from utils.compare.phrases import (
+    NONE,
+    interval,
+    number,
+    percent,
+    probability,
+    seed_count,
+    signed,
+    spread,
+)
+from utils.compare.statistics import NO_DIFFERENCE, PairedDifference
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Table:
-    """Text cells; the first column is a name, the others are numbers. `mark`: a row's CSS class, if any."""
+class ReportTable:
+    """A table with its heading.
 
+    Attributes:
+        heading: what stands above it.
+        remark: a sentence on how to read it, or "".
+        head: names of the columns; the first column is a name, the others are numbers.
+        rows: text of the cells.
+        marks: CSS class of each row, or "".
+    """
+
+    heading: str
+    remark: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    mark: Sequence[str] = ()
-
-    def to_html(self) -> str:
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.head)
-        marks = self.mark or [""] * len(self.rows)
-        body = "".join(
-            f'<tr class="{mark}">'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-            + "</tr>\n"
-            for row, mark in zip(self.rows, marks, strict=True)
-        )
-        return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
-
-    def to_markdown(self) -> str:
-        rule = ["---", *["---:"] * (len(self.head) - 1)]
-        lines = [self.head, rule, *self.rows]
-        return "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-        )
+    marks: Sequence[str]
 
 
-def number(value: float, digits: int = 2) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def settings_table(comparison: Comparison) -> Table:
-    """Scores and price."""
-    base = next((one for one in comparison.settings if one.name == comparison.plan.baseline), None)
-    head = ("setting", "seeds", "AP", "AP50", "parameters", "GFLOPs", "latency, ms", "training, s")
-    return Table(head, [_setting_row(one, base) for one in comparison.settings])
-
-
-def _setting_row(one: Setting, base: Setting | None) -> list[str]:
-    more = (
-        f" (+{one.params - base.params:,})"
-        if base and base is not one and one.params >= base.params
-        else ""
-    )
-    slower = (
-        f" ({100 * (one.latency / base.latency - 1):+.0f} %)" if base and base is not one else ""
-    )
-    return [
-        one.name,
-        str(one.ap.count),
-        one.ap.text(),
-        one.ap50.text(),
-        f"{one.params:,}{more}",
-        f"{one.gflops:.3f}",
-        f"{one.latency:.1f}{slower}",
-        f"{one.train_seconds:,.0f}",
+def report_tables(comparison: Comparison) -> list[ReportTable]:
+    """All tables that have rows, in the report's order."""
+    tables = [
+        _settings_table(comparison),
+        _pairs_table(comparison),
+        _power_table(comparison),
+        _ap50_table(comparison),
+        _spread_table(comparison),
+        _trials_table(comparison),
+        _classes_table(comparison, "Classes, AP", 0),
+        _classes_table(comparison, "Classes, AP50", 1),
+        _class_differences_table(comparison),
+        _failed_table(comparison),
     ]
+    return [table for table in tables if table.rows]
 
 
-def pairs_table(comparison: Comparison) -> Table:
-    """AP differences, and what they show."""
-    head = (
-        "setting – reference", "verdict", "AP difference", "95% over seeds", "95% over images", "95% seeds and images",
-        "p", "corrected p",
-    )  # fmt: skip
-    rows = [
-        [
-            f"{pair.name} – {pair.reference}",
-            _short(pair),
-            signed(pair.ap.mean),
-            interval(pair.ap.low, pair.ap.high),
-            interval(*pair.images),
-            interval(*pair.combined),
-            probability(pair.ap.p),
-            probability(pair.corrected_p),
-        ]
-        for pair in comparison.pairs
-    ]
-    return Table(head, rows, [_short(pair).split()[0] for pair in comparison.pairs])
+def _table(
+    heading: str,
+    remark: str,
+    items: Iterable[Item],
+    columns: Mapping[str, Callable[[Item], str]],
+    mark: Callable[[Item], str] = lambda item: "",
+) -> ReportTable:
+    """One row per item; `columns` maps a column's name to the text of its cell."""
+    items = list(items)
+    rows = [[text(item) for text in columns.values()] for item in items]
+    return ReportTable(heading, remark, list(columns), rows, [mark(item) for item in items])
 
 
-def _short(pair: Pair) -> str:
-    return "no difference shown" if pair.verdict.startswith("no") else pair.verdict
+def _settings_table(comparison: Comparison) -> ReportTable:
+    baseline = None
+    for setting in comparison.settings:
+        if setting.name == comparison.plan.baseline:
+            baseline = setting
 
+    def params(setting: SettingSummary) -> str:
+        text = f"{setting.params:,}"
+        if baseline in (None, setting) or setting.params < baseline.params:
+            return text
+        return f"{text} (+{setting.params - baseline.params:,})"
 
-def power_table(comparison: Comparison) -> Table:
-    """How large the effect is against the spread, and what it would take to see one."""
-    head = (
-        "setting – reference", "spread between seeds", "effect g", "sign-flip p", "its least value", "power for 1 AP",
-        "seeds needed for 1 AP",
-    )  # fmt: skip
-    return Table(
-        head,
-        [
-            [
-                f"{pair.name} – {pair.reference}",
-                number(pair.ap.spread),
-                signed(pair.ap.effect),
-                probability(pair.ap.sign_p),
-                probability(pair.ap.sign_floor),
-                "–" if math.isnan(pair.power) else f"{100 * pair.power:.0f} %",
-                _needed(pair),
-            ]
-            for pair in comparison.pairs
-        ],
+    def latency(setting: SettingSummary) -> str:
+        text = f"{setting.latency:.1f}"
+        if baseline in (None, setting):
+            return text
+        return f"{text} ({100 * (setting.latency / baseline.latency - 1):+.0f} %)"
+
+    return _table(
+        "Settings",
+        "Mean ± standard deviation over seeds, in points.",
+        comparison.settings,
+        {
+            "setting": lambda setting: setting.name,
+            "seeds": lambda setting: str(setting.ap.count),
+            "AP": lambda setting: spread(setting.ap),
+            "AP50": lambda setting: spread(setting.ap50),
+            "parameters": params,
+            "GFLOPs": lambda setting: f"{setting.gflops:.3f}",
+            "latency, ms": latency,
+            "training, s": lambda setting: f"{setting.train_seconds:,.0f}",
+        },
     )
 
 
-def ap50_table(comparison: Comparison) -> Table:
-    """AP50 differences."""
-    head = ("setting – reference", "AP50 difference", "95% over seeds", "95% over images")
-    rows = [
-        [
-            f"{pair.name} – {pair.reference}",
-            signed(pair.ap50.mean),
-            interval(pair.ap50.low, pair.ap50.high),
-            interval(*pair.images50),
-        ]
-        for pair in comparison.pairs
-    ]
-    return Table(head, rows)
+def _pair_name(pair: PairSummary) -> str:
+    return f"{pair.name} – {pair.reference}"
 
 
-def _needed(pair: Pair) -> str:
-    if math.isnan(pair.power):
-        return "–"
-    return f"{seeds_text(pair.needed)} ({seeds_text(pair.needed_range[0])} to {seeds_text(pair.needed_range[1])})"
+def _pairs_table(comparison: Comparison) -> ReportTable:
+    def verdict(pair: PairSummary) -> str:
+        return "no difference shown" if pair.verdict == NO_DIFFERENCE else pair.verdict
 
-
-def spread_table(comparison: Comparison) -> Table:
-    """Between seeds and between test images, apart."""
-    head = (
-        "setting",
-        "AP, between seeds",
-        "AP, test images",
-        "AP50, between seeds",
-        "AP50, test images",
-    )
-    return Table(
-        head,
-        [
-            [
-                one.name,
-                number(one.ap.deviation),
-                number(one.ap_image_error),
-                number(one.ap50.deviation),
-                number(one.ap50_image_error),
-            ]
-            for one in comparison.settings
-        ],
+    return _table(
+        "Differences",
+        "Setting minus reference, AP in points.",
+        comparison.pairs,
+        {
+            "setting – reference": _pair_name,
+            "verdict": verdict,
+            "AP difference": lambda pair: signed(pair.ap.mean),
+            "95% over seeds": lambda pair: interval(pair.ap.interval),
+            "95% over images": lambda pair: interval(pair.images),
+            "95% seeds and images": lambda pair: interval(pair.combined),
+            "p": lambda pair: probability(pair.ap.p),
+            "corrected p": lambda pair: probability(pair.corrected_p),
+        },
+        mark=lambda pair: pair.verdict.split()[0],
     )
 
 
-def seeds_table(comparison: Comparison) -> Table:
-    """AP of every training."""
+def _power_table(comparison: Comparison) -> ReportTable:
+    def needed(pair: PairSummary) -> str:
+        low, high = pair.needed_range
+        if percent(pair.power) == NONE:
+            return NONE
+        return f"{seed_count(pair.needed)} ({seed_count(low)} to {seed_count(high)})"
+
+    return _table(
+        "What these runs could show",
+        "Of the AP differences.",
+        comparison.pairs,
+        {
+            "setting – reference": _pair_name,
+            "spread between seeds": lambda pair: number(pair.ap.spread),
+            "effect g": lambda pair: signed(pair.ap.effect),
+            "sign-flip p": lambda pair: probability(pair.ap.sign_p),
+            "its least value": lambda pair: probability(pair.ap.sign_floor),
+            "power for 1 AP": lambda pair: percent(pair.power),
+            "seeds needed for 1 AP": needed,
+        },
+    )
+
+
+def _ap50_table(comparison: Comparison) -> ReportTable:
+    return _table(
+        "Differences of AP50",
+        "Without a verdict, in points.",
+        comparison.pairs,
+        {
+            "setting – reference": _pair_name,
+            "AP50 difference": lambda pair: signed(pair.ap50.mean),
+            "95% over seeds": lambda pair: interval(pair.ap50.interval),
+            "95% over images": lambda pair: interval(pair.images50),
+        },
+    )
+
+
+def _spread_table(comparison: Comparison) -> ReportTable:
+    return _table(
+        "Spread between seeds and between test images",
+        "Between seeds: standard deviation of one training. Test images: standard error of the mean"
+        " over seeds.",
+        comparison.settings,
+        {
+            "setting": lambda setting: setting.name,
+            "AP, between seeds": lambda setting: number(setting.ap.deviation),
+            "AP, test images": lambda setting: number(setting.ap_image_error),
+            "AP50, between seeds": lambda setting: number(setting.ap50.deviation),
+            "AP50, test images": lambda setting: number(setting.ap50_image_error),
+        },
+    )
+
+
+def _trials_table(comparison: Comparison) -> ReportTable:
     seeds = comparison.plan.seeds
-    names = [variant.name for variant in comparison.plan.variants]
-    rows = [[name, *(_score(comparison, name, seed) for seed in seeds)] for name in names]
-    return Table(("setting", *(f"seed {seed}" for seed in seeds)), rows)
+    rows = []
+    for setting in comparison.plan.settings:
+        rows.append([setting.name, *(_score(comparison, setting.name, seed) for seed in seeds)])
+    head = ["setting", *(f"seed {seed}" for seed in seeds)]
+    return ReportTable("Every training, AP", "", head, rows, [""] * len(rows))
 
 
 def _score(comparison: Comparison, name: str, seed: int) -> str:
     if (name, seed) in comparison.failed:
         return "failed"
-    outcome = comparison.outcomes.get((name, seed))
-    return "–" if outcome is None else number(outcome.ap)
+    result = comparison.results.get((name, seed))
+    return NONE if result is None else number(result.ap)
 
 
-def classes_table(comparison: Comparison, column: int) -> Table:
-    """Means and spreads of a class's AP (column 0) or AP50 (column 1)."""
-    labels = list(comparison.settings[0].per_class)
-    rows = [
-        [label, *(one.per_class[label][column].text() for one in comparison.settings)]
-        for label in labels
-    ]
-    return Table(("class", *(one.name for one in comparison.settings)), rows)
-
-
-def class_differences_table(comparison: Comparison) -> Table:
-    """AP differences of a class with their 95% intervals over seeds."""
-    labels = list(comparison.pairs[0].per_class) if comparison.pairs else []
+def _classes_table(comparison: Comparison, heading: str, metric: int) -> ReportTable:
+    """`metric`: 0 for AP, 1 for AP50."""
     rows = []
-    for label in labels:
-        found = [pair.per_class[label] for pair in comparison.pairs]
-        rows.append(
-            [label, *(f"{signed(one.mean)} ({interval(one.low, one.high)})" for one in found)]
-        )
-    return Table(("class", *(f"{pair.name} – {pair.reference}" for pair in comparison.pairs)), rows)
+    for label in comparison.settings[0].per_class:
+        spreads = [setting.per_class[label][metric] for setting in comparison.settings]
+        rows.append([label, *(spread(each) for each in spreads)])
+    head = ["class", *(setting.name for setting in comparison.settings)]
+    remark = "Mean ± standard deviation over seeds."
+    return ReportTable(heading, remark, head, rows, [""] * len(rows))
 
 
-def failed_table(comparison: Comparison) -> Table:
-    rows = [[f"{name}, seed {seed}", reason] for (name, seed), reason in comparison.failed.items()]
-    return Table(("training", "why"), rows, ["failed"] * len(rows))
+def _class_differences_table(comparison: Comparison) -> ReportTable:
+    def text(difference: PairedDifference) -> str:
+        return f"{signed(difference.mean)} ({interval(difference.interval)})"
+
+    rows = []
+    for label in comparison.settings[0].per_class if comparison.pairs else ():
+        rows.append([label, *(text(pair.per_class[label]) for pair in comparison.pairs)])
+    return ReportTable(
+        "Classes, AP difference",
+        "In brackets the 95% interval over seeds, not corrected for the number of classes.",
+        ["class", *(_pair_name(pair) for pair in comparison.pairs)],
+        rows,
+        [""] * len(rows),
+    )
+
+
+def _failed_table(comparison: Comparison) -> ReportTable:
+    return _table(
+        "Failed trials",
+        "They are left out of all numbers; the same command tries them again.",
+        comparison.failed.items(),
+        {
+            "trial": lambda item: f"{item[0][0]}, seed {item[0][1]}",
+            "reason": lambda item: item[1],
+        },
+        mark=lambda item: "failed",
+    )

@@ -10,33 +10,35 @@ import pytest
 
 from utils.compare.analysis import Comparison
 from utils.compare.plan import Plan, make_plan
-from utils.compare.running import compare
+from utils.compare.workflow import compare
 
-TINY = (
-    *(
-        "device=cpu",
-        "precision=fp32",
-        "threads=1",
-        "input_size=64",
-        "data.shapes_train=12",
-        "data.shapes_val=8",
-    ),
-    *("train.epochs=2", "train.batch_size=4", "train.save_minutes=1e-6"),
+TINY_TRIAL = (
+    "device=cpu",
+    "precision=fp32",
+    "threads=1",
+    "input_size=64",
+    "data.shapes_train=12",
+    "data.shapes_val=8",
+    "train.epochs=2",
+    "train.batch_size=4",
+    "train.save_minutes=1e-6",
 )
-TIMES = ("latency_ms", "train_seconds")
+TIME_COLUMNS = ("latency_ms", "train_seconds")
 
 
 @pytest.fixture(scope="session")
 def tiny_words() -> tuple[str, ...]:
-    """Overrides that make a training take a second."""
-    return TINY
+    """Overrides that make a trial take a second."""
+    return TINY_TRIAL
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Comparison]:
     """`none` and `se` with seeds 0 and 1, undisturbed; only to be read."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    plan = make_plan("shapes.yaml", ("none", "se"), seeds=(0, 1), out=str(out), overrides=TINY)
+    plan = make_plan(
+        "shapes.yaml", ("none", "se"), seeds=(0, 1), out=str(out), overrides=TINY_TRIAL
+    )
     return plan, compare(plan, ["python", "compare.py", "--phi", "none", "se"])
 
 
@@ -49,20 +51,20 @@ def copied(finished: tuple[Plan, Comparison], tmp_path: Path) -> Plan:
 
 
 def _copy(source: str, target: str) -> None:
-    """Checkpoints are large and never written in place: a link will do."""
+    """Checkpoints are large and never written in place, so a link is enough."""
     (os.link if source.endswith(".pt") else shutil.copy2)(source, target)
 
 
 @pytest.fixture(scope="session")
 def tables() -> Callable[[Path], list[list[str]]]:
-    """`tables(out)`: the rows of results.csv and cells.csv without the columns that are times."""
-    return _tables
+    """`tables(out)`: the rows of results.csv and trials.csv without the columns that are times."""
+    return _read_tables
 
 
-def _tables(out: Path) -> list[list[str]]:
+def _read_tables(out: Path) -> list[list[str]]:
     rows = []
-    for name in ("results.csv", "cells.csv"):
+    for name in ("results.csv", "trials.csv"):
         lines = [line.split(",") for line in (out / name).read_text(encoding="utf-8").splitlines()]
-        kept = [place for place, column in enumerate(lines[0]) if column not in TIMES]
-        rows += [[line[place] for place in kept] for line in lines]
+        columns = [index for index, head in enumerate(lines[0]) if head not in TIME_COLUMNS]
+        rows += [[line[index] for index in columns] for line in lines]
     return rows

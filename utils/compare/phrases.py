@@ -1,0 +1,99 @@
+"""Numbers and findings of a report in words."""
+
+import math
+
+from utils.compare.analysis import PairSummary, Spread
+from utils.compare.statistics import MAX_SEEDS, MIN_SEEDS, NO_DIFFERENCE, NO_SPREAD, Interval
+
+NONE = "–"
+
+
+def sentence(pair: PairSummary) -> str:
+    """What the trials say about a setting and its reference, in one or two sentences."""
+    seeds_interval = f"95% interval over seeds {interval(pair.ap.interval)}"
+    if pair.verdict != NO_DIFFERENCE:
+        difference = f"{abs(pair.ap.mean):.2f} AP"
+        corrected = f"corrected p {probability(pair.corrected_p)}"
+        return (
+            f"{pair.name} is {pair.verdict} than {pair.reference} by {difference}"
+            f" ({seeds_interval}, {corrected}).{_other_images(pair.combined)}"
+        )
+    certainty = seeds_interval if pair.ap.seeds > 1 else "one seed"
+    return (
+        f"{pair.name} against {pair.reference}: {pair.verdict} ({signed(pair.ap.mean)} AP,"
+        f" {certainty}). {_outlook(pair)}"
+    )
+
+
+def _other_images(combined: Interval) -> str:
+    if not combined.low <= 0 <= combined.high:
+        return ""
+    return (
+        " That holds for these test images; on others it may not: the interval for new seeds and"
+        f" new images, {interval(combined)}, contains zero."
+    )
+
+
+def _outlook(pair: PairSummary) -> str:
+    seeds = pair.ap.seeds
+    if seeds < 2:
+        return "One seed has no spread: nothing can be said about the next one."
+    if pair.ap.spread <= NO_SPREAD:
+        return "All seeds differ by exactly the same amount, so they do not repeat independently."
+    no_verdict = ""
+    if seeds < MIN_SEEDS:
+        no_verdict = f"With {seeds} seeds there is no verdict (at least {MIN_SEEDS}). "
+    low, high = pair.needed_range
+    return (
+        f"{no_verdict}To see a difference of 1 AP in four of five comparisons,"
+        f" {seed_count(pair.needed)} seeds would be needed ({seed_count(low)} to"
+        f" {seed_count(high)}, as {seeds} seeds do not tell the spread more precisely)."
+    )
+
+
+def seed_count(count: int | None) -> str:
+    """Seeds needed; None is more than anybody trains."""
+    return f"more than {MAX_SEEDS}" if count is None else str(count)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a fixed number of digits."""
+    return NONE if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """A difference: `+0.31`, `−1.20`."""
+    return NONE if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def spread(value: Spread) -> str:
+    """`41.20 ± 0.35`."""
+    deviation = "" if math.isnan(value.deviation) else f" ± {value.deviation:.2f}"
+    return NONE if math.isnan(value.mean) else f"{value.mean:.2f}{deviation}"
+
+
+def percent(value: float) -> str:
+    """A fraction as `80 %`."""
+    return NONE if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def interval(ends: Interval) -> str:
+    """`−0.63 to +0.77`."""
+    if math.isnan(ends.low) or math.isnan(ends.high):
+        return NONE
+    return f"{signed(ends.low)} to {signed(ends.high)}"
+
+
+def probability(value: float) -> str:
+    """A p value."""
+    if math.isnan(value):
+        return NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

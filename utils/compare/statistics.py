@@ -1,0 +1,219 @@
+"""What the paired scores of a few seeds can show. Scores and differences are in points, 0..100.
+
+A pair is two trainings with the same seed: the same order of the data, the same initial values of
+the shared layers. Verdicts come from Student's paired t test over seeds, corrected by Holm's method
+over all pairs of settings that get one. `docs/comparing.md` explains the choice, and the other
+numbers.
+
+Student: The probable error of a mean, Biometrika 1908.
+Holm: A simple sequentially rejective multiple test procedure, Scand. J. Statistics 1979.
+Hedges: Distribution theory for Glass's estimator, J. Educational Statistics 1981.
+Zou, Donner: Construction of confidence limits about effect measures, Statistics in Medicine 2008.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from utils.core.errors import UserError
+
+try:
+    from scipy import special, stats
+except ImportError:
+    raise UserError(
+        "comparisons need scipy, which is not installed: pip install -r requirements-compare.txt"
+    ) from None
+
+ALPHA = 0.05  # chance that any pair of a comparison claims a difference where there is none
+POWER = 0.8
+# Two differences may agree by chance wherever the noise has two modes (a training that collapses).
+MIN_SEEDS = 3  # for a verdict
+NO_SPREAD = 1e-9  # differences this close, in points, were not drawn independently
+EXACT_SEEDS = 13  # up to here all 2^n sign flips are counted
+MAX_SEEDS = 1000
+Verdict = Literal["better", "worse", "no difference that these runs can show"]
+NO_DIFFERENCE: Verdict = "no difference that these runs can show"
+
+
+class Interval(NamedTuple):
+    """A 95% interval; NaN where there is none."""
+
+    low: float
+    high: float
+
+
+NO_INTERVAL = Interval(math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Differences of a setting to its reference over seeds; NaN where a number needs more seeds.
+
+    Attributes:
+        seeds: number of differences.
+        mean: of the differences.
+        spread: standard deviation of the differences (n - 1).
+        interval: 95% t interval of the mean over seeds.
+        p: paired t test, two-sided, not corrected.
+        sign_p: exact sign-flip permutation test of the mean.
+        sign_floor: the smallest p of that test with so many seeds.
+        effect: Hedges' g of the differences (Cohen's d_z without its bias), from three seeds on.
+    """
+
+    seeds: int
+    mean: float
+    spread: float
+    interval: Interval
+    p: float
+    sign_p: float
+    sign_floor: float
+    effect: float
+
+
+def paired_difference(differences: Sequence[float] | np.ndarray) -> PairedDifference:
+    """Summarize the differences of a pair of settings, one per seed."""
+    values = np.asarray(differences, float)
+    seeds = len(values)
+    mean = float(np.mean(values)) if seeds else math.nan
+    floor = sign_floor(seeds)
+    if seeds < 2:
+        nan = math.nan
+        return PairedDifference(seeds, mean, nan, NO_INTERVAL, nan, nan, floor, nan)
+    spread = float(np.std(values, ddof=1))
+    half = float(stats.t.isf(ALPHA / 2, seeds - 1)) * spread / math.sqrt(seeds)
+    return PairedDifference(
+        seeds=seeds,
+        mean=mean,
+        spread=spread,
+        interval=Interval(mean - half, mean + half),
+        p=float(t_test(values)),
+        sign_p=_sign_flip(values),
+        sign_floor=floor,
+        effect=_hedges(mean, spread, seeds),
+    )
+
+
+def t_test(differences: np.ndarray) -> np.ndarray:
+    """Two-sided p of Student's paired test along the last axis, which has at least two entries.
+
+    Where all differences are equal, p is 1: the seeds then repeat one training, which says nothing
+    about the next.
+    """
+    equal = np.std(differences, axis=-1) <= NO_SPREAD
+    distinct = np.arange(differences.shape[-1], dtype=float)
+    testable = np.where(equal[..., None], distinct, differences)
+    return np.where(equal, 1.0, stats.ttest_1samp(testable, 0.0, axis=-1).pvalue)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct p values along the last axis: the k-th smallest of m, times m - k + 1, ascending."""
+    order = np.argsort(p, axis=-1)
+    factors = np.arange(p.shape[-1], 0, -1)
+    scaled = np.take_along_axis(p, order, -1) * factors
+    ascending = np.minimum(np.maximum.accumulate(scaled, axis=-1), 1.0)
+    corrected = np.empty_like(ascending)
+    np.put_along_axis(corrected, order, ascending, -1)
+    return corrected
+
+
+def judge(pairs: Sequence[PairedDifference]) -> list[tuple[float, Verdict]]:
+    """Judge the pairs of a comparison as one family.
+
+    Returns:
+        Corrected p (NaN with fewer than three seeds) and verdict of each pair.
+    """
+    judged = [index for index, pair in enumerate(pairs) if pair.seeds >= MIN_SEEDS]
+    corrected = np.full(len(pairs), np.nan)
+    corrected[judged] = holm(np.array([pairs[index].p for index in judged]))
+    return [
+        (float(p), _verdict(pair.mean, float(p))) for pair, p in zip(pairs, corrected, strict=True)
+    ]
+
+
+def _verdict(mean: float, corrected_p: float) -> Verdict:
+    if not corrected_p <= ALPHA:
+        return NO_DIFFERENCE
+    return "better" if mean > 0 else "worse"
+
+
+def sign_floor(seeds: int) -> float:
+    """The smallest two-sided p of a sign-flip test: 2 / 2^n."""
+    return 2.0 ** (1 - seeds) if seeds else math.nan
+
+
+def power(
+    seeds: int | np.ndarray, spread: float, difference: float = 1.0, alpha: float = ALPHA
+) -> np.ndarray:
+    """The chance that the paired t test finds a true difference in its direction (noncentral t).
+
+    Args:
+        seeds: number of pairs; below three there is no verdict, and the chance is 0.
+        spread: standard deviation of the paired differences, points.
+        difference: the true one, points.
+        alpha: level of the test; in a family of m pairs Holm grants at least `ALPHA / m`.
+    """
+    enough = np.asarray(seeds) >= MIN_SEEDS
+    seeds = np.maximum(np.asarray(seeds, float), 2)
+    shift = np.minimum(difference / max(spread, NO_SPREAD) * np.sqrt(seeds), 1e3)
+    limit = stats.t.isf(alpha / 2, seeds - 1)
+    # scipy's noncentral t loses precision for large shifts, where the chance is 1 beyond doubt
+    certain = shift > 30 + 30 * limit
+    chance = stats.nct.sf(limit, seeds - 1, np.where(certain, 1.0, shift))
+    return enough * np.where(certain, 1.0, np.nan_to_num(chance, nan=1.0))
+
+
+def seeds_needed(spread: float, difference: float = 1.0, alpha: float = ALPHA) -> int | None:
+    """The fewest seeds that find a true difference with a chance of 80%; None: more than 1000."""
+    candidates = np.arange(MIN_SEEDS, MAX_SEEDS + 1)
+    enough = power(candidates, spread, difference, alpha) >= POWER
+    return int(candidates[np.argmax(enough)]) if enough.any() else None
+
+
+def spread_interval(spread: float, seeds: int) -> Interval:
+    """95% interval of the true standard deviation (chi-square)."""
+    degrees = seeds - 1
+    low, high = stats.chi2.ppf((1 - ALPHA / 2, ALPHA / 2), degrees)
+    return Interval(spread * math.sqrt(degrees / low), spread * math.sqrt(degrees / high))
+
+
+def combine_intervals(mean: float, seeds: Interval, images: Interval) -> Interval:
+    """95% interval of the mean difference for new seeds and new images (Zou and Donner).
+
+    The squared distances from the mean to the ends of both intervals are added, so it is wider than
+    either. What seeds and images do only together is in both: it is rather too wide than too
+    narrow.
+
+    Args:
+        mean: the mean difference.
+        seeds: its 95% interval over seeds.
+        images: its 95% interval over test images.
+    """
+    low = math.hypot(mean - seeds.low, max(mean - images.low, 0.0))
+    high = math.hypot(seeds.high - mean, max(images.high - mean, 0.0))
+    return Interval(mean - low, mean + high)
+
+
+def _hedges(mean: float, spread: float, seeds: int) -> float:
+    """d_z = mean / spread, times Hedges' exact correction, which is zero for two seeds."""
+    if seeds < 3 or spread <= NO_SPREAD:
+        return math.nan
+    half = (seeds - 1) / 2
+    bias = math.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / math.sqrt(half)
+    return bias * mean / spread
+
+
+def _sign_flip(differences: np.ndarray) -> float:
+    """p of the mean under all sign flips, from 14 seeds on under 9999 random ones."""
+    exact = len(differences) <= EXACT_SEEDS
+    result = stats.permutation_test(
+        (differences,),
+        lambda values, axis: np.mean(values, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2 ** len(differences) if exact else 9999,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)

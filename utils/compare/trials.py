@@ -1,0 +1,150 @@
+"""Trials: trained once, resumed after an interruption, and kept.
+
+A trial's folder is a run folder. Beside the run's own files it holds `detections.npz` (all
+detections on the test images), then `trial.json` (scores and cost: the trial is finished), or
+`error.txt` (it failed). Trials that run side by side print to `log.txt`.
+"""
+
+import json
+import shutil
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+from nets.io import checkpoints
+from utils.compare.plan import FIXED_KEYS, Trial, flatten
+from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
+from utils.core.config import load_config
+from utils.core.errors import UserError
+from utils.core.schema import Config
+from utils.engine.datasets import Datasets, open_datasets
+from utils.engine.experiment import METRICS, Result, close_run, resume, train
+from utils.engine.runs import BEST, CONFIG, LAST
+
+ERROR = "error.txt"
+LOG = "log.txt"
+
+TrialState = Literal["finished", "failed", "started", "new"]
+
+
+class SharedData:
+    """Loads each dataset once for all trials that use it in the same way."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Datasets] = {}
+
+    def load(self, config: Config) -> Datasets:
+        """Both splits as the configuration asks for them."""
+        data = config.data.model_dump(mode="json")
+        key = json.dumps([data, config.input_size, config.train.workers])
+        if key in self._loaded:
+            return self._loaded[key]
+        datasets = open_datasets(config)
+        # An image that is decoded every epoch may turn out damaged only then, and is left out from
+        # then on. Trials must not depend on the ones before: such datasets are not shared.
+        damaged = datasets.train.notices or datasets.val.notices
+        if config.data.cache != "none" and not damaged:
+            self._loaded[key] = datasets
+        return datasets
+
+
+def read_state(trial: Trial) -> TrialState:
+    """Find out how far a trial is.
+
+    Raises:
+        UserError: its folder holds a training with another configuration.
+    """
+    if (trial.folder / ERROR).is_file():
+        return "failed"
+    if not (trial.folder / LAST).is_file():
+        return "new"
+    changed = find_difference(trial)
+    if changed:
+        raise UserError(
+            f"{trial.folder} was trained with {changed}: give another --out, or delete that folder"
+        )
+    return "finished" if (trial.folder / DONE).is_file() else "started"
+
+
+def find_difference(trial: Trial) -> str | None:
+    """The first key in which the trial's folder and the trial differ, as `key=saved, not new`."""
+    saved = _comparable(load_config(trial.folder / CONFIG))
+    new = _comparable(trial.config)
+    for key, value in new.items():
+        if saved[key] != value:
+            return f"{key}={saved[key]}, not {value}"
+    return None
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    """All keys but those that do not change the result."""
+    return dict(flatten(config.model_dump(mode="json", exclude=set(FIXED_KEYS))))
+
+
+def run_trial(trial: Trial, data: SharedData) -> bool:
+    """Bring a trial to its end, wherever it stands; False if it failed.
+
+    Any error is written to `error.txt`; only Ctrl-C is raised.
+    """
+    if read_state(trial) == "finished":
+        return True
+    try:
+        (trial.folder / ERROR).unlink(missing_ok=True)
+        datasets = data.load(trial.config)
+        _write_result(trial, _train(trial, datasets), datasets)
+        return True
+    except Exception as error:  # the other trials go on
+        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        write_failure(trial, text)
+        return False
+
+
+def write_failure(trial: Trial, text: str) -> None:
+    """Mark a trial as failed; the report shows the last line of `text`."""
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    (trial.folder / ERROR).write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def read_failure(trial: Trial) -> str:
+    """The last line of what went wrong in a failed trial."""
+    lines = (trial.folder / ERROR).read_text(encoding="utf-8").rstrip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _train(trial: Trial, datasets: Datasets) -> Result:
+    """Train from the start, or from the last checkpoint, or only evaluate."""
+    # A failed trial may have had another configuration: then it cannot be resumed.
+    if not (trial.folder / LAST).is_file() or find_difference(trial):
+        _clear(trial.folder)
+        return train(trial.config, trial.folder, datasets)
+    if checkpoints.load(trial.folder / LAST)["training"]["progress"]["done"]:
+        return close_run(trial.folder, datasets.val)
+    return resume(trial.folder, datasets=datasets)
+
+
+def _clear(folder: Path) -> None:
+    """Empty a trial's folder except for the log, which this attempt may be writing."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOG:
+            path.unlink(missing_ok=True)
+
+
+def _write_result(trial: Trial, result: Result, datasets: Datasets) -> None:
+    """Write the detections and, last, the file that marks the trial as finished."""
+    write_detections(trial.folder / DETECTIONS, result.evaluation.detections)
+    last = checkpoints.load(trial.folder / LAST)
+    content = {
+        "setting": trial.setting,
+        "seed": trial.seed,
+        "truth": fingerprint(datasets.val.samples),
+        "train_seconds": round(last["training"]["progress"]["seconds"], 2),
+        "epochs": last["epoch"],
+        "best_epoch": checkpoints.load(trial.folder / BEST)["epoch"],
+        "metrics": json.loads((trial.folder / METRICS).read_text(encoding="utf-8")),
+    }
+    partial_file = trial.folder / f"{DONE}.part"
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    partial_file.write_text(text, encoding="utf-8")
+    partial_file.replace(trial.folder / DONE)

@@ -1,0 +1,271 @@
+"""The trials of a comparison side by side, one Ray task each.
+
+Ray starts a task where its cores, GPU and memory are free, and repeats it if its worker dies; the
+repeated task resumes the trial from its last checkpoint. On CPUs a worker process runs one trial
+after the other and keeps the data; a trial on a GPU gets a process of its own (Ray's default),
+because an error on a GPU outlives the training that made it.
+
+All machines see the same folders under the same paths: a task changes to the command's working
+directory and must find the command's signature in the comparison's folder.
+"""
+
+import heapq
+import os
+import re
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from utils.compare.lock import read_holder
+from utils.compare.phrases import duration
+from utils.compare.plan import TRIALS, Plan, Trial
+from utils.compare.ray_cluster import (
+    RETRIES,
+    Resources,
+    connect,
+    estimate_resources,
+    task_options,
+)
+from utils.compare.results import DONE, read_result
+from utils.compare.trials import (
+    ERROR,
+    LOG,
+    SharedData,
+    read_failure,
+    read_state,
+    run_trial,
+    write_failure,
+)
+from utils.core.errors import UserError
+from utils.core.process import configure_process
+
+POLL_SECONDS = 1.0  # between looks at which trials have begun
+PATIENCE_SECONDS = 60.0  # without any trial running, until the user is told why
+FILE_DELAY_SECONDS = 90.0  # until a network file system must show a file
+SAME_FOLDERS = "all machines must see the same folders under the same paths"
+ATTEMPT = re.compile(rb"^--- .*, (\S+), process \d+$", re.MULTILINE)  # in a trial's log
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The command's working directory, the comparison's folder, and its signature."""
+
+    directory: Path
+    out: Path
+    holder: str
+
+    def enter(self) -> None:
+        """Set up a worker process.
+
+        Raises:
+            UserError: this machine does not see the folder, or sees another one.
+        """
+        host = socket.gethostname()
+        try:
+            os.chdir(self.directory)
+            holder = read_holder(self.out)
+        except OSError as error:
+            raise UserError(f"{host} cannot open {error.filename}: {SAME_FOLDERS}") from None
+        if holder != self.holder:
+            raise UserError(f"{self.directory / self.out} on {host} differs: {SAME_FOLDERS}")
+        threads = int(os.environ["OMP_NUM_THREADS"])
+        configure_process(threads)
+        cv2.setNumThreads(threads)
+
+
+@cache
+def _worker_data() -> SharedData:
+    """The data that this worker process keeps between trials."""
+    return SharedData()
+
+
+def run_in_worker(trial: Trial, workplace: Workplace) -> bool:
+    """`run_trial` in a worker process, printing to the trial's log."""
+    workplace.enter()
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    path = trial.folder / LOG
+    with (
+        open(path, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        print(f"--- {now}, {socket.gethostname()}, process {os.getpid()}")
+        finished = run_trial(trial, _worker_data())
+        print("finished" if finished else f"failed: {read_failure(trial)}")
+    return finished
+
+
+def time_left(mean: float, running: Sequence[float], waiting: int) -> float:
+    """Seconds until all trials are finished, if each takes `mean` seconds.
+
+    Args:
+        mean: seconds of a trial.
+        running: seconds since the start of each running trial.
+        waiting: number of trials that start when one of these ends.
+    """
+    free = [max(mean - seconds, 0.0) for seconds in running]
+    heapq.heapify(free)
+    for _ in range(waiting if free else 0):
+        heapq.heapreplace(free, free[0] + mean)
+    return max(free, default=0.0)
+
+
+def run_on_cluster(
+    address: str, plan: Plan, finished: Sequence[Trial], image_counts: Sequence[int]
+) -> None:
+    """Run every trial that is not finished, with a line when it begins and one when it ends.
+
+    Args:
+        address: of a Ray cluster, or `local`.
+        plan: the comparison.
+        finished: trials that are finished already.
+        image_counts: number of images in the training and in the validation split.
+
+    Raises:
+        UserError: the cluster cannot be joined, or its machines do not see the folder.
+    """
+    trials = [trial for trial in plan.trials if trial not in finished]
+    if not trials:
+        return
+    print(f"each trial prints to its {LOG} in {plan.out / TRIALS}")
+    with connect(address) as ray:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        pool = WorkerPool(ray, plan, len(finished))
+        for trial in trials:
+            pool.submit(trial, estimate_resources(trial.config, machines, image_counts))
+        pool.wait()
+
+
+class PendingTrial:
+    """A trial that has been handed to Ray, as the command sees it through its log."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.resumed = read_state(trial) != "new"
+        self.attempts = 0
+        self.host = "its worker"
+        self.begun = time.monotonic()  # the last attempt
+        log = trial.folder / LOG
+        self._read = log.stat().st_size if log.is_file() else 0
+
+    def look(self) -> None:
+        """Print a line for every attempt that has begun since the last look."""
+        try:
+            with open(self.trial.folder / LOG, "rb") as log:
+                log.seek(self._read)
+                text = log.read()
+        except FileNotFoundError:
+            return
+        text = text[: text.rfind(b"\n") + 1]  # the last line may be incomplete
+        self._read += len(text)
+        for host in ATTEMPT.findall(text):
+            self.host = host.decode()
+            self.attempts += 1
+            self.begun = time.monotonic()
+            attempt = ""
+            if self.attempts > 1:
+                attempt = f", attempt {self.attempts} of {RETRIES + 1}: its worker died"
+            print(f"{self.trial}: begins on {self.host}{attempt}")
+
+
+class WorkerPool:
+    """Trials that Ray runs."""
+
+    def __init__(self, ray: Any, plan: Plan, done: int) -> None:
+        self.ray = ray
+        self.workplace = Workplace(Path.cwd(), plan.out, read_holder(plan.out))
+        self.pending: dict[Any, PendingTrial] = {}  # by the task's reference
+        self.done = done
+        self.total = len(plan.trials)
+        self.durations: list[float] = []  # of trials, seconds
+        self._functions: dict[Resources, Any] = {}
+
+    def submit(self, trial: Trial, resources: Resources) -> None:
+        """Hand a trial to Ray, which starts trials of equal resources in this order."""
+        if resources not in self._functions:
+            remote = self.ray.remote(**task_options(resources))
+            self._functions[resources] = remote(run_in_worker)
+        pending = PendingTrial(trial)
+        task = self._functions[resources].remote(trial, self.workplace)
+        self.pending[task] = pending
+
+    def wait(self) -> None:
+        """Wait for all trials; whatever ends this early ends them, too."""
+        last_sign = time.monotonic()
+        try:
+            while self.pending:
+                ended, _ = self.ray.wait(list(self.pending), timeout=POLL_SECONDS)
+                for pending in self.pending.values():
+                    pending.look()
+                for task in ended:
+                    self._end(task)
+                if any(pending.attempts for pending in self.pending.values()):
+                    last_sign = time.monotonic()
+                elif time.monotonic() > last_sign + PATIENCE_SECONDS:
+                    print("no trial is running: waiting for the cluster")
+                    last_sign = float("inf")
+        finally:
+            for task in self.pending:
+                self.ray.cancel(task, force=True)
+
+    def _end(self, task: Any) -> None:
+        """Report how a task has ended."""
+        pending = self.pending.pop(task)
+        trial = pending.trial
+        finished = self._result(task, trial)
+        _await_file(trial.folder / (DONE if finished else ERROR), pending.host)
+        seconds = time.monotonic() - pending.begun
+        if finished:
+            whole = pending.attempts == 1 and not pending.resumed
+            self.durations.append(seconds if whole else read_result(trial).train_seconds)
+            message = f"finished in {duration(seconds)}"
+        else:
+            message = f"failed: {read_failure(trial)}; going on with the others"
+        self.done += 1
+        print(f"[{self.done}/{self.total}] {trial}: {message}{self._describe_time_left()}")
+
+    def _result(self, task: Any, trial: Trial) -> bool:
+        """Whether the trial is finished; a failure that it could not write itself is written."""
+        errors = self.ray.exceptions
+        try:
+            return self.ray.get(task)
+        except errors.RayTaskError as error:  # an exception outside `run_trial`
+            if isinstance(error.cause, UserError):
+                raise UserError(f"--ray: {error.cause}") from None
+            write_failure(trial, str(error))
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            reason = "killed, out of memory, or the machine was lost"
+            write_failure(trial, f"{error}\nits worker died {RETRIES + 1} times: {reason}")
+        except errors.RayError as error:
+            write_failure(trial, str(error))
+        return False
+
+    def _describe_time_left(self) -> str:
+        """The time left at the moment in which a trial has ended."""
+        now = time.monotonic()
+        running = [now - each.begun for each in self.pending.values() if each.attempts]
+        waiting = len(self.pending) - len(running)
+        if not self.durations or not self.pending:
+            return ""
+        mean = sum(self.durations) / len(self.durations)
+        # The worker that has just become free takes one of the waiting trials.
+        seconds = time_left(mean, [*running, mean], waiting)
+        return f", about {duration(seconds)} left"
+
+
+def _await_file(path: Path, host: str) -> None:
+    """Wait for a file that another machine has written: network file systems show it late."""
+    end = time.monotonic() + FILE_DELAY_SECONDS
+    while not path.is_file():
+        if time.monotonic() > end:
+            raise UserError(f"{path}: {host} has written it, but it is not here: {SAME_FOLDERS}")
+        time.sleep(0.2)
+        list(path.parent.glob("*"))  # reading the folder makes them look again
