@@ -43,14 +43,12 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
     if saved.get("trials") == marks:
         return saved["ms"]
     calls = {trial.setting: partial(load_model(trial.folder / BEST), image) for trial in trials}
-    medians = interleaved_medians(calls)
+    medians = interleaved_medians(calls, SECONDS)
     write_json(path, {"trials": marks, "ms": medians})
     return medians
 
 
-def interleaved_medians(
-    calls: Mapping[str, Callable[[], Any]], seconds: float = SECONDS
-) -> dict[str, float]:
+def interleaved_medians(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Median milliseconds of functions that run in turn, about `seconds` for each of them."""
     budget = Budget(seconds * len(calls), MIN_ROUNDS, MAX_ROUNDS, WARMUP_ROUNDS)
     clocks = {name: timed(call) for name, call in calls.items()}

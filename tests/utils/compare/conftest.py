@@ -2,12 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
+from utils.compare import latency
 from utils.compare.analysis import Comparison
 from utils.compare.plan import Plan, make_plan
 from utils.compare.workflow import compare
@@ -32,6 +35,22 @@ def tiny_words() -> tuple[str, ...]:
     return TINY_TRIAL
 
 
+@contextmanager
+def _fast_reports() -> Iterator[pytest.MonkeyPatch]:
+    """No plots, which take longer than the trials, and a short measurement of latency."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda *args, **options: None)
+        patch.setattr(latency, "SECONDS", 0.0)
+        yield patch
+
+
+@pytest.fixture(autouse=True)
+def fast_reports() -> Iterator[pytest.MonkeyPatch]:
+    """For every test of this folder; `undo()` it to plot."""
+    with _fast_reports() as patch:
+        yield patch
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Comparison]:
     """`none` and `se` with seeds 0 and 1, undisturbed; only to be read."""
@@ -39,7 +58,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Comparison
     plan = make_plan(
         "shapes.yaml", ("none", "se"), seeds=(0, 1), out=str(out), overrides=TINY_TRIAL
     )
-    return plan, compare(plan, ["python", "compare.py", "--phi", "none", "se"])
+    with _fast_reports():
+        return plan, compare(plan, ["python", "compare.py", "--phi", "none", "se"])
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from nets.inference.detections import Detections
-from utils.compare.examples import f1_by_picture
-from utils.compare.resample import ApTable, resample_images
+from utils.compare.bootstrap import WeightedAP, bootstrap_images
+from utils.compare.examples import image_f1
 from utils.data.sample import Sample
 from utils.metrics import evaluate
 
@@ -23,8 +23,8 @@ def boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corner, corner + rng.uniform(10, 30, (count, 2))], 1).astype(np.float32)
 
 
-def data_set(images: int = 14, seed: int = 0) -> tuple[list[Sample], list[Detections]]:
-    """Random images: some empty, one crowd, found objects shifted a little, and false detections."""
+def random_dataset(images: int = 14, seed: int = 0) -> tuple[list[Sample], list[Detections]]:
+    """Random images, one with a crowd; detections near most objects, and false ones."""
     rng = np.random.default_rng(seed)
     samples, detections = [], []
     for index in range(images):
@@ -83,65 +83,67 @@ def slow_ap(samples: list[Sample], detections: list[Detections]) -> tuple[float,
     return 100 * evaluator.stats[1], 100 * evaluator.stats[0]
 
 
-def test_a_resample_is_what_pycocotools_says_of_the_repeated_pictures():
-    samples, detections = data_set()
-    table = ApTable(samples, detections, len(NAMES))
+def test_a_resample_is_what_pycocotools_says_of_the_repeated_images():
+    samples, detections = random_dataset()
+    table = WeightedAP(samples, detections, len(NAMES))
     rng = np.random.default_rng(1)
     for _ in range(6):
         drawn = np.sort(rng.integers(0, len(samples), len(samples)))
         weights = np.bincount(drawn, minlength=len(samples)).astype(np.float32)
         assert weights.max() > 1 and weights.min() == 0
-        ap50, ap = table.ap(weights[None])
+        ap, ap50 = table.compute(weights[None])
         expected = slow_ap([samples[i] for i in drawn], [detections[i] for i in drawn])
         assert (ap50[0], ap[0]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_all_pictures_once_give_the_evaluators_ap():
-    samples, detections = data_set(seed=2)
+def test_all_images_once_give_the_evaluators_ap():
+    samples, detections = random_dataset(seed=2)
     metrics = evaluate(samples, detections, NAMES)
-    ap50, ap = ApTable(samples, detections, len(NAMES)).ap(np.ones((1, len(samples)), np.float32))
+    ap, ap50 = WeightedAP(samples, detections, len(NAMES)).compute(
+        np.ones((1, len(samples)), np.float32)
+    )
     assert (ap50[0], ap[0]) == pytest.approx(
         (100 * metrics.map50, 100 * metrics.map50_95), abs=1e-9
     )
 
 
-def test_pictures_without_detections_or_objects():
-    samples, detections = data_set()
+def test_images_without_detections_or_objects():
+    samples, detections = random_dataset()
     nothing = [
         Detections(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), NAMES, 9, 9
         )
     ] * 14
     weights = np.ones((1, 14), np.float32)
-    assert ApTable(samples, nothing, len(NAMES)).ap(weights)[1][0] == 0
+    assert WeightedAP(samples, nothing, len(NAMES)).compute(weights)[0][0] == 0
     empty = [Sample(sample.path, 100, 100) for sample in samples]
-    assert np.isnan(ApTable(empty, detections, len(NAMES)).ap(weights)[1][0])
+    assert np.isnan(WeightedAP(empty, detections, len(NAMES)).compute(weights)[0][0])
 
 
 def test_the_bootstrap_knows_the_error_of_a_mean():
     """For a statistic that is a mean over images its standard error is known: s / sqrt(n)."""
     values = np.random.default_rng(0).normal(size=200)
-    spread = resample_images(lambda weights: (weights @ values)[None] / 200, 200, resamples=2000)
+    spread = bootstrap_images(lambda weights: (weights @ values)[None] / 200, 200, resamples=2000)
     assert spread.error[0] == pytest.approx(values.std() / np.sqrt(200), rel=0.06)
     assert spread.low[0] == pytest.approx(values.mean() - 1.96 * spread.error[0], abs=0.02)
     assert spread.high[0] == pytest.approx(values.mean() + 1.96 * spread.error[0], abs=0.02)
 
 
-def test_the_same_pictures_are_drawn_for_both_settings_and_again():
-    samples, detections = data_set()
-    table = ApTable(samples, detections, len(NAMES))
-    spread = resample_images(
-        lambda weights: np.stack([table.ap(weights)[1] - table.ap(weights)[1]]), 14, 50
+def test_the_same_images_are_drawn_for_both_settings_and_again():
+    samples, detections = random_dataset()
+    table = WeightedAP(samples, detections, len(NAMES))
+    spread = bootstrap_images(
+        lambda weights: np.stack([table.compute(weights)[0] - table.compute(weights)[0]]), 14, 50
     )
     assert spread.low[0] == spread.high[0] == spread.error[0] == 0
     first, again = (
-        resample_images(lambda weights: np.stack(table.ap(weights)), 14, 50) for _ in range(2)
+        bootstrap_images(lambda weights: np.stack(table.compute(weights)), 14, 50) for _ in range(2)
     )
     assert np.array_equal(first.low, again.low) and first.error[0] > 0
 
 
-def test_f1_of_a_picture_by_hand():
-    """Two objects, one found, one false detection: F1 = 2 * 1 / (2 + 2). Nothing anywhere: 1. A miss alone: 0."""
+def test_f1_of_an_image_by_hand():
+    """A hit, a miss and a false detection: F1 = 2 * 1 / (2 + 2). Nothing at all: 1. A miss: 0."""
     truth = np.array([[0, 0, 20, 20], [50, 50, 80, 80]], np.float32)
     found = np.array([[0, 0, 20, 20], [0, 60, 20, 90]], np.float32)
     label, score, flag = np.zeros(2, int), np.array([0.9, 0.8], np.float32), np.zeros(2, bool)
@@ -149,4 +151,4 @@ def test_f1_of_a_picture_by_hand():
     samples.append(Sample(Path("2"), 100, 100, truth, label, flag, flag))
     none = Detections(found[:0], score[:0], label[:0], NAMES, 100, 100)
     detections = [Detections(found, score, label, NAMES, 100, 100), none, none]
-    assert f1_by_picture(samples, detections).tolist() == [0.5, 1.0, 0.0]
+    assert image_f1(samples, detections).tolist() == [0.5, 1.0, 0.0]

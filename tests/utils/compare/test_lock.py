@@ -73,7 +73,7 @@ def test_compare_keeps_the_lock_while_it_works(copied: Plan, monkeypatch: pytest
 
     def while_it_runs(*args: object) -> None:
         monkeypatch.undo()
-        with pytest.raises(UserError, match="another compare.py is working there"):
+        with pytest.raises(UserError, match=r"another compare\.py is working there"):
             compare(copied, [])
         refused.append(True)
 

@@ -1,6 +1,5 @@
-"""`--ray` without Ray: the command line, what is refused, what a training is given, the time left."""
+"""What `--ray` refuses, and what a trial gets of its machine; without Ray."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,66 +8,27 @@ from pathlib import Path
 
 import pytest
 
-import compare as command
-from utils.compare.cluster import GIB, options, refuse_early
-from utils.compare.cluster import needs as needs_of
-from utils.compare.crew import Worker, time_left
-from utils.compare.lock import LOCK, locked
-from utils.compare.plan import Plan, make_plan, ray_address
-from utils.compare.running import compare
+from utils.compare import worker_pool
+from utils.compare.plan import Plan, make_plan
+from utils.compare.ray_cluster import GIB, check_ray, estimate_resources, task_options
+from utils.compare.workflow import compare
+from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError
 from utils.core.schema import Config
 
-WORDS = ["compare.py", "--config", "shapes.yaml"]
-
-
-@pytest.mark.parametrize(
-    ("words", "address", "overrides"),
-    [
-        (["train.epochs=2"], None, ["train.epochs=2"]),
-        (["--ray"], "local", []),
-        (["--ray", "--phi", "none", "se", "train.epochs=2"], "local", ["train.epochs=2"]),
-        (
-            ["--ray", "data.root=/a/b", "train.epochs=2"],
-            "local",
-            ["data.root=/a/b", "train.epochs=2"],
-        ),
-        (["--ray", "auto", "data.root=/a/b"], "auto", ["data.root=/a/b"]),
-        (["--ray", "10.0.0.1:6379", "data.root=x:1"], "10.0.0.1:6379", ["data.root=x:1"]),
-        (["--ray=ray://head:10001", "train.epochs=2"], "ray://head:10001", ["train.epochs=2"]),
-    ],
-)
-def test_the_address_is_told_from_overrides(
-    words: list[str], address, overrides, monkeypatch: pytest.MonkeyPatch
-):
-    seen = {}
-    monkeypatch.setattr(sys, "argv", WORDS + words)
-    monkeypatch.setattr(
-        "utils.compare.plan.make_plan",
-        lambda *args: seen.update(overrides=sorted(args[-1])) or _NoPlan(),
-    )
-    monkeypatch.setattr(
-        "utils.compare.running.compare", lambda plan, words, ray: seen.update(ray=ray)
-    )
-    monkeypatch.setattr("utils.compare.running.summary", lambda *args: "")
-    command.main()
-    assert seen == {"ray": address, "overrides": sorted(overrides)}
-
-
-class _NoPlan:
-    out = Path()
-
-
-def test_an_empty_address_is_this_machine():
-    assert ray_address("") == ("local", [])
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None
+import compare
+compare.run_command(compare.main)
+"""
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path):
-    code = "import sys; sys.modules['ray'] = None; import compare; from utils.core.cli import run_command as run"
-    words = ["--phi", "none", "se", "--out", str(tmp_path / "out"), "--ray", "device=cpu"]
+    words = ["--config", "shapes.yaml", "--phi", "none", "se", "--ray", "device=cpu"]
     ended = subprocess.run(
-        [sys.executable, "-c", f"{code}; run(compare.main)", *WORDS[1:], *words],
-        cwd=Path(__file__).resolve().parents[3],
+        [sys.executable, "-c", WITHOUT_RAY, *words, "--out", str(tmp_path / "out")],
+        cwd=PROJECT_DIR,
         capture_output=True,
         text=True,
     )
@@ -77,16 +37,16 @@ def test_without_ray_one_line_says_what_to_install(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_serial_comparisons_need_no_ray(copied: Plan, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    compare(copied, [])
+@pytest.fixture
+def some_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if Ray were installed; these tests end before it is used."""
+    monkeypatch.setitem(sys.modules, "ray", sys)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 @pytest.fixture
-def some_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if Ray were installed; these tests do not come as far as using it."""
-    monkeypatch.setitem(sys.modules, "ray", sys)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def plan() -> Plan:
+    return make_plan("shapes.yaml", ("none", "se"), overrides=["device=cpu", "input_size=64"])
 
 
 @pytest.mark.usefixtures("some_ray")
@@ -99,29 +59,36 @@ def some_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("127.0.0.1:99999", "--ray 127.0.0.1:99999: nothing answers there"),
     ],
 )
-def test_an_address_without_a_cluster_is_refused_at_once(address: str, message: str, finished):
+def test_an_address_without_a_cluster_is_refused_at_once(address: str, message: str, plan: Plan):
     with pytest.raises(UserError, match=f"^{message}"):
-        refuse_early(address, finished[0])
+        check_ray(address, plan)
 
 
 @pytest.mark.usefixtures("some_ray")
-def test_auto_follows_the_environment(finished, monkeypatch: pytest.MonkeyPatch):
-    refuse_early("auto", finished[0])
+def test_auto_follows_the_environment(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    check_ray("auto", plan)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UserError, match="nothing answers there"):
-        refuse_early("auto", finished[0])
-    refuse_early("local", finished[0])
+        check_ray("auto", plan)
+    check_ray("local", plan)
 
 
 @pytest.mark.usefixtures("some_ray")
-def test_a_certain_gpu_is_refused(finished):
-    plan = make_plan("shapes.yaml", ("none", "se"), overrides=["device=cpu"])
-    first, second = plan.variants
+def test_a_setting_cannot_choose_its_gpu(plan: Plan):
+    first, second = plan.settings
     other = replace(second, config=second.config.model_copy(update={"device": "cuda:1"}))
-    with pytest.raises(
-        UserError, match=r"^device=cuda:1: --ray hands out the GPUs itself; give device=cuda$"
-    ):
-        refuse_early("local", replace(plan, variants=(first, other)))
+    message = r"^device=cuda:1: --ray assigns the GPUs itself; give device=cuda$"
+    with pytest.raises(UserError, match=message):
+        check_ray("local", replace(plan, settings=(first, other)))
+
+
+@pytest.mark.usefixtures("some_ray")
+def test_a_finished_comparison_joins_no_cluster(copied: Plan, monkeypatch: pytest.MonkeyPatch):
+    def must_not_connect(*args: object) -> None:
+        raise AssertionError("a cluster is joined")
+
+    monkeypatch.setattr(worker_pool, "connect", must_not_connect)
+    compare(copied, [], ray="local")
 
 
 BIG = {"CPU": 16.0, "memory": 64.0 * GIB}
@@ -133,95 +100,40 @@ GPUS = {"CPU": 10.0, "GPU": 4.0, "memory": 40.0 * GIB}
     [
         ((), [BIG], 0, 1),
         (("threads=3",), [BIG], 0, 3),
-        (("threads=32",), [BIG], 0, 16),  # more than any machine has would wait for ever
+        (("threads=32",), [BIG], 0, 16),  # more than any machine has would wait forever
         (("device=auto",), [BIG], 0, 1),
         (("device=cuda",), [BIG], 0, 1),
         (("device=auto",), [BIG, GPUS], 1, 2),  # its share of 10 cores for 4 GPUs, whole
         (("device=cuda", "threads=1"), [GPUS], 1, 1),
-        (
-            ("device=cuda", "threads=8"),
-            [GPUS],
-            1,
-            2,
-        ),  # else one training would take the cores of all GPUs
+        # not more than its share: the trials on the other GPUs need cores, too
+        (("device=cuda", "threads=8"), [GPUS], 1, 2),
         (("device=cuda",), [{"CPU": 2.0, "GPU": 8.0}], 1, 0.25),
         (("device=auto",), [{**BIG, "GPU": 0.5}], 0, 1),
         (("device=cpu",), [GPUS], 0, 1),
         ((), [{"CPU": 0.0}], 0, 1),  # a head node whose cluster grows on demand
     ],
 )
-def test_what_a_training_is_given(
+def test_what_a_trial_gets(
     tiny: Callable[..., Config], overrides, machines, gpus: int, cpus: float
 ):
-    config = tiny("threads=0", *overrides)
-    found = needs_of(config, machines, (16, 8))
-    assert (found.gpus, found.cpus) == (gpus, cpus)
-    variables = options(found)["runtime_env"]["env_vars"]
+    resources = estimate_resources(tiny("threads=0", *overrides), machines, (16, 8))
+    assert (resources.gpus, resources.cpus) == (gpus, cpus)
+    variables = task_options(resources)["runtime_env"]["env_vars"]
     assert variables["OMP_NUM_THREADS"] == str(max(1, int(cpus)))
     assert (variables.get("CUDA_VISIBLE_DEVICES") == "") == (gpus == 0)
 
 
-def test_memory_counts_the_cached_pictures_and_the_batch(tiny: Callable[..., Config]):
-    def memory(*overrides: str, room: float = 64.0) -> float:
+def test_memory_includes_the_cached_images_and_the_batch(tiny: Callable[..., Config]):
+    def memory(*overrides: str, available: float = 64.0) -> float:
         config = tiny("input_size=416", "train.batch_size=16", *overrides)
-        return needs_of(config, [{**BIG, "memory": room * GIB}], (20000, 1000)).memory / GIB
+        machine = {**BIG, "memory": available * GIB}
+        return estimate_resources(config, [machine], (20000, 1000)).memory / GIB
 
     validation = 1000 * 416 * 416 * 3 / GIB
     alone = memory("data.cache=none")
     assert 2.0 < alone < 2.6  # measured: 2.1 GiB
-    assert memory() == pytest.approx(
-        alone + 4.0 + validation, abs=0.01
-    )  # 20,000 images exceed cache_gb
+    # 20,000 images exceed cache_gb
+    assert memory() == pytest.approx(alone + 4.0 + validation, abs=0.01)
     assert memory("data.cache_gb=20") == pytest.approx(alone + 21 * validation, abs=0.01)
     assert memory("data.cache=disk") == alone
-    assert memory(room=3) == 3  # it is tried nevertheless
-
-
-@pytest.mark.parametrize(
-    ("running", "waiting", "seconds"),
-    [
-        ([], 0, 0),
-        ([], 5, 0),
-        ([30], 0, 70),
-        ([130], 0, 0),
-        ([0, 0], 0, 100),
-        ([0, 0], 1, 200),
-        ([0, 0], 2, 200),
-        ([20, 50], 1, 150),
-        ([20, 50, 100], 3, 180),
-        ([100], 3, 300),
-    ],
-)
-def test_the_time_left_counts_what_runs_side_by_side(
-    running: list[float], waiting: int, seconds: float
-):
-    assert time_left(100, running, waiting) == seconds
-
-
-@pytest.mark.usefixtures("some_ray")
-def test_a_finished_comparison_joins_no_cluster(copied: Plan, monkeypatch: pytest.MonkeyPatch):
-    def must_not_join(*args: object) -> None:
-        raise AssertionError("a cluster is joined")
-
-    monkeypatch.setattr("utils.compare.crew.joined", must_not_join)
-    compare(copied, [], ray="local")
-
-
-def test_a_worker_refuses_folders_that_are_not_the_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    place, out = tmp_path / "project", Path("runs") / "out"
-    (place / out).mkdir(parents=True)
-    with pytest.raises(
-        UserError, match=r"cannot open .*\.lock: all machines must see the same folders"
-    ):
-        Worker().start(place, out, "here, process 1")
-    with locked(place / out):
-        mark = (place / out / LOCK).read_text(encoding="utf-8")
-        assert Worker().start(place, out, mark) == socket.gethostname() and Path.cwd() == place
-        with pytest.raises(UserError, match=r"project/runs/out on .* is another folder than here"):
-            Worker().start(place, out, "there, process 1")
-    with pytest.raises(UserError, match=r"cannot open .*elsewhere"):
-        Worker().start(tmp_path / "elsewhere", out, mark)
+    assert memory(available=3) == 3  # it is tried nevertheless

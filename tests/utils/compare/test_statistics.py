@@ -1,4 +1,4 @@
-"""Statistics of paired scores: against scipy and hand computations, and their calibration on simulated scores."""
+"""Statistics of paired scores: against scipy, by hand, and calibrated on simulated scores."""
 
 import math
 import runpy
@@ -8,23 +8,24 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from utils.compare.stats import (
+from utils.compare import statistics
+from utils.compare.statistics import (
     ALPHA,
     MIN_SEEDS,
-    combined_interval,
+    Interval,
+    combine_intervals,
     holm,
-    paired,
+    judge,
+    paired_difference,
     power,
     seeds_needed,
     sign_floor,
-    spread_range,
+    spread_interval,
     t_test,
-    verdicts,
 )
-from utils.compare.stats import __file__ as stats_file
 from utils.core.errors import UserError
 
-NONE = "no difference that these runs can show"
+NONE = statistics.NO_DIFFERENCE
 TRIALS = 20_000
 NOISE = {
     "normal": lambda rng, shape: rng.normal(size=shape),
@@ -32,12 +33,12 @@ NOISE = {
     "skewed": lambda rng, shape: rng.lognormal(0, 1, shape),
     "uniform": lambda rng, shape: rng.random(shape),
     "collapsing": lambda rng, shape: rng.normal(size=shape) - 10 * (rng.random(shape) < 0.1),
-    "two lumps": lambda rng, shape: rng.normal(size=shape) - 10 * (rng.random(shape) < 0.5),
+    "two modes": lambda rng, shape: rng.normal(size=shape) - 10 * (rng.random(shape) < 0.5),
 }
 
 
 def scores(rng, settings, seeds, noise="normal", trials=TRIALS):
-    """Differences `(trials, settings, seeds)` to a common baseline; the seed moves all of them together, too."""
+    """Differences `(trials, settings, seeds)` to a baseline; a seed shifts all scores alike."""
     seed = 2 * rng.normal(size=(trials, 1, seeds))
     own = seed + NOISE[noise](rng, (trials, settings, seeds))
     return own - (seed + NOISE[noise](rng, (trials, 1, seeds)))
@@ -46,6 +47,12 @@ def scores(rng, settings, seeds, noise="normal", trials=TRIALS):
 def limit(rate, trials=TRIALS):
     """`rate` and four standard errors of a simulated share."""
     return rate + 4 * math.sqrt(rate * (1 - rate) / trials)
+
+
+@pytest.fixture
+def no_sign_flip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the permutation test, which takes most of the time and decides nothing."""
+    monkeypatch.setattr(statistics, "_sign_flip", lambda differences: math.nan)
 
 
 # calibration
@@ -71,12 +78,13 @@ def test_of_several_settings_at_most_5_percent_of_reports_claim_one(seeds):
     assert 0.02 < corrected <= limit(ALPHA)
 
 
+@pytest.mark.usefixtures("no_sign_flip")
 def test_the_verdict_itself_is_calibrated():
     """The function that the report calls, on whole reports of three settings, four seeds."""
-    trials = 1500
+    trials = 400
     data = scores(np.random.default_rng(2), 3, 4, trials=trials)
     claims = [
-        any(word != NONE for _, word in verdicts([paired(row) for row in report]))
+        any(word != NONE for _, word in judge([paired_difference(row) for row in report]))
         for report in data
     ]
     assert 0 < np.mean(claims) <= limit(ALPHA, trials)
@@ -88,71 +96,66 @@ def test_the_verdict_itself_is_calibrated():
 def test_a_true_difference_is_found_as_often_as_the_report_says(seeds, difference, settings):
     rng, spread = np.random.default_rng(3), math.sqrt(2)  # of the difference of two normal scores
     data = scores(rng, settings, seeds) + difference * np.eye(settings)[0][:, None]
-    found = (holm(t_test(data))[:, 0] <= ALPHA) & (data[:, 0].mean(1) > 0)
-    told = float(power(seeds, spread, difference, ALPHA / settings))
-    assert 0.1 < told < 0.99
-    error = 4 * math.sqrt(told * (1 - told) / TRIALS)
+    claimed = (holm(t_test(data))[:, 0] <= ALPHA) & (data[:, 0].mean(1) > 0)
+    reported = float(power(seeds, spread, difference, ALPHA / settings))
+    assert 0.1 < reported < 0.99
+    error = 4 * math.sqrt(reported * (1 - reported) / TRIALS)
     assert (
-        told - error <= found.mean() <= told + error + (0.02 if settings > 1 else 0)
+        reported - error <= claimed.mean() <= reported + error + (0.02 if settings > 1 else 0)
     )  # Holm gives a little more
 
 
+@pytest.mark.usefixtures("no_sign_flip")
 def test_intervals_over_seeds_hold_the_truth_in_95_percent():
-    data = scores(np.random.default_rng(4), 1, 3, trials=3000)[:, 0] + 1.5
-    inside = [one.low <= 1.5 <= one.high for one in map(paired, data)]
-    assert abs(np.mean(inside) - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 3000)
+    data = scores(np.random.default_rng(4), 1, 3, trials=600)[:, 0] + 1.5
+    intervals = [pair.interval for pair in map(paired_difference, data)]
+    inside = [interval.low <= 1.5 <= interval.high for interval in intervals]
+    assert abs(np.mean(inside) - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 600)
 
 
+@pytest.mark.usefixtures("no_sign_flip")
 def test_the_combined_interval_holds_the_truth_for_new_seeds_and_new_images():
-    rng, trials, seeds, seed_spread, image_error, inside = (
-        np.random.default_rng(5),
-        3000,
-        3,
-        1.0,
-        0.8,
-        0,
-    )
-    alone = 0
+    rng, trials, image_error = np.random.default_rng(5), 600, 0.8
+    inside = inside_over_seeds = 0
     for _ in range(trials):
-        one = paired(2.0 + image_error * rng.normal() + seed_spread * rng.normal(size=seeds))
-        low, high = combined_interval(
-            one, (one.mean - 1.96 * image_error, one.mean + 1.96 * image_error)
-        )
+        pair = paired_difference(2.0 + image_error * rng.normal() + rng.normal(size=3))
+        half = 1.96 * image_error
+        images = Interval(pair.mean - half, pair.mean + half)
+        low, high = combine_intervals(pair.mean, pair.interval, images)
         inside += low <= 2.0 <= high
-        alone += one.low <= 2.0 <= one.high
+        inside_over_seeds += pair.interval.low <= 2.0 <= pair.interval.high
     assert inside / trials >= 0.95 - 4 * math.sqrt(0.05 * 0.95 / trials)
-    assert alone / trials < 0.92  # the interval over seeds does not know the images
+    assert inside_over_seeds / trials < 0.92  # the interval over seeds does not know the images
 
 
 def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(UserError, match=r"need scipy.*: pip install -r requirements-compare.txt"):
-        runpy.run_path(stats_file)
+        runpy.run_path(statistics.__file__)
 
 
 # against scipy and by hand
 
 
 def test_the_paired_t_test_is_scipys():
-    ours, theirs = (
-        np.array([41.2, 43.0, 42.1, 44.4, 42.9]),
-        np.array([40.8, 41.9, 42.3, 43.1, 41.6]),
-    )
-    one, reference = paired(ours - theirs), scipy.stats.ttest_rel(ours, theirs)
+    scores_a = np.array([41.2, 43.0, 42.1, 44.4, 42.9])
+    scores_b = np.array([40.8, 41.9, 42.3, 43.1, 41.6])
+    pair = paired_difference(scores_a - scores_b)
+    reference = scipy.stats.ttest_rel(scores_a, scores_b)
     interval = reference.confidence_interval(0.95)
-    assert one.p == pytest.approx(reference.pvalue)
-    assert (one.low, one.high) == pytest.approx((interval.low, interval.high))
-    assert one.mean == pytest.approx(0.78) and one.spread == pytest.approx(
-        np.std(ours - theirs, ddof=1)
+    assert pair.p == pytest.approx(reference.pvalue)
+    assert pair.interval == pytest.approx((interval.low, interval.high))
+    assert pair.mean == pytest.approx(0.78) and pair.spread == pytest.approx(
+        np.std(scores_a - scores_b, ddof=1)
     )
 
 
 def test_three_seeds_by_hand():
-    """0.3, 0.5, 0.1: mean 0.3, s 0.2, t = 0.3 / (0.2 / sqrt 3), t(0.975, 2) = 4.3027, Hedges' factor 0.5642 = J(2)."""
-    one = paired(np.array([0.3, 0.5, 0.1]))
-    assert (one.low, one.high) == pytest.approx((0.3 - 0.4968, 0.3 + 0.4968), abs=1e-4)
-    assert one.effect == pytest.approx(1.5 * 0.5642, abs=1e-4)
-    assert one.sign_p == 0.25 == one.sign_floor
+    """Mean 0.3, s 0.2, t = 0.3 / (0.2 / sqrt 3), t(0.975, 2) = 4.3027, Hedges' J(2) = 0.5642."""
+    pair = paired_difference(np.array([0.3, 0.5, 0.1]))
+    assert pair.interval == pytest.approx((0.3 - 0.4968, 0.3 + 0.4968), abs=1e-4)
+    assert pair.effect == pytest.approx(1.5 * 0.5642, abs=1e-4)
+    assert pair.sign_p == 0.25 == pair.sign_floor
 
 
 def test_holm_by_hand():
@@ -166,32 +169,37 @@ def test_holm_by_hand():
 def test_the_sign_flip_test_knows_its_least_p(seeds, least):
     assert sign_floor(seeds) == least
     if seeds > 1:
-        assert paired(np.arange(1.0, seeds + 1)).sign_p == least
+        assert paired_difference(np.arange(1.0, seeds + 1)).sign_p == least
 
 
 def test_the_sign_flip_test_counts_all_patterns():
-    """1, 2, -1: of the 8 sums of +-1 +-2 +-1, those at least 2 away from 0: +-4, and +-2 twice each."""
-    assert paired(np.array([1.0, 2.0, -1.0])).sign_p == 0.75
+    """Of the 8 sums of +-1 +-2 +-1, six are at least 2 away from 0: +-4, and +-2 twice each."""
+    assert paired_difference(np.array([1.0, 2.0, -1.0])).sign_p == 0.75
 
 
 def test_too_few_seeds_get_no_verdict():
-    pairs = [paired(np.array(values)) for values in ([5.0], [5.0, 5.01], [5.0, 5.01, 5.02])]
-    found = verdicts(pairs)
-    assert [word for _, word in found] == [NONE, NONE, "better"]
-    assert math.isnan(found[0][0]) and math.isnan(found[1][0])
-    assert found[2][0] == pytest.approx(pairs[2].p)  # only judged pairs make the family
+    pairs = [
+        paired_difference(np.array(values)) for values in ([5.0], [5.0, 5.01], [5.0, 5.01, 5.02])
+    ]
+    judged = judge(pairs)
+    assert [word for _, word in judged] == [NONE, NONE, "better"]
+    assert math.isnan(judged[0][0]) and math.isnan(judged[1][0])
+    assert judged[2][0] == pytest.approx(pairs[2].p)  # only judged pairs make the family
     assert power(MIN_SEEDS - 1, 0.01) == 0
 
 
-def test_worse_is_told_apart_from_better():
+def test_worse_is_distinguished_from_better():
     better, worse = np.array([2.0, 2.1, 1.9]), np.array([-2.0, -2.1, -1.9])
-    assert [word for _, word in verdicts([paired(better), paired(worse)])] == ["better", "worse"]
+    assert [word for _, word in judge([paired_difference(better), paired_difference(worse)])] == [
+        "better",
+        "worse",
+    ]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_seeds_that_repeat_one_run_show_nothing(value):
-    one = paired(np.full(4, value))
-    assert one.p == 1 and math.isnan(one.effect) and verdicts([one])[0][1] == NONE
+    pair = paired_difference(np.full(4, value))
+    assert pair.p == 1 and math.isnan(pair.effect) and judge([pair])[0][1] == NONE
 
 
 def test_seeds_needed_is_the_first_number_with_80_percent():
@@ -214,7 +222,7 @@ def test_power_does_not_break_at_the_ends():
 
 
 def test_the_spread_of_few_seeds_is_known_roughly():
-    low, high = spread_range(1.0, 3)
+    low, high = spread_interval(1.0, 3)
     assert (low, high) == pytest.approx((0.5207, 6.2847), abs=1e-3)
     drawn = np.std(np.random.default_rng(0).normal(size=(4000, 3)), axis=1, ddof=1)
     covered = np.mean((drawn * low <= 1) & (drawn * high >= 1))
@@ -222,7 +230,7 @@ def test_the_spread_of_few_seeds_is_known_roughly():
 
 
 def test_the_combined_interval_is_wider_than_both():
-    one = paired(np.array([0.3, 0.5, 0.1]))
-    low, high = combined_interval(one, (-0.1, 0.9))
-    assert one.mean - low == pytest.approx(math.hypot(one.mean - one.low, 0.4))
-    assert high - one.mean == pytest.approx(math.hypot(one.high - one.mean, 0.6))
+    pair = paired_difference(np.array([0.3, 0.5, 0.1]))
+    low, high = combine_intervals(pair.mean, pair.interval, Interval(-0.1, 0.9))
+    assert pair.mean - low == pytest.approx(math.hypot(pair.mean - pair.interval.low, 0.4))
+    assert high - pair.mean == pytest.approx(math.hypot(pair.interval.high - pair.mean, 0.6))

@@ -1,4 +1,4 @@
-"""Seeds act: every batch that reaches the network, over epochs, settings, workers and an interruption."""
+"""The same seed gives the same batches, whatever the setting, the workers and interruptions."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.compare.cells import SharedData, run_cell
 from utils.compare.plan import make_plan
+from utils.compare.trials import SharedData, run_trial
 from utils.data.augmentation import Batch
-from utils.engine.trainer import PARTS, Trainer
+from utils.engine.trainer import LOSS_NAMES, Trainer
 
-STEPS = 6  # three an epoch, two epochs
+STEPS = 6  # two epochs of three
 
 
 @dataclass
@@ -33,26 +33,26 @@ class Watch:
         ]
         self.hashes.append(hashlib.sha256(b"".join(content)).hexdigest())
         trainer.progress.step += 1
-        return torch.zeros(len(PARTS))
+        return torch.zeros(len(LOSS_NAMES))
 
 
 @pytest.fixture
 def batches(
     tiny_words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[str]]:
-    """`batches(setting, seed, workers, stop)`: hashes of a cell's batches, gone on with after an interruption."""
+    """`batches(setting, seed, workers, stop)`: hashes of the batches of a trial."""
 
     def run(setting: str = "none", seed: int = 0, workers: int = 0, stop: int = -1) -> list[str]:
         watch = Watch(stop=stop)
         monkeypatch.setattr(Trainer, "step", lambda trainer, batch: watch.step(trainer, batch))
         words = [*tiny_words, f"train.workers={workers}"]
         plan = make_plan("shapes.yaml", ("none", "se"), overrides=words, seeds=(seed,))
-        cell = next(cell for cell in plan.cells if cell.variant == setting)
-        cell = replace(cell, folder=tmp_path / f"{setting}-{seed}-{workers}-{stop}")
+        trial = next(trial for trial in plan.trials if trial.setting == setting)
+        trial = replace(trial, folder=tmp_path / f"{setting}-{seed}-{workers}-{stop}")
         if stop >= 0:
             with pytest.raises(KeyboardInterrupt):
-                run_cell(cell, SharedData())
-        assert run_cell(cell, SharedData())
+                run_trial(trial, SharedData())
+        assert run_trial(trial, SharedData())
         return watch.hashes
 
     return run
@@ -67,7 +67,7 @@ def test_a_seed_gives_every_setting_the_same_batches_and_another_seed_others(
     assert not set(batches(seed=1)) & set(first)
 
 
-@pytest.mark.parametrize(("workers", "stop"), [(0, 1), (3, 4)])
+@pytest.mark.parametrize(("workers", "stop"), [(0, 1), pytest.param(3, 4, marks=pytest.mark.slow)])
 def test_workers_and_an_interruption_change_nothing(
     workers: int, stop: int, batches: Callable[..., list[str]]
 ):

@@ -158,7 +158,7 @@ def test_a_folder_with_another_configuration_is_refused(copied: Plan):
 
 def test_a_folder_of_an_earlier_version_is_refused(copied: Plan):
     (copied.out / "trials").rename(copied.out / "cells")
-    with pytest.raises(UserError, match="made by an earlier version .* give another --out$"):
+    with pytest.raises(UserError, match=r"made by an earlier version .* give another --out$"):
         compare(copied, [])
     assert not (copied.out / "trials").exists()
 

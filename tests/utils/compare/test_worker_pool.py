@@ -1,9 +1,10 @@
-"""Trainings side by side, on a Ray of two cores: the same results, also when workers die."""
+"""Trials side by side, on a Ray of two cores: the same results, also when workers die."""
 
 import os
 import re
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,41 +14,83 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.compare import cluster, crew
+from utils.compare import ray_cluster, worker_pool
 from utils.compare.analysis import Comparison
-from utils.compare.cells import LOG, failure, state
-from utils.compare.plan import Cell, Plan
+from utils.compare.lock import locked, read_holder
+from utils.compare.plan import Plan, Trial
 from utils.compare.results import DETECTIONS
-from utils.compare.running import compare
+from utils.compare.trials import LOG, read_failure, read_state
+from utils.compare.worker_pool import Workplace, time_left
+from utils.compare.workflow import compare
+from utils.core.errors import UserError
 from utils.engine.runs import LAST
 
-ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_cores")]
 Tables = Callable[[Path], list[list[str]]]
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "seconds"),
+    [
+        ([], 0, 0),
+        ([], 5, 0),
+        ([30], 0, 70),
+        ([130], 0, 0),
+        ([0, 0], 0, 100),
+        ([0, 0], 1, 200),
+        ([0, 0], 2, 200),
+        ([20, 50], 1, 150),
+        ([20, 50, 100], 3, 180),
+        ([100], 3, 300),
+    ],
+)
+def test_the_time_left_counts_what_runs_side_by_side(
+    running: list[float], waiting: int, seconds: float
+):
+    assert time_left(100, running, waiting) == seconds
+
+
+def test_a_worker_refuses_folders_that_are_not_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    project, out = tmp_path / "project", Path("runs") / "out"
+    (project / out).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot open .*\.holder: all machines must see the same"):
+        Workplace(project, out, "here, process 1").enter()
+    with locked(project / out):
+        holder = read_holder(project / out)
+        Workplace(project, out, holder).enter()
+        assert Path.cwd() == project
+        with pytest.raises(UserError, match=r"project/runs/out on .* differs: all machines"):
+            Workplace(project, out, "there, process 1").enter()
+    with pytest.raises(UserError, match=r"cannot open .*elsewhere"):
+        Workplace(tmp_path / "elsewhere", out, holder).enter()
 
 
 @pytest.fixture(scope="module")
 def two_cores() -> Iterator[None]:
-    """A Ray that `compare` finds and leaves as it is."""
-    own = {**cluster._own(), "num_cpus": 2}
+    """A Ray that `compare` uses and leaves as it is."""
+    ray = pytest.importorskip("ray")
+    options = {**ray_cluster.local_options(), "num_cpus": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "_own", lambda: own)
-        with cluster.joined(cluster.LOCAL):
+        patch.setattr(ray_cluster, "local_options", lambda: options)
+        with ray_cluster.connect(ray_cluster.LOCAL):
             yield
             assert ray.is_initialized()
     assert not ray.is_initialized()
 
 
-def pids(cell: Cell) -> list[int]:
-    """The worker of every attempt, from what it has printed."""
-    path = cell.folder / LOG
+def process_ids(trial: Trial) -> list[int]:
+    """The process of every attempt, from its log."""
+    path = trial.folder / LOG
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return [int(pid) for pid in re.findall(r"^--- .*, process (\d+)$", text, re.MULTILINE)]
 
 
 @contextmanager
 def killing(victims: Callable[[], set[int]], times: int) -> Iterator[set[int]]:
-    """Meanwhile, kill every process that `victims()` names, so many at most; gives those that were."""
+    """Meanwhile, kill the processes that `victims()` names, at most `times`; yields the killed."""
     killed: set[int] = set()
     end = threading.Event()
 
@@ -66,84 +109,87 @@ def killing(victims: Callable[[], set[int]], times: int) -> Iterator[set[int]]:
         thread.join()
 
 
-def test_results_are_those_of_one_after_the_other(
-    finished: tuple[Plan, Comparison],
-    tables: Tables,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys,
-):
-    monkeypatch.chdir(tmp_path)  # relative folders are of the command's working directory
-    plan = replace(finished[0], out=Path("side by side"))
-    compare(plan, [], ray="local")
-    assert tables(plan.out) == tables(finished[0].out)
-    for one, other in zip(plan.cells, finished[0].cells, strict=True):
-        arrays = np.load(one.folder / DETECTIONS), np.load(other.folder / DETECTIONS)
-        assert all(np.array_equal(arrays[0][key], arrays[1][key]) for key in arrays[1])
-    logs = [(cell.folder / LOG).read_text(encoding="utf-8") for cell in plan.cells]
-    assert all("epoch 2/2" in log for log in logs)
-    assert len({pid for cell in plan.cells for pid in pids(cell)}) == 2
-    assert sum("objects: " in log for log in logs) == 2  # each worker has read the data once
-    out = capsys.readouterr().out
-    assert "[1/4]" in out and re.search(
-        r"^\[4/4\] \w+, seed 1: finished in \d+ s$", out, re.MULTILINE
-    )
-    assert out.count("begins on") == 4 and "epoch" not in out
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_cores")
+class TestOnRay:
+    """One Ray for all of these."""
 
+    def test_results_are_those_of_one_after_the_other(
+        self,
+        finished: tuple[Plan, Comparison],
+        tables: Tables,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys,
+    ):
+        monkeypatch.chdir(tmp_path)  # relative folders are of the command's working directory
+        plan = replace(finished[0], out=Path("side by side"))
+        compare(plan, [], ray="local")
+        assert tables(plan.out) == tables(finished[0].out)
+        for trial, expected in zip(plan.trials, finished[0].trials, strict=True):
+            arrays = np.load(trial.folder / DETECTIONS)
+            expected_arrays = np.load(expected.folder / DETECTIONS)
+            assert all(np.array_equal(arrays[key], expected_arrays[key]) for key in expected_arrays)
+        logs = [(trial.folder / LOG).read_text(encoding="utf-8") for trial in plan.trials]
+        assert all("epoch 2/2" in log for log in logs)
+        processes = {pid for trial in plan.trials for pid in process_ids(trial)}
+        # processes run several trials and read the data once
+        assert sum("objects: " in log for log in logs) == len(processes) < 4
+        out = capsys.readouterr().out
+        assert "[1/4]" in out and re.search(r"^\[4/4\] \w+, seed \d: finished in \d+", out, re.M)
+        assert out.count("begins on") == 4 and "epoch" not in out
 
-def test_a_killed_workers_training_goes_on(
-    copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
-):
-    monkeypatch.setattr(crew, "PATIENCE", 0.2)  # no worker imports PyTorch in less
-    expected, cell = tables(copied.out), copied.cells[3]
-    shutil.rmtree(cell.folder)
+    def test_a_trial_whose_worker_is_killed_is_resumed(
+        self, copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
+    ):
+        monkeypatch.setattr(worker_pool, "PATIENCE_SECONDS", 0.0)
+        expected, trial = tables(copied.out), copied.trials[3]
+        shutil.rmtree(trial.folder)
 
-    def training() -> set[int]:
-        return set(pids(cell)) if (cell.folder / LAST).is_file() else set()
+        def training() -> set[int]:
+            return set(process_ids(trial)) if (trial.folder / LAST).is_file() else set()
 
-    with killing(training, times=1) as killed:
-        compare(copied, [], ray="local")
-    attempts = pids(cell)
-    assert len(attempts) == 2 and killed == {attempts[0]} != {attempts[1]}
-    log = (cell.folder / LOG).read_text(encoding="utf-8")
-    assert re.search(r"resuming .* in epoch \d, after step \d", log.partition(str(attempts[1]))[2])
-    out = capsys.readouterr().out
-    assert f"its worker on {os.uname().nodename} died; attempt 2 of 4 follows" in out
-    assert out.count("no worker has started yet: waiting for the cluster") == 1
-    assert tables(copied.out) == expected
+        with killing(training, times=1) as killed:
+            compare(copied, [], ray="local")
+        attempts = process_ids(trial)
+        assert len(attempts) == 2 and killed == {attempts[0]} != {attempts[1]}
+        log = (trial.folder / LOG).read_text(encoding="utf-8")
+        second = log.partition(str(attempts[1]))[2]
+        assert re.search(r"resuming .* in epoch \d, after step \d", second)
+        out = capsys.readouterr().out
+        begins = f"se, seed 1: begins on {socket.gethostname()}"
+        assert f"{begins}\n" in out and f"{begins}, attempt 2 of 4: its worker died\n" in out
+        assert out.count("no trial is running: waiting for the cluster") <= 1
+        assert tables(copied.out) == expected
 
+    def test_a_trial_that_kills_every_worker_fails_alone(
+        self, copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
+    ):
+        for module in (ray_cluster, worker_pool):
+            monkeypatch.setattr(module, "RETRIES", 2)
+        expected, (*_, good, bad) = tables(copied.out), copied.trials
+        shutil.rmtree(good.folder)
+        shutil.rmtree(bad.folder)
+        with killing(lambda: set(process_ids(bad)), times=10) as killed:
+            comparison = compare(copied, [], ray="local")
+        reason = "its worker died 3 times: killed, out of memory, or the machine was lost"
+        assert len(killed) == len(process_ids(bad)) == 3
+        assert comparison.failed == {("se", 1): reason}
+        assert (read_state(good), read_state(bad)) == ("finished", "failed")
+        out = capsys.readouterr().out
+        assert f"se, seed 1: failed: {reason}; going on with the others" in out
+        compare(copied, [])
+        assert tables(copied.out) == expected
 
-def test_a_training_that_kills_every_worker_fails_alone(
-    copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
-):
-    monkeypatch.setattr(crew, "RETRIES", 2)
-    expected, (*_, good, bad) = tables(copied.out), copied.cells
-    shutil.rmtree(good.folder)
-    shutil.rmtree(bad.folder)
-    with killing(lambda: set(pids(bad)), times=10) as killed:
-        comparison = compare(copied, [], ray="local")
-    reason = "its worker died 3 times: killed, out of memory, or the machine was lost"
-    assert len(killed) == len(pids(bad)) == 3
-    assert comparison.failed == {("se", 1): reason}
-    assert (state(good), state(bad)) == ("finished", "failed")
-    assert f"se, seed 1: failed: {reason}; going on with the others" in capsys.readouterr().out
-    compare(copied, [])
-    assert tables(copied.out) == expected
-
-
-def test_an_error_in_a_training_is_no_reason_to_repeat_it(copied: Plan, capsys):
-    none, se = copied.variants
-    wild = se.config.train.model_copy(update={"lr": 1e30, "clip": 0.0, "warmup_epochs": 0.0})
-    variant = replace(
-        se, name="wild", folder="wild", config=se.config.model_copy(update={"train": wild})
-    )
-    plan = replace(copied, variants=(none, variant))
-    comparison = compare(plan, [], ray="local")
-    cells = [cell for cell in plan.cells if cell.variant == "wild"]
-    assert set(comparison.failed) == {("wild", 0), ("wild", 1)}
-    assert all("not finite" in str(failure(cell)) for cell in cells)
-    assert [len(pids(cell)) for cell in cells] == [1, 1]
-    assert pids(cells[0]) != pids(
-        cells[1]
-    )  # what a failed one leaves on a GPU does not meet the next
-    assert "[3/4] wild" in capsys.readouterr().out
+    def test_an_error_in_a_trial_is_no_reason_to_repeat_it(self, copied: Plan, capsys):
+        none, se = copied.settings
+        changes = {"lr": 1e30, "max_grad_norm": 0.0, "warmup_epochs": 0.0}
+        config = se.config.model_copy(update={"train": se.config.train.model_copy(update=changes)})
+        wild = replace(se, name="wild", folder="wild", config=config)
+        plan = replace(copied, settings=(none, wild))
+        comparison = compare(plan, [], ray="local")
+        trials = [trial for trial in plan.trials if trial.setting == "wild"]
+        assert set(comparison.failed) == {("wild", 0), ("wild", 1)}
+        assert all("not finite" in read_failure(trial) for trial in trials)
+        assert [len(process_ids(trial)) for trial in trials] == [1, 1]
+        assert "[3/4] wild" in capsys.readouterr().out
