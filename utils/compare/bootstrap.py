@@ -17,7 +17,8 @@ import numpy as np
 from nets.inference.detections import Detections
 from utils.compare.statistics import Interval, stats
 from utils.data.sample import Sample
-from utils.metrics import RECALLS, coco
+from utils.metrics import coco
+from utils.metrics.detection_metrics import RECALLS
 from utils.metrics.pairs import flatten, split_by_class
 
 RESAMPLES = 1000

@@ -13,7 +13,7 @@ from nets.inference.detections import Detections
 from utils.compare.bootstrap import WeightedAP, bootstrap_images
 from utils.compare.examples import image_f1
 from utils.data.sample import Sample
-from utils.metrics import evaluate
+from utils.metrics.detection_metrics import evaluate
 
 NAMES = ("a", "b", "c", "never")
 

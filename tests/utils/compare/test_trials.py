@@ -18,7 +18,7 @@ from utils.core.errors import UserError
 from utils.data.loading import load_dataset
 from utils.engine.runs import LAST
 from utils.engine.trainer import Trainer
-from utils.metrics import evaluate
+from utils.metrics.detection_metrics import evaluate
 
 Tables = Callable[[Path], list[list[str]]]
 
