@@ -1,1 +1,1 @@
-"""Comparison of settings over seeds: plan, cells, statistics, report."""
+"""Comparison of settings over seeds: plan, trials, statistics, report."""
