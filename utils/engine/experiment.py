@@ -11,11 +11,11 @@ import torch
 from nets.analysis.flops import measure_cost
 from nets.inference.detector import Detector
 from nets.io import checkpoints
-from nets.io.weights import WeightsFile, load_weights, read_weights
+from nets.io.weights import WeightsFile, choose_model_config, load_weights, read_weights
 from nets.loading import load_model
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
-from utils.core.config import restore_config
+from utils.core.config import as_words, restore_config, update_config
 from utils.core.errors import UserError
 from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config
@@ -75,7 +75,7 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
         dry_run(detector.network, config.input_size, len(datasets.train))
     folder = distributed.broadcast_from_main(lambda: create_run(config, run))
     configure_training(detector.device)
-    trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
+    trainer = Trainer(folder, detector.config, detector, datasets.train, datasets.val)
     _announce(trainer)
     return _finish(trainer)
 
@@ -147,7 +147,12 @@ def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
 def new_detector(
     config: Config, dataset: DetectionDataset, pretrained: WeightsFile | None = None
 ) -> Detector:
-    """A network at its start: anchors fitted, heads at the data's rates, or pretrained weights."""
+    """A network at its start: anchors fitted, heads at the data's rates, or pretrained weights.
+
+    Its configuration has the box coder of pretrained heads that fit.
+    """
+    if pretrained is not None:
+        config = _with_coder_of(pretrained, config, len(dataset.class_names))
     anchors = None
     if config.model.anchors == "auto":
         fitted, fit = fit_anchors(dataset.samples, config.input_size)
@@ -163,6 +168,20 @@ def new_detector(
     if pretrained is not None:
         print("\n".join(load_weights(network, pretrained).lines()))
     return Detector(network, config, dataset.class_names, backend="torch")
+
+
+def _with_coder_of(pretrained: WeightsFile, config: Config, num_classes: int) -> Config:
+    model = choose_model_config(config.model, num_classes, pretrained)
+    if model == config.model:
+        return config
+    requested = config.model.model_dump(mode="json")
+    changes = {
+        f"model.{key}": value
+        for key, value in model.model_dump(mode="json").items()
+        if value != requested[key]
+    }
+    print(f"{pretrained.path}: its heads fit and bring their box coder: {as_words(changes)}")
+    return update_config(config, changes)
 
 
 def _set_prior(network: YOLOv4Tiny, dataset: DetectionDataset) -> None:
