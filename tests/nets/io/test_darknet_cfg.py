@@ -1,4 +1,4 @@
-"""Darknet's three files as `export.py` writes them, read back by us and by an interpreter of cfg."""
+"""Darknet's three files as `export.py` writes them, read by us and by an interpreter of cfg."""
 
 from pathlib import Path
 

@@ -1,20 +1,33 @@
 """Weights in PyTorch files: the reference implementation's and our own checkpoints."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from old_files import with_old_keys
 from torch import Tensor
 
 from nets import load_model
 from nets.io import checkpoints
-from nets.io.weights import MatchReport, load_weights, read_weights
-from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
-from utils.core.config import make_config
+from nets.io.darknet import write_darknet
+from nets.io.darknet_cfg import darknet_cfg
+from nets.io.weights import (
+    MatchReport,
+    WeightsFile,
+    choose_model_config,
+    load_weights,
+    read_weights,
+)
+from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, YOLOv4Tiny, build_model
+from utils.core.config import make_config, restore_config
 from utils.core.errors import UserError
+from utils.core.schema import Config, ModelConfig
 
-# What bubbliiiing/yolov4-tiny-pytorch calls its convolutions: name, input channels, output channels, kernel
+# bubbliiiing/yolov4-tiny-pytorch's convolutions: name, input channels, output channels, kernel
 BACKBONE = [
     ("conv1", 3, 32, 3),
     ("conv2", 32, 64, 3),
@@ -257,14 +270,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 # our own
 
 
+ANCHORS = [(4.0 * i, 5.0 * i) for i in range(1, 7)]  # fitted, not configured
+
+
+def save_checkpoint(path: Path, config: dict[str, Any] | None = None) -> None:
+    """A checkpoint for the classes cat and dog."""
+    config = config or make_config({}).model_dump(mode="json")
+    network = build_model(restore_config(config, "test"), 2, ANCHORS)
+    saved = {"config": config, "names": ["cat", "dog"], "anchors": [list(a) for a in ANCHORS]}
+    checkpoints.save(path, {**saved, "model": network.state_dict(), "epoch": 1})
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder with a `best.pt` whose anchors were fitted, not configured."""
+    """A run's folder with its `best.pt`."""
     config = make_config({"phi": "cbam", "input_size": [64, 96], "name": "mine"})
-    anchors = [[float(4 * i), float(5 * i)] for i in range(1, 7)]
-    network = build_model(config, 2, anchors)
-    saved = {"config": config.model_dump(mode="json"), "names": ["cat", "dog"], "anchors": anchors}
-    checkpoints.save(tmp_path / "best.pt", {**saved, "model": network.state_dict()})
+    save_checkpoint(tmp_path / "best.pt", config.model_dump(mode="json"))
     return tmp_path
 
 
@@ -300,3 +321,102 @@ def test_own_checkpoint_as_pretrained_weights(run: Path) -> None:
     network = build_model(make_config({"phi": "cbam"}), 2)
     report = load_weights(network, read_weights(run / "best.pt"))
     assert not report.mismatched and not report.unexpected and not report.missing
+
+
+# the box coder that pretrained heads bring
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> dict[str, WeightsFile]:
+    """One weights file with heads for 2 classes per format and origin of the box coder."""
+    network = YOLOv4Tiny(2)
+    write_darknet(network, tmp_path / "plain.weights")
+    write_darknet(network, tmp_path / "described.weights")
+    model = {"new_coords": True, "anchors": ANCHORS}
+    described = build_model(make_config({"model": model}), 2)
+    (tmp_path / "described.cfg").write_text(darknet_cfg(described, (64, 64)))
+    torch.save(network.state_dict(), tmp_path / "reference.pth")
+    save_checkpoint(tmp_path / "ours.pt")
+    paths = [path for path in tmp_path.iterdir() if path.suffix != ".cfg"]
+    return {path.stem: read_weights(path) for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("name", "new_coords", "scale_x_y", "anchors"),
+    [
+        ("plain", False, 1.05, DARKNET_ANCHORS),
+        ("described", True, 2.0, ANCHORS),
+        ("reference", False, 1.0, DARKNET_ANCHORS),
+        ("ours", True, 2.0, ANCHORS),
+    ],
+)
+def test_heads_that_fit_bring_their_coder(
+    name: str,
+    new_coords: bool,
+    scale_x_y: float,
+    anchors: Sequence[Sequence[float]],
+    heads: dict[str, WeightsFile],
+) -> None:
+    model = choose_model_config(ModelConfig(), 2, heads[name])
+    coder = build_model(Config(model=model), 2).coder
+    assert (coder.new_coords, coder.scale_x_y) == (new_coords, scale_x_y)
+    np.testing.assert_allclose(coder.anchors.numpy(), anchors)
+    loaded = load_model(heads[name].path, device="cpu").network.coder
+    assert torch.equal(coder.anchors, loaded.anchors) and coder.masks == loaded.masks
+    assert (coder.new_coords, coder.scale_x_y) == (loaded.new_coords, loaded.scale_x_y)
+    # what agrees with the file may be asked for
+    assert choose_model_config(model, 2, heads[name]) == model
+    same_scale = ModelConfig(scale_x_y=scale_x_y)
+    assert choose_model_config(same_scale, 2, heads[name]) == model
+
+
+@pytest.mark.parametrize(
+    ("name", "requested", "keys"),
+    [
+        ("plain", {"scale_x_y": 2.0}, "model.scale_x_y"),
+        ("plain", {"anchors": ANCHORS, "scale_x_y": 1.0}, "model.anchors, model.scale_x_y"),
+        ("ours", {"new_coords": False}, "model.new_coords"),
+        ("ours", {"anchor_masks": ((3, 4, 5), (1, 2, 3))}, "model.anchor_masks"),
+    ],
+)
+def test_another_coder_than_that_of_heads_that_fit_is_refused(
+    name: str, requested: dict[str, object], keys: str, heads: dict[str, WeightsFile]
+) -> None:
+    with pytest.raises(UserError, match=re.escape(keys)) as caught:
+        choose_model_config(ModelConfig(**requested), 2, heads[name])
+    assert str(heads[name].path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_heads_that_do_not_fit_bring_no_coder(heads: dict[str, WeightsFile]) -> None:
+    requested = ModelConfig(new_coords=False, scale_x_y=1.3)
+    for weights in heads.values():
+        assert choose_model_config(requested, 3, weights) is requested
+    backbone = WeightsFile(Path("a.pth"), {"backbone.stem1.conv.weight": torch.zeros(32, 3, 3, 3)})
+    assert choose_model_config(requested, 2, backbone) is requested
+
+
+def test_a_cfg_of_other_classes_matters_only_to_heads_that_fit(
+    heads: dict[str, WeightsFile],
+) -> None:
+    """Darknet's own way to fine-tune leaves a cfg for the new classes beside the old weights."""
+    weights = heads["described"]
+    cfg = weights.path.with_suffix(".cfg")
+    cfg.write_text(darknet_cfg(YOLOv4Tiny(3), (64, 64)))
+    assert choose_model_config(ModelConfig(), 3, weights) == ModelConfig()
+    with pytest.raises(UserError, match="describes 3 classes, the weights beside it have 2"):
+        choose_model_config(ModelConfig(), 2, weights)
+
+
+# written by earlier versions
+
+
+def test_checkpoints_with_old_names_of_keys_load(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt"
+    config = with_old_keys(make_config({"eval": {"vote_iou": 0.7}, "train": {"ema_decay": 0.5}}))
+    assert config["eval"]["merge_iou"] == 0.7 and "vote_iou" not in config["eval"]
+    save_checkpoint(path, config)
+    detector = load_model(path, device="cpu")
+    assert detector.config.eval.vote_iou == 0.7 and detector.config.train.ema_decay == 0.5
+    weights = read_weights(path)
+    assert len(load_weights(YOLOv4Tiny(2), weights).matched) == len(weights.tensors)
+    assert choose_model_config(ModelConfig(), 2, weights).anchors == ANCHORS

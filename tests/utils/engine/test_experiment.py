@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from old_files import with_old_keys
 from torch import Tensor
 
 from nets import load_model
@@ -393,3 +395,16 @@ def test_heads_for_other_classes_leave_the_box_coder_alone(
     assert detector.config == config and detector.network.coder.new_coords
     plain = new_detector(config, dataset)
     assert torch.equal(detector.network.coder.anchors, plain.network.coder.anchors)
+
+
+def test_a_run_of_an_earlier_version_is_resumed(trained: Result, tmp_path: Path):
+    """Its configuration has the old names of keys."""
+    run = tmp_path / "old"
+    shutil.copytree(trained.run, run)
+    (run / "metrics.json").unlink()
+    saved = checkpoints.load(run / LAST)
+    saved["config"] = with_old_keys(load_config(run / "config.yaml"))
+    checkpoints.save(run / LAST, saved)
+    result = resume(run)
+    assert result.run == run
+    assert result.evaluation.metrics.map50 == trained.evaluation.metrics.map50
