@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.analysis.sites import observe_sites
-from nets.attention.layers import IdentityStart, Maps
+from nets.attention import IdentityStart
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 
 
@@ -25,7 +25,7 @@ class SiteAttention:
             has none.
     """
 
-    maps: Maps
+    maps: dict[str, Tensor]
     shape: tuple[int, int, int]
     position: tuple[int, int]
     alpha: float | None
@@ -69,7 +69,7 @@ def attention_maps(
     return sites
 
 
-def _block_maps(block: nn.Module, x: Tensor, y: Tensor, position: tuple[int, int]) -> Maps:
+def _block_maps(block: nn.Module, x: Tensor, y: Tensor, position: tuple[int, int]) -> dict[str, Tensor]:
     inner = block.block if isinstance(block, IdentityStart) else block
     try:
         maps = inner.attention(x, position)  # type: ignore[operator]

@@ -1,11 +1,30 @@
-"""Attention blocks: every one maps `(B, C, H, W)` to `(B, C, H, W)` for any H and W.
+"""Attention blocks: every one maps `(B, C, H, W)` to `(B, C, H, W)`, for any H and W.
 
-`names()` lists them, `build("cbam", channels)` makes one. A new block is one new file in this folder: a class
-`Block(channels, *, option=default)` under `@register`; nothing else changes. A block outside the project is named
-`package.module:Class`; `python -m nets.attention.check package.module:Class` tests it as the project's own are tested.
+`names()` lists them, `build("cbam", channels)` makes one. A new block is one new file in `blocks`,
+see CONTRIBUTING.md. A block outside the project is named `package.module:Class`, and
+`python -m nets.attention.check package.module:Class` checks it.
 """
 
-from nets.attention.layers import IdentityStart
-from nets.attention.registry import Spec, build, describe, entry, names, parse_phi, register
+from nets.attention.base import IdentityStart
+from nets.attention.registry import (
+    BlockInfo,
+    Spec,
+    block_info,
+    build,
+    describe,
+    names,
+    parse_phi,
+    register,
+)
 
-__all__ = ["IdentityStart", "Spec", "build", "describe", "entry", "names", "parse_phi", "register"]
+__all__ = [
+    "BlockInfo",
+    "IdentityStart",
+    "Spec",
+    "block_info",
+    "build",
+    "describe",
+    "names",
+    "parse_phi",
+    "register",
+]

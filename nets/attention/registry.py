@@ -1,59 +1,67 @@
 """From a name in the configuration to a block: the registry, and the spellings of `phi`.
 
-A spec is one of: a registered name; the reference implementation's numbers 0 to 4; `{"name": ..., option: value}`;
-`package.module:Class` for a block of the user's own; `none` (also 0 or null) for no block.
+A spec is one of: a registered name; the reference implementation's numbers 0 to 4;
+`{"name": ..., option: value}`; `package.module:Class` for a block of the user's own; `none` (also 0
+or null) for no block.
 """
 
 import importlib
 import pkgutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
-from nets.attention.layers import IdentityStart
+from nets.attention.base import IdentityStart
 from nets.attention.options import check_options
 from utils.core.errors import UserError, nearest
 
 Spec = int | str | Mapping[str, Any] | None
-PHI = {
-    "0": "none",
-    "1": "se",
-    "2": "cbam",
-    "3": "eca",
-    "4": "ca",
-}  # the numbers of the reference implementation
 Block = TypeVar("Block", bound=type[nn.Module])
+
+REFERENCE_NUMBERS = {"0": "none", "1": "se", "2": "cbam", "3": "eca", "4": "ca"}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A registered block: its class, the file it lives in by family, and the paper it comes from."""
+class BlockInfo:
+    """A block that can be built.
+
+    Attributes:
+        name: registered name, or `package.module:Class`.
+        factory: the class, called with the channels and the options.
+        family: channel, spatial, mixed, self_attention, multi_branch, control; user for a block
+            of the user's own.
+        paper: authors, title, venue, arXiv number.
+    """
 
     name: str
-    make: Callable[..., nn.Module]
+    factory: Callable[..., nn.Module]
     family: str
     paper: str
 
 
-_ENTRIES: dict[str, Entry] = {}
+_registered: dict[str, BlockInfo] = {}
 
 
 def register(name: str, *, family: str, paper: str) -> Callable[[Block], Block]:
-    """Class decorator: make the block known by `name`. `paper`: authors, title, venue, arXiv number."""
+    """Return a class decorator that registers a block.
+
+    Args:
+        name: what `phi` calls the block.
+        family: see `BlockInfo`.
+        paper: authors, title, venue, arXiv number.
+    """
 
     def add(cls: Block) -> Block:
-        known = _ENTRIES.get(name)
-        if known is not None and known.make.__qualname__ != cls.__qualname__:
+        known = _registered.get(name)
+        if known is not None and known.factory.__qualname__ != cls.__qualname__:
             raise ValueError(
-                f"attention block '{name}' is registered twice: {known.make} and {cls}"
+                f"attention block '{name}' is registered twice: {known.factory} and {cls}"
             )
-        _ENTRIES[name] = Entry(name, cls, family, paper)
+        _registered[name] = BlockInfo(name, cls, family, paper)
         return cls
 
     return add
@@ -61,139 +69,144 @@ def register(name: str, *, family: str, paper: str) -> Callable[[Block], Block]:
 
 @cache
 def _discover() -> None:
-    """Import every module of this folder, so that each registers its blocks."""
-    package = sys.modules[__package__]
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{__package__}.{module.name}")
+    """Import every module of `nets.attention.blocks`: each registers its blocks."""
+    blocks = importlib.import_module("nets.attention.blocks")
+    for module in pkgutil.iter_modules(blocks.__path__):
+        importlib.import_module(f"{blocks.__name__}.{module.name}")
 
 
 def names() -> list[str]:
-    """All registered names, sorted (`none` is not a block)."""
+    """Return all registered names, sorted; `none` is not among them."""
     _discover()
-    return sorted(_ENTRIES)
+    return sorted(_registered)
 
 
-def entry(name: str) -> Entry:
-    """The registered block of that name, or of the user's own `package.module:Class`.
+def block_info(name: str) -> BlockInfo:
+    """Return the block called `name`, which may be a user's `package.module:Class`.
 
     Raises:
         UserError: no such name, module or class.
     """
     if ":" in name:
-        return Entry(name, _import(name), "user", "")
+        return BlockInfo(name, _import_block(name), "user", "")
     if name not in names():
         raise UserError(f"phi: unknown attention block '{name}'{nearest(name, ['none', *names()])}")
-    return _ENTRIES[name]
+    return _registered[name]
 
 
 def build(spec: Spec, channels: int, init: Literal["paper", "identity"] = "paper") -> nn.Module:
-    """Make the block of `spec` for maps of `channels` channels; `none` gives `nn.Identity`.
+    """Build a block.
 
-    With `init="identity"` the block computes x -> x, bit for bit, until training moves it: blocks that start so by
-    themselves (`identity_at_start`) are left alone, the others are wrapped in `IdentityStart`.
+    Args:
+        spec: see the head of this module; `none` gives `nn.Identity`.
+        channels: C of its input and output.
+        init: "paper": the initialization of its paper. "identity": y = x, bit for bit, until
+            training moves it; a block without `identity_at_start` is wrapped in `IdentityStart`.
 
     Raises:
-        UserError: unknown name or option, a value of the wrong type or range, or a user's block that breaks the
-            interface `(channels, **options)`, `(B, C, H, W) -> (B, C, H, W)`.
+        UserError: unknown name or option, a value of the wrong type or range, or a user's block
+            that breaks the interface `(channels, **options)`, `(B, C, H, W) -> (B, C, H, W)`.
     """
     if init not in ("paper", "identity"):
         raise UserError(f"attention.init: expected paper or identity, got {init!r}")
-    name, options = _split(spec)
+    name, options = _parse_spec(spec)
     if name == "none":
         return nn.Identity()
-    found = entry(name)
-    options = check_options(name, found.make, options)
-    block = (
-        _user_block(found, channels, options) if ":" in name else found.make(channels, **options)
-    )
+    info = block_info(name)
+    options = check_options(name, info.factory, options)
+    if info.family == "user":
+        block = _build_user_block(info, channels, options)
+    else:
+        block = info.factory(channels, **options)
     if init == "identity" and not getattr(block, "identity_at_start", False):
         return IdentityStart(block)
     return block
 
 
 def parse_phi(phi: Spec, at: Sequence[str]) -> dict[str, Spec]:
-    """Expand the configuration's `phi` into one spec a site, sites without a block left out.
+    """Expand the configuration's `phi` into one spec per site; sites without a block are left out.
 
-    A single block is placed at every site of `at`; a mapping without `name` is one block a site,
-    `{feat1: eca, feat2: cbam}`, and names its sites itself.
+    Args:
+        phi: one block for all sites of `at`, or a mapping without `name` that names its sites
+            itself: `{feat1: eca, feat2: cbam}`.
+        at: the sites of a single block.
 
     Raises:
-        UserError: an unknown block or option. Whether a site exists is the network's to say.
+        UserError: unknown block or option. Whether the sites exist is for the network to check.
     """
-    per_site = isinstance(phi, Mapping) and "name" not in phi
-    sites = dict(phi) if per_site and isinstance(phi, Mapping) else dict.fromkeys(at, phi)
-    return {site: spec for site, spec in sites.items() if _known(spec) != "none"}
+    if isinstance(phi, Mapping) and "name" not in phi:
+        sites = dict(phi)
+    else:
+        sites = dict.fromkeys(at, phi)
+    return {site: spec for site, spec in sites.items() if _checked_name(spec) != "none"}
 
 
 def describe(spec: Spec) -> str:
-    """The spec in one canonical line, for tables and file names: `cbam(reduction=16)`, `none`."""
-    name, options = _split(spec)
+    """Return the spec as one canonical line, for tables and file names: `cbam(reduction=16)`."""
+    name, options = _parse_spec(spec)
     inside = ", ".join(f"{key}={value}" for key, value in options.items())
     return f"{name}({inside})" if inside else name
 
 
-def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
-    """A spec's name and options, the numbers 0 to 4 resolved."""
+def _parse_spec(spec: Spec) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options, the reference's numbers as names."""
     options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = options.pop("name", None)
-    name = "none" if name is None else name
+    if name is None:
+        name = "none"
     if isinstance(name, bool) or not isinstance(name, (int, str)):
         raise UserError(
             f"phi: expected a number 0 to 4, a name or {{name: ..., option: value}}, got {spec!r}"
         )
-    name = PHI.get(str(name), str(name))
+    name = REFERENCE_NUMBERS.get(str(name), str(name))
     if name == "none" and options:
         raise UserError(f"phi: none takes no options, got {', '.join(map(str, options))}")
     return name, options
 
 
-def _known(spec: Spec) -> str:
-    """The spec's name, after a check that the block exists and takes the options."""
-    name, options = _split(spec)
+def _checked_name(spec: Spec) -> str:
+    """Return the name, once it is clear that the block exists and takes the options."""
+    name, options = _parse_spec(spec)
     if name != "none":
-        check_options(name, entry(name).make, options)
+        check_options(name, block_info(name).factory, options)
     return name
 
 
-def _import(path: str) -> Callable[..., nn.Module]:
-    """`package.module:Class` -> the class, looked for on the import path and then in the working directory."""
+def _import_block(path: str) -> Callable[..., nn.Module]:
+    """Import `package.module:Class`."""
     module_name, _, attribute = path.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module does wrong on import
+    except Exception as error:  # the user's module may do anything on import
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
             f"phi: cannot import '{path}': {reason}; expected package.module:Class"
         ) from None
-    made = getattr(module, attribute, None)
-    if not callable(made):
-        classes = [
-            name for name, item in vars(module).items() if nn.Module in getattr(item, "__mro__", ())
-        ]
-        raise UserError(
-            f"phi: module '{module_name}' has no class '{attribute}'{nearest(attribute, classes)}"
-        )
-    return made
+    factory = getattr(module, attribute, None)
+    if callable(factory):
+        return factory
+    classes = [
+        name for name, value in vars(module).items() if nn.Module in getattr(value, "__mro__", ())
+    ]
+    raise UserError(
+        f"phi: module '{module_name}' has no class '{attribute}'{nearest(attribute, classes)}"
+    )
 
 
-def _user_block(found: Entry, channels: int, options: dict[str, Any]) -> nn.Module:
-    """Build a block of the user's own and try it once, so that a broken interface is told before training."""
+def _build_user_block(info: BlockInfo, channels: int, options: dict[str, Any]) -> nn.Module:
+    """Build a user's block and run it once, to report a broken interface before training starts."""
     shape = (2, channels, 13, 9)
     try:
-        block = found.make(channels, **options)
+        block = info.factory(channels, **options)
         training = block.training
         with torch.no_grad():
             output = block.eval()(torch.zeros(shape))
         block.train(training)
     except Exception as error:
         raise UserError(
-            f"{found.name} fails for {channels} channels: {type(error).__name__}: {error}"
+            f"{info.name} fails for {channels} channels: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(output, torch.Tensor) or output.shape != shape:
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise UserError(
-            f"{found.name} maps {shape} to {got}; expected one tensor of the same shape"
-        )
+        raise UserError(f"{info.name} maps {shape} to {got}; expected one tensor of the same shape")
     return block

@@ -36,10 +36,13 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main` and turn expected errors into one line on stderr and an exit code.
 
+    Modules in the working directory can be imported: `phi` may name a block in one of them.
+
     `UserError` and missing libraries exit with 2, Ctrl-C with 130. A closed pipe
     (`python eval.py | head`) exits silently with 141. Output is line-buffered, so that progress
     can be followed through a pipe or in a file.
     """
+    search_working_directory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # backslashreplace: class names may be in a script that the terminal cannot encode
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
@@ -58,6 +61,13 @@ def run_command(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def search_working_directory() -> None:
+    """Let modules in the working directory be imported, after those of the project."""
+    working_directory = str(Path.cwd())
+    if working_directory not in sys.path:
+        sys.path.append(working_directory)
 
 
 def _fail(message: str) -> None:

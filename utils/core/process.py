@@ -4,11 +4,11 @@ import ctypes
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import cv2
 import torch
 
+from utils.core.cli import search_working_directory
 from utils.core.distributed import is_main_process
 
 # Parameters of glibc's mallopt, from malloc.h
@@ -25,10 +25,7 @@ def configure_process(threads: int = 0) -> None:
     """
     if threads:
         torch.set_num_threads(threads)
-    # Attention blocks outside the project, `package.module:Class`, are looked up here
-    working_directory = str(Path.cwd())
-    if working_directory not in sys.path:
-        sys.path.append(working_directory)
+    search_working_directory()  # for attention blocks outside the project, `package.module:Class`
     silence_opencv()
     if not is_main_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends

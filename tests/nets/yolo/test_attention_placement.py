@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nets import attention
-from nets.attention.conformance import neutral_gates_opened
-from nets.attention.layers import IdentityStart
+from nets.attention import IdentityStart
+from nets.attention.conformance import open_gates
 from nets.io import checkpoints
 from nets.io.weights import load_weights, read_weights
 from nets.losses.yolo_loss import YoloLoss
@@ -31,7 +31,7 @@ SELF_STARTING = [
 def plain() -> YOLOv4Tiny:
     """A network whose weights and statistics are not those of the start, as after training."""
     torch.manual_seed(1)
-    network = neutral_gates_opened(YOLOv4Tiny(CLASSES))
+    network = open_gates(YOLOv4Tiny(CLASSES))
     for predict in (network.predict32, network.predict16):
         nn.init.normal_(predict.weight, std=0.1)
     return network.eval()
@@ -76,7 +76,7 @@ def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, pl
     paper = nn.ModuleDict(
         {site: attention.build(name, channels) for site, channels in SITES.items()}
     ).eval()
-    carrying.attention = neutral_gates_opened(paper)
+    carrying.attention = open_gates(paper)
     assert not torch.equal(run(plain), run(carrying)), (
         "with its gates open the block must change the outputs"
     )

@@ -1,5 +1,6 @@
 """Expected errors of a command: one line on stderr and an exit code."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,20 @@ def test_bugs_keep_their_traceback_and_success_returns() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(bug)
     assert run_command(lambda: None) is None  # type: ignore[func-returns-value]
+
+
+def test_modules_of_the_working_directory_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_module.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def main() -> None:
+        importlib.import_module("users_module")
+        del sys.modules["users_module"]
+
+    run_command(main)
 
 
 def test_a_closed_pipe_exits_silently() -> None:

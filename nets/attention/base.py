@@ -1,0 +1,124 @@
+"""What an attention block is: the base class, the common forms of a block, the identity wrapper.
+
+Shapes: B images, C channels, H x W positions, N = H * W.
+"""
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+
+class AttentionMaps(TypedDict, total=False):
+    """What a block attends to; a block returns the keys that fit it.
+
+    Attributes:
+        channel: weight of every channel, `(B, C)`.
+        spatial: weight of every position, `(B, H, W)`.
+        query: weights that one position gives to all positions, `(B, H, W)`.
+        branch: weights of parallel branches, `(B, branches, C)`.
+        displacement: how far a warp moves every position, in positions, `(B, H, W)`.
+    """
+
+    channel: Tensor
+    spatial: Tensor
+    query: Tensor
+    branch: Tensor
+    displacement: Tensor
+
+
+class AttentionBlock(nn.Module):
+    """Base of the blocks in `nets.attention.blocks`; a block of your own does not need it.
+
+    Attributes:
+        identity_at_start: a new block returns its input bit for bit, because a gate, a last layer
+            or a warp starts neutral.
+        zero_gradient: names of parameters that never receive a gradient because a later step
+            cancels them, such as the bias of the keys under a softmax over the keys.
+    """
+
+    identity_at_start: bool = False
+    zero_gradient: tuple[str, ...] = ()
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        """Compute what the block attends to, for heatmaps.
+
+        Args:
+            x: input features, `(B, C, H, W)`.
+            point: position (row, column) whose `query` map is wanted; None: the center.
+
+        Raises:
+            IndexError: `point` lies outside the map.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shows no attention")
+
+
+class Gate(AttentionBlock):
+    """`y = x * gate(x)`; a subclass computes `gate`."""
+
+    def gate(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+class ChannelGate(Gate):
+    """A gate with one weight per channel, `(B, C, 1, 1)`."""
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        return {"channel": self.gate(x).flatten(1)}
+
+
+class FeatureGate(Gate):
+    """A gate with one weight per value, `(B, C, H, W)`; its maps are means of the weights."""
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        gate = self.gate(x)
+        return {"channel": gate.mean((2, 3)), "spatial": gate.mean(1)}
+
+
+class BranchAttention(AttentionBlock):
+    """The weighted sum of parallel branches.
+
+    `branches` returns their features `(B, branches, C, H, W)` and weights `(B, branches, C)`.
+    """
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def weighted_branches(self, x: Tensor) -> Tensor:
+        features, weights = self.branches(x)
+        return features * weights.to(features.dtype)[..., None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weighted_branches(x).sum(1)
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        _, weights = self.branches(x)
+        return {"branch": weights}
+
+
+class IdentityStart(nn.Module):
+    """`y = x + alpha * (block(x) - x)` with a learnable `alpha` that starts at 0.
+
+    Pretrained weights keep their outputs. It must not wrap a block that is the identity at start
+    already: the gradients of alpha and of the block's own gate would both stay zero. `build` knows
+    the difference.
+
+    Args:
+        block: the block to wrap.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.zero_gradient = tuple(f"block.{name}" for name in getattr(block, "zero_gradient", ()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.alpha * (self.block(x) - x)
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        """Return the maps of the wrapped block, see `AttentionBlock.attention`."""
+        return self.block.attention(x, point)  # type: ignore[operator]

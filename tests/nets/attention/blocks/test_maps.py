@@ -1,0 +1,133 @@
+"""The maps that `attention` returns are those that the forward pass uses."""
+
+import pytest
+import torch
+
+from nets import attention
+from nets.attention.conformance import open_gates, random_features
+
+C, H, W = 64, 5, 9
+SHAPES = {"channel": (2, C), "spatial": (2, H, W), "query": (2, H, W), "displacement": (2, H, W)}
+KEYS = {
+    "channel": "se se_conv eca cam",
+    "spatial": "gc conv_control",
+    "channel spatial": "cbam bam ca triplet basic_block",
+    "query": "self_attention pam non_local mhsa emsa ccnet external a2 danet_head",
+    "query channel": "danet",
+    "branch": "sk psa split",
+    "displacement": "stn",
+}
+EXPECTED = {name: set(keys.split()) for keys, names in KEYS.items() for name in names.split()} | {
+    "gsop": {"channel"}
+}
+POINTS = [(0, 0), (4, 8), (2, 3)]
+
+
+def _block(name, **options):
+    return open_gates(attention.build({"name": name, **options}, C)).eval()
+
+
+@pytest.mark.parametrize("name", attention.names())
+def test_keys_and_shapes(name):
+    maps = _block(name).attention(random_features(C))
+    assert maps and set(maps) == EXPECTED.get(name, set(maps))
+    for key, value in maps.items():
+        if key == "branch":
+            assert value.ndim == 3 and value.shape[0] == 2
+        else:
+            assert value.shape == SHAPES[key]
+        assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["se", "se_conv", "eca"])
+def test_channel_gates_are_the_factor_of_the_output(name):
+    block, x = _block(name), random_features(C)
+    assert torch.allclose(block(x), x * block.attention(x)["channel"][:, :, None, None], atol=1e-6)
+
+
+def test_gates_of_cbam_are_the_factor_of_the_output():
+    block, x = _block("cbam"), random_features(C)
+    maps = block.attention(x)
+    assert torch.allclose(
+        block(x), x * maps["channel"][:, :, None, None] * maps["spatial"][:, None], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["bam", "ca", "triplet"])
+def test_joint_gates_are_means_of_the_factor_of_the_output(name):
+    block, x = _block(name), random_features(C)
+    factor, maps = block(x) / x, block.attention(x)
+    assert torch.allclose(factor.mean(1), maps["spatial"], atol=1e-4)
+    assert torch.allclose(factor.mean((2, 3)), maps["channel"], atol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("name", ["self_attention", "pam"])
+def test_a_query_row_gives_the_output_at_its_point(name, point):
+    block, x = _block(name), random_features(C)
+    row = block.attention(x, point)["query"]
+    assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
+    attended = torch.einsum("bhw,bchw->bc", row, block.attended.value(x))
+    expected = x[:, :, point[0], point[1]] + block.gamma * attended
+    assert torch.allclose(block(x)[:, :, point[0], point[1]], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("mode", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
+def test_a_row_of_non_local_gives_the_output_at_its_point(mode, point):
+    block, x = _block("non_local", mode=mode, sub_sample=False, bn=False), random_features(C)
+    mixed = torch.einsum("bhw,bchw->bc", block.attention(x, point)["query"], block.g(x))
+    expected = x[:, :, point[0], point[1]] + block.W(mixed[:, :, None, None])[:, :, 0, 0]
+    assert torch.allclose(block(x)[:, :, point[0], point[1]], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_row_of_a2_gives_the_output_at_its_point(point):
+    block, x = _block("a2"), random_features(C)
+    mixed = torch.einsum("bhw,bchw->bc", block.attention(x, point)["query"], block.features(x))
+    expected = x[:, :, point[0], point[1]] + block.out(mixed[:, :, None, None])[:, :, 0, 0]
+    assert torch.allclose(block(x)[:, :, point[0], point[1]], expected, atol=1e-5)
+
+
+def test_a_row_of_one_head_is_mhsa():
+    block, x = _block("mhsa", heads=1), random_features(C)
+    value = block.qkv(x.flatten(2).transpose(1, 2)).chunk(3, 2)[2].transpose(1, 2).view_as(x)
+    attended = torch.einsum("bhw,bchw->bc", block.attention(x, (1, 2))["query"], value)
+    assert torch.allclose(block(x)[:, :, 1, 2], x[:, :, 1, 2] + block.out(attended), atol=1e-5)
+
+
+def test_criss_cross_reaches_the_cross_once_and_everything_twice():
+    x = random_features(C)
+    once = _block("ccnet", recurrence=1).attention(x, (2, 3))["query"]
+    cross = torch.zeros(H, W, dtype=torch.bool)
+    cross[2], cross[:, 3] = True, True
+    assert (once[:, cross] > 0).all() and (once[:, ~cross] == 0).all()
+    twice = _block("ccnet").attention(x, (2, 3))["query"]
+    assert (twice > 0).all()
+    assert torch.allclose(twice.sum((1, 2)), torch.ones(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sk", "psa", "split"])
+def test_branches_share_one(name):
+    weights = _block(name).attention(random_features(C))["branch"]
+    assert torch.allclose(weights.sum(1), torch.ones(2, weights.shape[2]), atol=1e-6)
+
+
+def test_displacement_is_counted_in_positions():
+    block = attention.build("stn", C).eval()
+    assert block.attention(random_features(C))["displacement"].abs().max() == 0
+    block.regress[2].bias.data[2] = 2 / W  # one position to the right
+    block.regress[2].bias.data[5] = 4 / H  # two down
+    assert torch.allclose(
+        block.attention(random_features(C))["displacement"],
+        torch.full((2, H, W), 5**0.5),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", ["self_attention", "non_local", "mhsa", "emsa", "ccnet", "a2"])
+def test_the_middle_is_the_default_and_a_point_outside_is_refused(name):
+    block, x = _block(name), random_features(C)
+    assert torch.equal(block.attention(x)["query"], block.attention(x, (H // 2, W // 2))["query"])
+    with pytest.raises(IndexError, match="outside"):
+        block.attention(x, (H, 0))

@@ -1,0 +1,93 @@
+"""Parameters, worked out from the papers: at 256 channels, and the sum over 128, 256 and 512."""
+
+import pytest
+
+from nets import attention
+
+COUNTS = {
+    "se": (8_192, 43_008),
+    "se_conv": (33_088, 173_152),
+    "eca": (5, 15),
+    "gc": (8_753, 44_971),
+    "gsop": (230_784, 774_400),
+    "cam": (1, 3),
+    "cbam": (16_482, 86_310),
+    "bam": (17_361, 90_331),
+    "ca": (12_320, 64_624),
+    "triplet": (300, 900),
+    "stn": (34_150, 106_546),
+    "self_attention": (82_241, 431_203),
+    "pam": (82_241, 431_203),
+    "danet": (82_242, 431_206),
+    "danet_head": (390_994, 2_051_230),
+    "non_local": (132_224, 692_160),
+    "mhsa": (263_168, 1_379_840),
+    "emsa": (266_260, 1_390_690),
+    "ccnet": (82_241, 431_203),
+    "external": (32_768, 114_688),
+    "a2": (65_984, 345_632),
+    "sk": (62_528, 283_328),
+    "psa": (433_732, 2_276_974),
+    "split": (690_048, 3_619_392),
+    # two 3x3 convolutions, two norms, cbam with reduction 16
+    "basic_block": (1_179_648 + 1_024 + 8_290, 6_193_152 + 3_584 + 43_302),
+    # 9 h^2 + (2 C + 4) h + 2 C with h = 6, 12, 25: nearest to C^2 / 8
+    "conv_control": (8_000, 2_140 + 8_000 + 32_349),
+}
+OPTIONS = [
+    ({"name": "se", "bias": True}, 8_464),
+    ({"name": "gc", "fusion": "both"}, 17_249),
+    ({"name": "gsop", "mode": "position"}, 66_368),
+    ({"name": "gsop", "mode": "both"}, 297_152),
+    ({"name": "cbam", "kernel_size": 3}, 16_402),
+    ({"name": "cbam", "reduction": 16}, 8_290),
+    ({"name": "cbam", "norm": True}, 16_484),
+    (
+        {"name": "ca", "reduction": 32, "min_channels": 8, "activation": "hardswish", "bias": True},
+        6_680,
+    ),
+    ({"name": "triplet", "spatial": False}, 200),
+    ({"name": "stn", "transform": "attention"}, 34_051),
+    ({"name": "stn", "mode": "blend"}, 34_151),
+    ({"name": "non_local", "mode": "dot_product"}, 132_224),
+    ({"name": "non_local", "mode": "gaussian"}, 66_432),
+    ({"name": "non_local", "mode": "concatenation"}, 132_480),
+    ({"name": "non_local", "bn": False}, 131_712),
+    ({"name": "ccnet", "recurrence": 5}, 82_241),
+    ({"name": "external", "projections": True}, 164_608),
+    ({"name": "conv_control", "params": 16_482}, 16_220),
+    ({"name": "conv_control", "params": 300}, 324),
+    ({"name": "conv_control", "params": 5}, 9),
+]
+
+
+def _count(spec, channels):
+    return sum(parameter.numel() for parameter in attention.build(spec, channels).parameters())
+
+
+def test_every_block_is_counted():
+    missing = set(attention.names()) - set(COUNTS)
+    assert not missing, (
+        f"add to COUNTS the parameters, from the paper, of {', '.join(sorted(missing))}"
+    )
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_count(name):
+    assert (
+        _count(name, 256),
+        sum(_count(name, channels) for channels in (128, 256, 512)),
+    ) == COUNTS[name]
+
+
+@pytest.mark.parametrize(("spec", "expected"), OPTIONS, ids=lambda item: str(item))
+def test_count_with_options(spec, expected):
+    assert _count(spec, 256) == expected
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(COUNTS) - {"psa"})
+)  # psa needs four equal groups of channels
+def test_few_channels_still_have_a_hidden_layer(name):
+    block = attention.build({"name": name, "heads": 1} if name == "mhsa" else name, 3)
+    assert all(parameter.numel() > 0 for parameter in block.parameters())
