@@ -69,7 +69,9 @@ def attention_maps(
     return sites
 
 
-def _block_maps(block: nn.Module, x: Tensor, y: Tensor, position: tuple[int, int]) -> dict[str, Tensor]:
+def _block_maps(
+    block: nn.Module, x: Tensor, y: Tensor, position: tuple[int, int]
+) -> dict[str, Tensor]:
     inner = block.block if isinstance(block, IdentityStart) else block
     try:
         maps = inner.attention(x, position)  # type: ignore[operator]
