@@ -1,5 +1,7 @@
 """From a file or a run's folder to a detector."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +134,16 @@ def test_overrides_that_do_not_fit_the_weights(trained: Result):
         load_model(trained.run, {"eval.nms_iu": 0.3})
     with pytest.raises(UserError, match=r"best\.pt: .*another network than phi"):
         load_model(trained.run, phi="cbam")
+
+
+def test_importing_detections_loads_no_runtime():
+    code = """
+import sys
+import nets.inference.detections
+print([name for name in ("torch", "onnxruntime", "openvino", "cv2") if name in sys.modules])
+"""
+    project = Path(__file__).resolve().parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
