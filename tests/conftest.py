@@ -20,7 +20,6 @@ TINY = (
     "train.epochs=2",
     "train.batch_size=4",
 )
-SHARED = Path(__file__).resolve().parents[1] / "../shared"
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +30,6 @@ def _one_thread_one_seed() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def parity() -> Path:
-    """Darknet's cfg, a script that makes seeded weights, and the results expected of them."""
-    folder = SHARED / "parity"
-    if not folder.is_dir():
-        pytest.skip("needs ../shared/parity beside the repository")
-    return folder.resolve()
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def expected(reference: Detector, pictures: DetectionDataset) -> list[Detections
 
 
 def ap(found: list[Detections], expected: list[Detections], pictures: DetectionDataset) -> float:
-    """AP against the best five of PyTorch's detections: a network of two epochs finds nothing that is there."""
+    """AP against PyTorch's best five detections: after two epochs no real object is found."""
     truth = [
         replace(
             sample,

@@ -21,7 +21,7 @@ EVERYTHING = PredictConfig(score=0.0, nms_iou=0.5, max_detections=20)
 
 
 class OneBox(nn.Module):
-    """A network that sees class 1 of 2 in one cell of the stride 16 map, whatever the picture."""
+    """A network that sees class 1 of 2 in one cell of the stride 16 map, whatever the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def detector(trained: Result) -> Detector:
     return load_model(trained.run)
 
 
-def picture(height: int = 50, width: int = 90, seed: int = 0) -> np.ndarray:
+def image_of(height: int = 50, width: int = 90, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -73,7 +73,7 @@ def assert_same(first: Detections, second: Detections) -> None:
         (10, 100, [56.25, 0, 68.75, 0]),  # in the padding above: nothing is left of it but an edge
     ],
 )
-def test_boxes_come_back_in_pixels_of_the_picture(
+def test_boxes_come_back_in_pixels_of_the_image(
     stub: Detector, height: int, width: int, box: list[float]
 ):
     found = stub(np.zeros((height, width, 3), np.uint8))
@@ -94,8 +94,8 @@ def test_the_network_sees_rgb_from_0_to_1(stub: Detector):
     assert torch.allclose(seen[0, :, 10, 20], torch.tensor([1.0, 0.2, 0.0]))
 
 
-def test_every_kind_of_picture_gives_the_same(detector: Detector, tmp_path: Path):
-    image = picture()
+def test_every_kind_of_image_gives_the_same(detector: Detector, tmp_path: Path):
+    image = image_of()
     write_image(tmp_path / "a.png", image)
     planes = torch.from_numpy(image).permute(2, 0, 1)
     expected = detector(image, EVERYTHING)
@@ -112,7 +112,7 @@ def test_every_kind_of_picture_gives_the_same(detector: Detector, tmp_path: Path
 
 
 def test_a_list_gives_a_list(detector: Detector):
-    images = [picture(), picture(80, 40, 1), picture(64, 64, 2)]
+    images = [image_of(), image_of(80, 40, 1), image_of(64, 64, 2)]
     found = detector(images, EVERYTHING)
     assert isinstance(found, list) and [(one.height, one.width) for one in found] == [
         (50, 90),
@@ -125,7 +125,7 @@ def test_a_list_gives_a_list(detector: Detector):
 
 
 def test_limits(detector: Detector):
-    image = picture()
+    image = image_of()
     scores = detector(image, EVERYTHING).scores
     assert (np.diff(scores) <= 0).all() and len(scores) == 20
     cut = float(scores[4])
@@ -146,7 +146,7 @@ def test_limits(detector: Detector):
         ("no/such.png", r"no/such\.png"),
     ],
 )
-def test_pictures_of_another_kind_are_refused(stub: Detector, image: object, words: str):
+def test_images_of_another_kind_are_refused(stub: Detector, image: object, words: str):
     with pytest.raises(UserError, match=words):
         stub(image)  # type: ignore[call-overload]
 

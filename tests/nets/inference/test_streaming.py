@@ -1,4 +1,4 @@
-"""Frames detected side by side: the results of one after the other, in order, and nothing left behind."""
+"""Frames detected side by side: results as one by one, in order, and nothing left behind."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from utils.core.config import load_config
 
 
 class Forgetful(nn.Module):
-    """A block that keeps what it saw last, as blocks that are drawn do: two frames at once would mix."""
+    """A block that keeps its last input, as drawn ones do: two frames at once would mix."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
