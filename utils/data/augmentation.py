@@ -1,11 +1,11 @@
-"""Augmentation as batched tensor operations on the training device: mosaic, affine, flip, color, mixup.
+"""Augmentation as batched tensor operations on the device: mosaic, affine, flip, color, mixup.
 
-Every random number comes from a CPU generator that the caller seeds, so a batch depends on its seed alone: not on the
-device, the number of workers or what was drawn before.
+Every random number comes from a CPU generator that the caller seeds, so a batch depends on its seed
+alone: not on the device, the number of workers or earlier draws.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from utils.core.schema import AugmentConfig
 from utils.data.warp import Geometry, warp_boxes, warp_images
 
 GRAY = PAD_VALUE / 255
-MEETING = (0.3, 0.7)  # where the tiles of a mosaic meet, share of the side
-# NTSC's YIQ: in it a turn of hue and a change of saturation are a rotation and a scaling of the last two axes
+MEETING_POINT = (0.3, 0.7)  # where the tiles of a mosaic meet, as fractions of the side
+# NTSC's YIQ, in which a shift of the hue is a rotation of the last two axes, and a change of
+# saturation scales them
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
@@ -27,7 +28,8 @@ class Batch:
     """Images and padded targets.
 
     Attributes:
-        images: float32 `(B, 3, h, w)`, RGB, 0..1, channels-last. boxes: float32 `(B, M, 4)` xyxy input pixels.
+        images: float32 `(B, 3, h, w)`, RGB, 0..1, channels-last in memory.
+        boxes: float32 `(B, M, 4)`, xyxy in input pixels.
         labels: int64 `(B, M)`, -1 where there is no object.
     """
 
@@ -37,12 +39,14 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Images that batches are made of, on the training device.
+class ImagePool:
+    """The images that batches are composed of, on the training device.
 
     Attributes:
-        canvases: uint8 `(P, h, w, 3)`. boxes: float32 `(P, M, 4)` xyxy pixels. labels: int64 `(P, M)`, -1 after the
-            last object of a picture. counts: int64 `(P,)`, objects of each, on the CPU.
+        canvases: uint8 `(P, h, w, 3)`.
+        boxes: float32 `(P, M, 4)`, xyxy in pixels.
+        labels: int64 `(P, M)`, -1 after the last object of an image.
+        counts: int64 `(P,)`, objects per image, on the CPU.
     """
 
     canvases: Tensor
@@ -52,31 +56,33 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """Random parameters of each image, on the CPU: linear `(B, 2, 2)`, shift and meeting point `(B, 2)` as shares
-    of the side, mirror `(B, 2)`, color `(B, 3, 3)`."""
+class _RandomParameters:
+    """Random parameters of each image, on the CPU.
+
+    Attributes:
+        linear: `(B, 2, 2)`, rotation, scale and shear.
+        shift: `(B, 2)`, x y as fractions of the side.
+        meeting_point: `(B, 2)`, x y as fractions of the side.
+        mirror: `(B, 2)`, 1 or -1 for x and y.
+        color: `(B, 3, 3)`, linear map of RGB.
+    """
 
     linear: Tensor
     shift: Tensor
-    meeting: Tensor
+    meeting_point: Tensor
     mirror: Tensor
     color: Tensor
 
-    def rows(self, index: Tensor) -> "_Draws":
-        return _Draws(
-            self.linear[index],
-            self.shift[index],
-            self.meeting[index],
-            self.mirror[index],
-            self.color[index],
-        )
+    def select(self, rows: Tensor) -> "_RandomParameters":
+        return _RandomParameters(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Augmenter:
     """Turns canvases into training batches.
 
     Args:
-        config: strengths and probabilities. closing: without mosaic and mixup, for the last epochs.
+        config: strengths and probabilities.
+        closing: leave out mosaic and mixup, for the last epochs.
     """
 
     def __init__(self, config: AugmentConfig, closing: bool = False) -> None:
@@ -84,52 +90,55 @@ class Augmenter:
         self.mosaic = 0.0 if closing else config.mosaic
         self.mixup = 0.0 if closing else config.mixup
 
-    def partners(self, count: int, pool: int, generator: torch.Generator) -> Tensor:
-        """The other three images of each mosaic: int64 `(count, 3)` below `pool`; rows of -1 for no mosaic."""
-        chosen = torch.rand(count, 1, generator=generator) < self.mosaic
-        return torch.where(chosen, torch.randint(pool, (count, 3), generator=generator), -1)
+    def mosaic_partners(self, count: int, images: int, generator: torch.Generator) -> Tensor:
+        """Draw the other three images of each mosaic.
 
-    def needed(self, part: range, count: int) -> Tensor:
-        """The rows, int64, that images `part` of a batch of `count` are made of: with mixup, also the one before."""
-        rows = torch.tensor(part)
-        return torch.cat([rows, rows - 1]).remainder(count).unique() if self.mixup else rows
+        Args:
+            count: number of images in the batch.
+            images: number of images in the dataset.
+            generator: a CPU generator.
+
+        Returns:
+            int64 `(count, 3)`, indices below `images`; a row of -1 means no mosaic.
+        """
+        chosen = torch.rand(count, 1, generator=generator) < self.mosaic
+        return torch.where(chosen, torch.randint(images, (count, 3), generator=generator), -1)
+
+    def rows_needed(self, rows: range, batch_size: int) -> Tensor:
+        """The rows of a batch that `rows` are made of, int64; mixup needs the preceding ones."""
+        own = torch.tensor(rows)
+        if not self.mixup:
+            return own
+        return torch.cat([own, own - 1]).remainder(batch_size).unique()
 
     def __call__(
-        self, pool: Pool, tiles: Tensor, generator: torch.Generator, part: range | None = None
+        self,
+        pool: ImagePool,
+        tiles: Tensor,
+        generator: torch.Generator,
+        rows: range | None = None,
     ) -> Batch:
         """Augment a batch.
 
         Args:
-            pool: every image the batch needs.
-            tiles: int64 `(B, 4)` on the CPU: the rows of `pool` that make each image; -1 after the first where
-                the image is no mosaic.
+            pool: every image that the batch needs.
+            tiles: int64 `(B, 4)` on the CPU, indices into `pool` of the images that make up each
+                row of the batch; -1 after the first one if it is no mosaic.
             generator: a CPU generator.
-            part: the images that are wanted, none: all. What they look like does not depend on it.
+            rows: the rows of the batch to make, default all; their content does not depend on it.
         """
-        part = range(len(tiles)) if part is None else part
-        draws = _draw(self.config, len(tiles), generator)
-        rows = self.needed(part, len(tiles))
-        batch = self._compose(pool, tiles[rows], draws.rows(rows))
-        if not self.mixup or len(tiles) < 2:
+        batch_size = len(tiles)
+        rows = range(batch_size) if rows is None else rows
+        parameters = _draw_parameters(self.config, batch_size, generator)
+        needed = self.rows_needed(rows, batch_size)
+        batch = _compose_batch(pool, tiles[needed], parameters.select(needed))
+        if not self.mixup or batch_size < 2:
             return batch
-        chosen = torch.rand(len(tiles), generator=generator) < self.mixup
-        own = torch.tensor(part)
-        places = [
-            torch.searchsorted(rows, wanted.remainder(len(tiles))) for wanted in (own, own - 1)
-        ]
-        return _mix(batch, chosen[own], *places)
-
-    def _compose(self, pool: Pool, tiles: Tensor, draws: "_Draws") -> Batch:
-        """Images of one tile and of four, in the order of `tiles`."""
-        is_mosaic = tiles[:, 1] >= 0
-        parts, order = [], []
-        for columns, chosen in ((1, ~is_mosaic), (4, is_mosaic)):
-            rows = chosen.nonzero().squeeze(1)
-            if len(rows):
-                parts.append(_compose(pool, tiles[rows, :columns], draws.rows(rows)))
-                order.append(rows)
-        most = max(1, int(torch.where(tiles >= 0, pool.counts[tiles], 0).sum(1).max()))
-        return _in_order(parts, torch.cat(order), most)
+        chosen = torch.rand(batch_size, generator=generator) < self.mixup
+        own = torch.tensor(rows)
+        first = torch.searchsorted(needed, own)
+        second = torch.searchsorted(needed, (own - 1).remainder(batch_size))
+        return _mix(batch, chosen[own], first, second)
 
 
 def to_float(canvases: Tensor) -> Tensor:
@@ -137,99 +146,150 @@ def to_float(canvases: Tensor) -> Tensor:
     return canvases.permute(0, 3, 1, 2).float().div_(255)
 
 
-def _draw(config: AugmentConfig, count: int, generator: torch.Generator) -> _Draws:
+def _draw_parameters(
+    config: AugmentConfig, count: int, generator: torch.Generator
+) -> _RandomParameters:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
 
-    zoom = uniform(math.log(config.scale[0]), math.log(config.scale[1])).exp()
+    # the order of the draws is part of what a seed means
+    scale = uniform(math.log(config.scale[0]), math.log(config.scale[1])).exp()
     angle = torch.deg2rad(uniform(-config.degrees, config.degrees))
     shear = torch.deg2rad(uniform(-config.shear, config.shear, 2)).tan()
-    rotate = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
-    skew = torch.eye(2).repeat(count, 1, 1)
-    skew[:, 0, 1], skew[:, 1, 0] = shear[:, 0], shear[:, 1]
     flips = uniform(0, 1, 2) < torch.tensor([config.fliplr, config.flipud])
-    return _Draws(
-        linear=zoom[:, None, None] * rotate @ skew,
-        shift=uniform(-config.translate, config.translate, 2),
-        meeting=uniform(*MEETING, 2),
+    shift = uniform(-config.translate, config.translate, 2)
+    meeting_point = uniform(*MEETING_POINT, 2)
+    hue = uniform(-config.hsv_h, config.hsv_h)
+    saturation = uniform(1 - config.hsv_s, 1 + config.hsv_s)
+    value = uniform(1 - config.hsv_v, 1 + config.hsv_v)
+    return _RandomParameters(
+        linear=_linear_map(scale, angle, shear),
+        shift=shift,
+        meeting_point=meeting_point,
         mirror=1 - 2 * flips.float(),
-        color=_color_matrix(
-            uniform(-config.hsv_h, config.hsv_h),
-            uniform(1 - config.hsv_s, 1 + config.hsv_s),
-            uniform(1 - config.hsv_v, 1 + config.hsv_v),
-        ),
+        color=_color_matrix(hue, saturation, value),
     )
+
+
+def _linear_map(scale: Tensor, angle: Tensor, shear: Tensor) -> Tensor:
+    """Scale `(B,)`, angle `(B,)` in radians and tangents of the shear `(B, 2)` -> `(B, 2, 2)`."""
+    cos, sin = angle.cos(), angle.sin()
+    rotation = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
+    skew = torch.eye(2).repeat(len(scale), 1, 1)
+    skew[:, 0, 1] = shear[:, 0]
+    skew[:, 1, 0] = shear[:, 1]
+    return scale[:, None, None] * rotation @ skew
 
 
 def _color_matrix(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Hue turn (share of the circle), saturation and brightness factors, `(B,)` each, as one linear map of RGB."""
+    """Changes of hue, saturation and brightness as one linear map of RGB.
+
+    Args:
+        hue: shift `(B,)`, as a fraction of the color circle.
+        saturation: factor `(B,)`.
+        value: factor `(B,)`.
+
+    Returns:
+        float32 `(B, 3, 3)`.
+    """
     to_yiq = torch.tensor(RGB_TO_YIQ)
-    cos, sin = (
-        saturation * part for part in ((2 * math.pi * hue).cos(), (2 * math.pi * hue).sin())
-    )
+    cos = saturation * (2 * math.pi * hue).cos()
+    sin = saturation * (2 * math.pi * hue).sin()
     chroma = torch.zeros(len(hue), 3, 3)
     chroma[:, 0, 0] = 1
-    chroma[:, 1, 1], chroma[:, 1, 2], chroma[:, 2, 1], chroma[:, 2, 2] = cos, -sin, sin, cos
+    chroma[:, 1, 1] = cos
+    chroma[:, 1, 2] = -sin
+    chroma[:, 2, 1] = sin
+    chroma[:, 2, 2] = cos
     return value[:, None, None] * (torch.linalg.inv(to_yiq) @ chroma @ to_yiq)
 
 
-def _compose(pool: Pool, tiles: Tensor, draws: _Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """Images of one tile each, or of four: images `(B, 3, h, w)`, boxes `(B, K*M, 4)`, labels `(B, K*M)`."""
-    count, columns = tiles.shape
+def _compose_batch(pool: ImagePool, tiles: Tensor, parameters: _RandomParameters) -> Batch:
+    """Compose plain images and mosaics apart, and put them in the order of `tiles`."""
+    is_mosaic = tiles[:, 1] >= 0
+    parts: list[Batch] = []
+    order: list[Tensor] = []
+    for tile_count, chosen in ((1, ~is_mosaic), (4, is_mosaic)):
+        rows = chosen.nonzero().squeeze(1)
+        if len(rows):
+            parts.append(_compose(pool, tiles[rows, :tile_count], parameters.select(rows)))
+            order.append(rows)
+    objects = torch.where(tiles >= 0, pool.counts[tiles], 0).sum(1)
+    return _join(parts, torch.cat(order), max_objects=max(1, int(objects.max())))
+
+
+def _compose(pool: ImagePool, tiles: Tensor, parameters: _RandomParameters) -> Batch:
+    """Compose images of K tiles each, 1 or 4; their boxes are `(B, K*M, 4)`."""
+    count, tile_count = tiles.shape
     device = pool.canvases.device
     height, width = pool.canvases.shape[1:3]
-    extent = cached_constant((width, height), draws.shift.device)
-    anchor_out = extent * (draws.meeting if columns == 4 else 0.5 + draws.shift)
-    linear, anchor_out, mirror = (
-        to_device(t, device) for t in (draws.linear, anchor_out, draws.mirror)
+    center = parameters.meeting_point if tile_count == 4 else 0.5 + parameters.shift
+    geometry = Geometry(
+        linear=to_device(parameters.linear, device),
+        anchor_out=to_device(cached_constant((width, height), center.device) * center, device),
+        mirror=to_device(parameters.mirror, device),
+        tile_count=tile_count,
+        size=(height, width),
     )
-    geometry = Geometry(linear, anchor_out, mirror, tiles=columns, size=(height, width))
     tiles = to_device(tiles, device)
-    stack = to_float(pool.canvases[tiles.flatten()].view(count, columns * height, width, 3)).sub_(
-        GRAY
-    )
-    images = _recolor(warp_images(stack, geometry), to_device(draws.color, device))
-    moved, classes = warp_boxes(pool.boxes[tiles], pool.labels[tiles], geometry)
-    return images, moved, classes
+    stacks = pool.canvases[tiles.flatten()].view(count, tile_count * height, width, 3)
+    images = warp_images(to_float(stacks).sub_(GRAY), geometry)
+    images = _recolor(images, to_device(parameters.color, device))
+    boxes, labels = warp_boxes(pool.boxes[tiles], pool.labels[tiles], geometry)
+    return Batch(images, boxes, labels)
 
 
 def _recolor(images: Tensor, color: Tensor) -> Tensor:
-    """Apply `color @ rgb` to images that are given relative to the padding gray, so that their padding is 0."""
+    """Apply `color @ rgb` to images given relative to the padding gray: their padding is 0."""
     gray = (GRAY * color.sum(2, keepdim=True)).expand(-1, -1, images[0, 0].numel())
     return torch.baddbmm(gray, color, images.flatten(2)).clamp_(0, 1).view_as(images)
 
 
-def _in_order(parts: list[tuple[Tensor, Tensor, Tensor]], rows: Tensor, most: int) -> Batch:
-    """Join sub-batches of different target counts, restore the order in which images were asked for, and keep room
-    for `most` objects an image: no image has more."""
-    longest = max(most, *(labels.shape[1] for _, _, labels in parts))
-    images = torch.cat([part[0] for part in parts])
-    boxes = torch.cat([F.pad(part[1], (0, 0, 0, longest - part[1].shape[1])) for part in parts])
-    labels = torch.cat(
-        [F.pad(part[2], (0, longest - part[2].shape[1]), value=-1) for part in parts]
-    )
+def _join(parts: list[Batch], rows: Tensor, max_objects: int) -> Batch:
+    """Join partial batches.
+
+    Args:
+        parts: batches with different numbers of targets per image.
+        rows: int64 `(B,)`, where each image belongs in the joined batch.
+        max_objects: the most objects that any image has; padding beyond it is dropped.
+    """
+    longest = max(max_objects, *(part.labels.shape[1] for part in parts))
+    all_boxes, all_labels = [], []
+    for part in parts:
+        padding = longest - part.labels.shape[1]
+        all_boxes.append(F.pad(part.boxes, (0, 0, 0, padding)))
+        all_labels.append(F.pad(part.labels, (0, padding), value=-1))
+    images = torch.cat([part.images for part in parts])
     order = to_device(rows.argsort(), images.device)
-    boxes, labels = boxes[order], labels[order]
-    first = (
-        (labels < 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
-    )  # objects before padding
-    boxes, labels = boxes.gather(1, first[..., None].expand(-1, -1, 4)), labels.gather(1, first)
-    return Batch(images[order].contiguous(memory_format=torch.channels_last), boxes, labels)
-
-
-def _mix(batch: Batch, chosen: Tensor, own: Tensor, others: Tensor) -> Batch:
-    """Blend the images `own` half and half with `others` (Zhang et al., mixup, ICLR 2018), where they are chosen."""
-    device = batch.images.device
-    chosen, own, others = (
-        to_device(chosen, device),
-        to_device(own, device),
-        to_device(others, device),
-    )
-    images, other_images = batch.images[own], batch.images[others]
-    images = torch.where(chosen[:, None, None, None], (images + other_images) / 2, images)
-    extra = torch.where(chosen[:, None], batch.labels[others], -1)
+    boxes, labels = torch.cat(all_boxes)[order], torch.cat(all_labels)[order]
+    is_padding = (labels < 0).to(torch.uint8)
+    objects_first = is_padding.sort(dim=1, stable=True).indices[:, :max_objects]
     return Batch(
-        images.contiguous(memory_format=torch.channels_last),
-        torch.cat([batch.boxes[own], batch.boxes[others]], 1),
-        torch.cat([batch.labels[own], extra], 1),
+        images=images[order].contiguous(memory_format=torch.channels_last),
+        boxes=boxes.gather(1, objects_first[..., None].expand(-1, -1, 4)),
+        labels=labels.gather(1, objects_first),
+    )
+
+
+def _mix(batch: Batch, chosen: Tensor, first: Tensor, second: Tensor) -> Batch:
+    """Blend images half and half (Zhang et al., mixup, ICLR 2018).
+
+    Args:
+        batch: the images.
+        chosen: bool `(n,)`, which images are blended.
+        first: int64 `(n,)`, the rows of `batch` to return.
+        second: int64 `(n,)`, the rows that are blended into them.
+    """
+    device = batch.images.device
+    chosen = to_device(chosen, device)
+    first = to_device(first, device)
+    second = to_device(second, device)
+    images = batch.images[first]
+    blended = (images + batch.images[second]) / 2
+    images = torch.where(chosen[:, None, None, None], blended, images)
+    extra_labels = torch.where(chosen[:, None], batch.labels[second], -1)
+    return Batch(
+        images=images.contiguous(memory_format=torch.channels_last),
+        boxes=torch.cat([batch.boxes[first], batch.boxes[second]], 1),
+        labels=torch.cat([batch.labels[first], extra_labels], 1),
     )

@@ -1,4 +1,4 @@
-"""Checks that turn raw annotations into samples: each kind of bad data has a rule and is counted."""
+"""Checks that turn raw annotations into samples: bad data of each kind has a rule and is counted."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from utils.core.devices import to_device
 from utils.core.errors import UserError
 from utils.core.progress import progress_bar
 from utils.core.schema import AugmentConfig
-from utils.data.augmentation import Augmenter, Batch, Pool
+from utils.data.augmentation import Augmenter, Batch, ImagePool
 from utils.data.dataset import DetectionDataset, pad_targets
 
 CHUNK = 512  # images decoded and copied at a time
@@ -51,7 +51,7 @@ class BatchMaker:
         batch_size: int,
         seed: int,
         device: torch.device,
-        pool: Pool | None = None,
+        pool: ImagePool | None = None,
     ) -> None:
         self.dataset = dataset
         self.config = config
@@ -93,11 +93,11 @@ class BatchMaker:
 
     def _make(self, indices: Tensor, augmenter: Augmenter, generator: torch.Generator) -> Batch:
         """Make the rows of this process of the batch of `indices`, int64 `(B,)`."""
-        partners = augmenter.partners(len(indices), len(self.dataset), generator)
+        partners = augmenter.mosaic_partners(len(indices), len(self.dataset), generator)
         tiles = torch.cat([indices[:, None], partners], 1)  # (B, 4) indices into the dataset
         if self.pool:
             return augmenter(self.pool, tiles, generator, self.rows)
-        needed = tiles[augmenter.needed(self.rows, len(indices))]
+        needed = tiles[augmenter.rows_needed(self.rows, len(indices))]
         loaded = needed[needed >= 0].unique()
         # rows that only other processes need point anywhere
         positions = torch.searchsorted(loaded, tiles).clamp(max=len(loaded) - 1)
@@ -118,7 +118,7 @@ def _rows_of_this_process(batch_size: int) -> range:
 
 def resident_pool(
     dataset: DetectionDataset, device: torch.device, limit_gb: float | None
-) -> Pool | None:
+) -> ImagePool | None:
     """Load all images into a GPU's memory.
 
     Args:
@@ -136,7 +136,7 @@ def resident_pool(
     return make_pool(dataset, range(len(dataset)), device) if needed <= limit else None
 
 
-def make_pool(dataset: DetectionDataset, indices: Sequence[int], device: torch.device) -> Pool:
+def make_pool(dataset: DetectionDataset, indices: Sequence[int], device: torch.device) -> ImagePool:
     """Load images and their objects onto the device; crowd regions are no training targets."""
     boxes, labels, counts = [], [], []
     for index in indices:
@@ -145,7 +145,7 @@ def make_pool(dataset: DetectionDataset, indices: Sequence[int], device: torch.d
         labels.append(dataset.labels[index][single])
         counts.append(len(labels[-1]))
     padded_boxes, padded_labels = pad_targets(boxes, labels)
-    return Pool(
+    return ImagePool(
         _load_canvases(dataset, indices, device),
         to_device(padded_boxes, device),
         to_device(padded_labels, device),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from utils.core.images import PAD_VALUE
 from utils.core.schema import AugmentConfig
-from utils.data.augmentation import Augmenter, Batch, Pool, _color_matrix, to_float
+from utils.data.augmentation import Augmenter, Batch, ImagePool, _color_matrix, to_float
 
 SIZE = (72, 96)  # height, width
 NOTHING = {
@@ -42,8 +42,8 @@ def augment(
     return Augmenter(AugmentConfig(**{**NOTHING, **settings}))(pool(sources), tiles, seeded(seed))
 
 
-def pool(sources: tuple[Tensor, Tensor, Tensor]) -> Pool:
-    return Pool(*sources, (sources[2] >= 0).sum(1))
+def pool(sources: tuple[Tensor, Tensor, Tensor]) -> ImagePool:
+    return ImagePool(*sources, (sources[2] >= 0).sum(1))
 
 
 def noise(count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,7 +252,7 @@ SETTINGS = AugmentConfig(mosaic=0.5, mixup=0.5, degrees=10, shear=3, flipud=0.5)
 def make(seed: int, closing: bool = False) -> Batch:
     generator = seeded(seed)
     augmenter = Augmenter(SETTINGS, closing)
-    partners = augmenter.partners(3, 3, generator)
+    partners = augmenter.mosaic_partners(3, 3, generator)
     return augmenter(pool(noise()), torch.cat([torch.arange(3)[:, None], partners], 1), generator)
 
 
@@ -276,7 +276,7 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
     ("share", "low", "high"), [(0.0, 0, 0), (1.0, 2000, 2000), (0.3, 520, 680)]
 )
 def test_partners_are_drawn_for_the_asked_share(share: float, low: int, high: int) -> None:
-    partners = Augmenter(AugmentConfig(mosaic=share)).partners(2000, 7, seeded(0))
+    partners = Augmenter(AugmentConfig(mosaic=share)).mosaic_partners(2000, 7, seeded(0))
     chosen = partners[:, 0] >= 0
     assert partners.shape == (2000, 3) and partners.dtype == torch.int64
     assert low <= chosen.sum() <= high
@@ -294,7 +294,7 @@ def test_flips_come_as_often_as_asked() -> None:
 
 def test_the_closing_epochs_have_neither_mosaic_nor_mixup() -> None:
     closing = Augmenter(SETTINGS, closing=True)
-    assert (closing.partners(50, 9, seeded(0)) == -1).all()
+    assert (closing.mosaic_partners(50, 9, seeded(0)) == -1).all()
     assert make(5, closing=True).labels.shape == (3, 2)
 
 

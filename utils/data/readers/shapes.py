@@ -3,8 +3,8 @@
 An image follows from (`data.shapes_seed`, split, index) alone and can be drawn at any size. It has
 a textured background, clutter that is no object (strokes, irregular blobs), and 1 to 5 shapes whose
 sizes span 5:1; they are slightly rotated, shaded, and partly covered by each other or cut by the
-border. A shape is not placed if less than 60% of it would be visible, or if it would push an earlier
-shape below that. A box encloses exactly the visible pixels of its shape.
+border. A shape is not placed if less than 60% of it would be visible, or if it would push an
+earlier shape below that. A box encloses exactly the visible pixels of its shape.
 """
 
 import functools
