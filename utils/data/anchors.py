@@ -1,6 +1,7 @@
 """Anchors fitted to the training boxes: k-means with 1 - IoU of the shapes as distance.
 
-Redmon, Farhadi: "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv 1612.08242, section 2 (dimension clusters).
+Redmon, Farhadi: "YOLO9000: Better, Faster, Stronger", CVPR 2017, arXiv 1612.08242, section 2
+(dimension clusters).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from utils.data.sample import Sample
 
 RESTARTS = 8
 STEPS = 100  # k-means settles well before
-SAMPLE = 20_000  # boxes that the clusters are looked for in; more change the anchors by less than a pixel
+SAMPLE = 20_000  # boxes that are clustered; more would move the anchors by less than a pixel
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class AnchorFit:
 
     Attributes:
         mean_iou: mean over the boxes of the best shape IoU with an anchor, 0..1.
-        recall: share of the boxes with an anchor whose sides differ from theirs by less than a factor of 4.
+        recall: share of boxes with an anchor whose sides are within a factor of 4, 0..1.
         boxes: number of boxes.
     """
 
@@ -36,14 +37,17 @@ class AnchorFit:
 def fit_anchors(
     samples: Sequence[Sample], size: tuple[int, int], count: int = 6, seed: int = 0
 ) -> tuple[np.ndarray, AnchorFit]:
-    """Cluster the shapes of the training boxes as they are in the letterboxed input.
+    """Cluster the shapes of the training boxes as they appear in the letterboxed input.
 
-    Crowd regions do not count. The best of several starts is kept; the same arguments give the same anchors. With
-    fewer distinct shapes than `count` the places left are filled with Darknet's YOLOv4-tiny anchors, scaled from 416
-    to `size`.
+    Crowd regions do not count. The best of several starts wins; the same arguments always give the
+    same anchors. If there are fewer distinct shapes than `count`, Darknet's YOLOv4-tiny anchors,
+    scaled from 416 to `size`, fill the rest.
 
     Args:
+        samples: the training samples.
         size: (height, width) of the input, pixels.
+        count: number of anchors.
+        seed: seeds the starts and the subset of boxes.
 
     Returns:
         float32 `(count, 2)`, width and height in input pixels, by area; and how well they fit.
@@ -92,7 +96,7 @@ def measure(shapes: np.ndarray, anchors: np.ndarray) -> AnchorFit:
 
 
 def _cluster(shapes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """One run of k-means: far-apart starts (k-means++), then medians of the members, until nothing moves."""
+    """One run of k-means: a k-means++ start, then medians of the members until nothing moves."""
     anchors = shapes[rng.integers(len(shapes))][None]
     for _ in range(count - 1):
         far = np.maximum(1 - shape_iou(shapes[:, None], anchors).max(1), 0) ** 2

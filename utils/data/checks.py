@@ -1,4 +1,4 @@
-"""Checks that turn raw annotations into samples: bad data of each kind has a rule and is counted."""
+"""Checks that turn raw annotations into samples; bad data is fixed by rule and counted."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

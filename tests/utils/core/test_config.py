@@ -72,12 +72,14 @@ def test_a_file_beside_the_child_wins_over_one_in_configs(write: Write) -> None:
 def test_lists_and_phi_are_replaced_not_merged(write: Write) -> None:
     write(
         "parent.yaml",
-        "phi: {feat1: eca}\nattention: {at: [feat1, feat2], init: identity}\naugment: {scale: [1, 2]}\n",
+        "phi: {feat1: eca}\nattention: {at: [feat1, feat2], init: identity}\n"
+        "augment: {scale: [1, 2]}\n",
     )
     child = load_config(
         write(
             "child.yaml",
-            "base: parent.yaml\nphi: {feat2: se}\nattention: {at: [upsample]}\naugment: {scale: [1, 1]}",
+            "base: parent.yaml\nphi: {feat2: se}\nattention: {at: [upsample]}\n"
+            "augment: {scale: [1, 1]}",
         )
     )
     assert child.phi == {"feat2": "se"}

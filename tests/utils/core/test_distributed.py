@@ -1,4 +1,4 @@
-"""Several processes: what they exchange, and batch normalization over all of them, against one process."""
+"""Several processes against one: what they exchange, and batch normalization over all of them."""
 
 import socket
 from collections.abc import Callable

@@ -14,6 +14,6 @@ def test_nearest_suggests_or_lists() -> None:
 
 def test_a_missing_package_is_a_user_error() -> None:
     with pytest.raises(
-        UserError, match="^backend=x: no_such is not installed: pip install no_such"
+        UserError, match=r"^backend=x: no_such is not installed: pip install no_such"
     ):
         require_package("no_such.module", "backend=x")

@@ -51,7 +51,7 @@ print(faults(8))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator only")
 def test_freed_memory_is_kept() -> None:
-    """In a process of its own, as there is no way back; without it, the same is returned to the kernel each time."""
+    """In a process of its own, as the setting cannot be undone; without it, memory is returned."""
     counts = [
         int(
             subprocess.run(

@@ -16,7 +16,7 @@ NAMES = ("cat", "dog", "owl")
 
 @dataclass
 class Item:
-    """An image to write: its boxes are (class name, x1, y1, x2, y2) in pixels from 0, the far edges outside."""
+    """An image to write; boxes are (class name, x1, y1, x2, y2), continuous edges in pixels."""
 
     name: str
     size: tuple[int, int]
@@ -38,12 +38,14 @@ def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 def xml(item: Item, difficult: int = 0) -> str:
     objects = "".join(
-        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1 + 1}</xmin>"
+        f"<object><name>{name}</name><difficult>{difficult}</difficult>"
+        f"<bndbox><xmin>{x1 + 1}</xmin>"
         f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
         for name, x1, y1, x2, y2 in item.boxes
     )
     width, height = item.size
-    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>"
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    return f"<annotation>{size}{objects}</annotation>"
 
 
 def write_pictures(folder: Path, items: Sequence[Item]) -> None:

@@ -1,4 +1,4 @@
-"""PictureSet: cache modes agree bit for bit, the disk cache is shared and renewed, broken files never crash."""
+"""DetectionDataset: caches agree bit for bit and are shared; broken files never crash."""
 
 import os
 import subprocess
@@ -142,10 +142,12 @@ def test_two_processes_share_the_disk_cache(samples, tmp_path):
         "from utils.data.loading import load_dataset\n"
         "from utils.data.dataset import DetectionDataset\n"
         "from utils.core.schema import DataConfig\n"
-        "samples = load_dataset(DataConfig(format='voc', root=sys.argv[1]), 'train', (64, 64), progress=False).samples\n"
+        "data = DataConfig(format='voc', root=sys.argv[1])\n"
+        "samples = load_dataset(data, 'train', (64, 64), progress=False).samples\n"
         "images = DetectionDataset(samples, (64, 96), cache='disk', cache_dir=sys.argv[2])\n"
         "images.prepare(progress=False)\n"
-        "print(hashlib.sha256(images.canvases(range(len(samples))).tobytes()).hexdigest(), images.notices)\n"
+        "canvases = images.canvases(range(len(samples)))\n"
+        "print(hashlib.sha256(canvases.tobytes()).hexdigest(), images.notices)\n"
     )
     command = [
         sys.executable,

@@ -34,8 +34,9 @@ def test_three_objects_four_detections_by_hand():
     """Scores 0.9 hit A, 0.8 miss, 0.7 hit B, 0.6 A again; C is never found.
 
     After each: recall 1/3, 1/3, 2/3, 2/3; precision 1, 1/2, 2/3, 1/2.
-    Area: 1/3 * 1 + 1/3 * 2/3 = 5/9. 11 points: recall 0..0.3 -> 1 (4 times), 0.4..0.6 -> 2/3 (3 times), rest 0:
-    (4 + 2) / 11. COCO's 101 points: 0..0.33 -> 1 (34 times), 0.34..0.66 -> 2/3 (33 times): (34 + 22) / 101.
+    Area: 1/3 * 1 + 1/3 * 2/3 = 5/9. 11 points: recall 0..0.3 -> 1 (4 times), 0.4..0.6 -> 2/3
+    (3 times), rest 0: (4 + 2) / 11. COCO's 101 points: 0..0.33 -> 1 (34 times), 0.34..0.66 -> 2/3
+    (33 times): (34 + 22) / 101.
     F1 = 2 TP / (detections + objects): 2/4, 2/5, 4/6, 4/7; the best is 2/3 at score 0.7.
     """
     metrics = evaluate(
@@ -117,7 +118,8 @@ def test_detections_inside_a_crowd_are_no_errors():
 def test_confusion_matrix_by_hand():
     """cat A: found as dog (0.9); a second, worse box on it (cat, 0.8) is background -> cat.
 
-    dog B: found. bird C: its only box scores 0.2 < 0.25, missed. FAR: nothing there, predicted bird. The difficult
+    dog B: detected. bird C: its only box scores 0.2 < 0.25, missed. FAR: nothing is there, but a
+    bird is predicted. The difficult
     dog in the corner and the box on it are left out.
     """
     corner = [400, 400, 450, 450]

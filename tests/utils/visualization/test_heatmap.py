@@ -46,7 +46,7 @@ def test_a_cell_lands_where_the_letterbox_took_it_from(source, target, cells, ce
 
 
 def test_known_places_by_hand():
-    """An image 128 x 64 enters 64 x 64 at half size, 16 pixels lower: cell (1, 0) covers its top left 32 pixels."""
+    """128 x 64 enters 64 x 64 at half size, 16 pixels lower: cell (1, 0) covers the top left."""
     resampled = map_to_image(one_cell(4, 4, 1, 0), Letterbox((64, 128), (64, 64)))
     assert resampled[15:17, :17].min() > 0.95
     assert resampled[32, 8] == pytest.approx(0.5, abs=0.05) and resampled[16, 32] == pytest.approx(

@@ -15,7 +15,7 @@ from utils.visualization import plots
 
 
 def metrics(classes: int, names: list[str] | None = None) -> Metrics:
-    """One image a class; the later the class, the more detections of it are wrong, the last is never found."""
+    """One image per class; later classes have more wrong detections, the last is never detected."""
     names = names or [f"class {k}" for k in range(classes)]
     box = np.array([[10, 10, 90, 90]], np.float32)
     samples = [

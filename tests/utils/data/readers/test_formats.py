@@ -1,4 +1,4 @@
-"""VOC, COCO and YOLO text: the same data gives the same records; class lists; splits; real data; mistakes."""
+"""VOC, COCO and YOLO: the same data gives the same samples; class names, splits, mistakes."""
 
 import json
 

@@ -69,7 +69,7 @@ def test_records_can_be_pickled():
 
 
 def visible_share(found, masks, place: int) -> np.ndarray:
-    """How much of each pixel shows shape `place`: the change when only its color changes, over the full change."""
+    """How much of each pixel shows shape `place`, by how far a change of its color changes it."""
     blank = np.full((*masks[0].shape, 3), 128, np.float32)
 
     def change(coverages) -> np.ndarray:
