@@ -56,16 +56,16 @@ def reference(trained: Result) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def pictures(reference: Detector) -> DetectionDataset:
+def dataset(reference: Detector) -> DetectionDataset:
     return open_dataset(reference.config, "val")
 
 
 @pytest.fixture(scope="module")
-def expected(reference: Detector, pictures: DetectionDataset) -> list[Detections]:
-    return detect_dataset(reference, pictures, progress=False)
+def expected(reference: Detector, dataset: DetectionDataset) -> list[Detections]:
+    return detect_dataset(reference, dataset, progress=False)
 
 
-def ap(found: list[Detections], expected: list[Detections], pictures: DetectionDataset) -> float:
+def ap(found: list[Detections], expected: list[Detections], dataset: DetectionDataset) -> float:
     """AP against PyTorch's best five detections: after two epochs no real object is found."""
     truth = [
         replace(
@@ -75,7 +75,7 @@ def ap(found: list[Detections], expected: list[Detections], pictures: DetectionD
             difficult=np.zeros(len(one.labels[:5]), bool),
             crowd=np.zeros(len(one.labels[:5]), bool),
         )
-        for sample, one in zip(pictures.samples, expected, strict=True)
+        for sample, one in zip(dataset.samples, expected, strict=True)
     ]
     return evaluate(truth, found, found[0].names).map50_95 or 0.0
 
@@ -95,7 +95,7 @@ def test_a_backend_gives_what_torch_gives(
     engine: str,
     trained: Result,
     reference: Detector,
-    pictures: DetectionDataset,
+    dataset: DetectionDataset,
     expected: list[Detections],
 ) -> None:
     detector = detector_for(trained, engine)
@@ -111,8 +111,8 @@ def test_a_backend_gives_what_torch_gives(
         )  # swapped colors move them by 1e-3
         torch.testing.assert_close(scores, wanted_scores, atol=1e-6, rtol=1e-5)
     assert (detector.backend.name, detector.backend.precision) == (engine, "fp32")
-    found = detect_dataset(detector, pictures, progress=False)
-    mine, theirs = ap(found, expected, pictures), ap(expected, expected, pictures)
+    found = detect_dataset(detector, dataset, progress=False)
+    mine, theirs = ap(found, expected, dataset), ap(expected, expected, dataset)
     assert theirs > 0.3 and mine == pytest.approx(theirs, abs=1e-3)
 
 
@@ -272,7 +272,7 @@ def test_weights_are_told_apart_in_the_cache(reference: Detector) -> None:
     assert source.fingerprint != ModelSpec(network, reference.config, reference.names).fingerprint
 
 
-def test_int8_needs_pictures(trained: Result) -> None:
+def test_int8_needs_images(trained: Result) -> None:
     skip_without("openvino", "nncf", *NEEDS["openvino"])
     with pytest.raises(UserError, match="precision=int8: no images to calibrate on"):
         _ = load_model(trained.run, backend="openvino", precision="int8").backend
@@ -280,7 +280,7 @@ def test_int8_needs_pictures(trained: Result) -> None:
 
 @pytest.mark.slow
 def test_int8_is_calibrated_once_and_its_loss_is_printed(
-    trained: Result, tmp_path: Path, reference: Detector, pictures: DetectionDataset, capsys
+    trained: Result, tmp_path: Path, reference: Detector, dataset: DetectionDataset, capsys
 ) -> None:
     skip_without("openvino", "nncf", *NEEDS["openvino"])
     weights = tmp_path / "copy.pt"
@@ -289,7 +289,7 @@ def test_int8_is_calibrated_once_and_its_loss_is_printed(
     assert "with openvino int8" in capsys.readouterr().out
     assert list((tmp_path / ".cache" / "models").glob("copy-*-int8.xml"))
     again = load_model(weights, backend="openvino", precision="int8")  # has no images of its own
-    canvases = torch.from_numpy(pictures.canvases(range(4)))
+    canvases = torch.from_numpy(dataset.canvases(range(4)))
     (boxes, scores), (exact_boxes, exact_scores) = (
         again.backend(canvases),
         reference.backend(canvases),
@@ -300,7 +300,7 @@ def test_int8_is_calibrated_once_and_its_loss_is_printed(
     )
 
 
-def test_command_lines_bring_training_pictures(trained: Result) -> None:
+def test_command_lines_bring_training_images(trained: Result) -> None:
     detector = open_detector(trained.run)
     assert detector.model_spec.calibration is not None
     canvases = detector.model_spec.calibration()

@@ -46,14 +46,14 @@ def detector_of(*overrides: str) -> Detector:
     return Detector(build_model(config, 3), config, list("abc"), backend="torch")
 
 
-def pictures(count: int) -> list[np.ndarray]:
+def images(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (48, 40 + index % 5, 3), dtype=np.uint8) for index in range(count)]
 
 
 @pytest.mark.parametrize("phi", ["none", "cbam", f"{__name__}:Forgetful"])
 def test_frames_are_detected_as_one_by_one_and_in_order(phi: str, threads: int):
-    detector, frames = detector_of(f"phi={phi}"), pictures(12)
+    detector, frames = detector_of(f"phi={phi}"), images(12)
     found = list(detect_stream(detector, iter(frames)))
     assert [one.width for one in found] == [frame.shape[1] for frame in frames]
     for got, expected in zip(found, [detector(frame) for frame in frames], strict=True):
@@ -79,7 +79,7 @@ def test_each_thread_has_its_share_and_all_is_as_before_afterwards(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ):
     seen = watched(monkeypatch)
-    assert len(list(detect_stream(detector_of(), pictures(8)))) == 8
+    assert len(list(detect_stream(detector_of(), images(8)))) == 8
     assert {count for _, count in seen} == {1} and {name.split("_")[0] for name, _ in seen} == {
         "detect"
     }
@@ -101,7 +101,7 @@ def test_frame_by_frame_where_side_by_side_gains_nothing(
     elif alone == "another backend":
         monkeypatch.setattr(type(detector.backend), "name", "other")
     given = (lambda frame: detector(frame)) if alone == "a function" else detector
-    assert len(list(detect_stream(given, pictures(3)))) == 3
+    assert len(list(detect_stream(given, images(3)))) == 3
     assert {name for name, _ in seen} == {threading.current_thread().name}
 
 
@@ -109,7 +109,7 @@ def test_frames_are_taken_a_few_ahead_and_an_early_end_leaves_no_thread(threads:
     taken: list[int] = []
 
     def frames() -> Iterator[np.ndarray]:
-        for index, frame in enumerate(pictures(50)):
+        for index, frame in enumerate(images(50)):
             taken.append(index)
             yield frame
 
@@ -122,7 +122,7 @@ def test_frames_are_taken_a_few_ahead_and_an_early_end_leaves_no_thread(threads:
 
 def test_an_error_in_taking_a_frame_comes_after_the_good_ones(threads: int):
     def frames() -> Iterator[np.ndarray]:
-        yield from pictures(3)
+        yield from images(3)
         raise OSError("the disk is gone")
 
     found: list[Detections] = []
@@ -132,7 +132,7 @@ def test_an_error_in_taking_a_frame_comes_after_the_good_ones(threads: int):
 
 
 def test_an_error_in_a_frame_comes_in_its_place(threads: int):
-    frames = pictures(6)
+    frames = images(6)
     frames[3] = frames[3][:, :, :1]
     found: list[Detections] = []
     with pytest.raises(Exception, match=r"expected an RGB uint8 array"):

@@ -30,7 +30,7 @@ ITEMS = (
 )
 
 
-def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+def image(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """A smooth, colorful RGB image of (width, height)."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
@@ -48,14 +48,14 @@ def xml(item: Item, difficult: int = 0) -> str:
     return f"<annotation>{size}{objects}</annotation>"
 
 
-def write_pictures(folder: Path, items: Sequence[Item]) -> None:
+def write_images(folder: Path, items: Sequence[Item]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for seed, item in enumerate(items):
-        picture(item.size, seed).save(folder / item.name)
+        image(item.size, seed).save(folder / item.name)
 
 
 def write_voc(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") -> Path:
-    write_pictures(root / "JPEGImages", items)
+    write_images(root / "JPEGImages", items)
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for item in items:
@@ -70,7 +70,7 @@ def write_coco(
     root: Path, items: Sequence[Item] = ITEMS, split: str = "train", ids: Sequence[int] = (7, 3, 90)
 ) -> Path:
     """Categories get `ids` in the order of NAMES, and are listed backwards."""
-    write_pictures(root / split, items)
+    write_images(root / split, items)
     (root / "annotations").mkdir(exist_ok=True)
     numbers = dict(zip(NAMES, ids, strict=True))
     images, rows = [], []
@@ -100,7 +100,7 @@ def write_coco(
 
 
 def write_yolo(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") -> Path:
-    write_pictures(root / "images" / split, items)
+    write_images(root / "images" / split, items)
     (root / "labels" / split).mkdir(parents=True, exist_ok=True)
     for item in items:
         width, height = item.size
@@ -121,7 +121,7 @@ def write() -> SimpleNamespace:
         Item=Item,
         items=ITEMS,
         names=NAMES,
-        picture=picture,
+        image=image,
         voc=write_voc,
         coco=write_coco,
         yolo=write_yolo,

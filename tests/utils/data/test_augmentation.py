@@ -80,7 +80,7 @@ def test_to_float_keeps_values_and_order() -> None:
     assert torch.equal(to_float(canvases), canvases.permute(0, 3, 1, 2) / 255)
 
 
-def test_pictures_keep_the_order_in_which_they_were_asked_for() -> None:
+def test_images_keep_the_order_in_which_they_were_asked_for() -> None:
     canvases = (torch.arange(5)[:, None, None, None] * 50).expand(5, *SIZE, 3).to(torch.uint8)
     sources = (canvases, torch.zeros(5, 1, 4), torch.full((5, 1), -1))
     tiles = torch.tensor(
@@ -187,7 +187,7 @@ def test_tiles_do_not_bleed_into_one_another(settings: dict) -> None:
     assert seen == ([0, 1, 2, 3, 4] if settings else [0, 1, 2, 3]), "unscaled tiles leave no gap"
 
 
-def test_what_a_picture_does_not_cover_is_padding_gray_whatever_hue_and_saturation_do() -> None:
+def test_what_an_image_does_not_cover_is_padding_gray_whatever_hue_and_saturation_do() -> None:
     canvases, boxes, labels = noise()
     batch = augment((canvases, boxes, labels), singles(3), scale=(0.3, 0.3), hsv_h=0.5, hsv_s=1.0)
     assert (batch.images[:, :, 0, 0] * 255 - PAD_VALUE).abs().max() < 0.01
@@ -239,7 +239,7 @@ def test_hue_turns_by_the_share_of_the_circle_asked_for(turn: float) -> None:
     assert all(abs(step - mean) < 0.09 for step in turned), "every hue turns the same way"
 
 
-def test_pictures_are_clipped_to_their_range() -> None:
+def test_images_are_clipped_to_their_range() -> None:
     batch = augment(noise(), singles(3), hsv_v=1.0, hsv_s=1.0, hsv_h=0.5)
     assert batch.images.min() >= 0 and batch.images.max() <= 1
 
@@ -310,12 +310,12 @@ def test_mixup_blends_with_the_neighbor_and_keeps_both_objects() -> None:
     assert torch.equal(mixed.labels, torch.cat([plain.labels, plain.labels.roll(1, 0)], 1))
 
 
-def test_mixup_does_not_blend_a_lone_picture_with_itself() -> None:
+def test_mixup_does_not_blend_a_lone_image_with_itself() -> None:
     plain, mixed = augment(noise(), singles(1)), augment(noise(), singles(1), mixup=1.0)
     assert torch.equal(mixed.labels, plain.labels) and torch.equal(mixed.images, plain.images)
 
 
-def test_mixup_leaves_the_pictures_alone_that_it_does_not_choose() -> None:
+def test_mixup_leaves_the_images_alone_that_it_does_not_choose() -> None:
     sources = noise(40)
     plain, mixed = augment(sources, singles(40)), augment(sources, singles(40), mixup=0.5)
     untouched = (mixed.labels[:, 3:] == -1).all(1)

@@ -28,7 +28,7 @@ def box_data(write, root, *boxes):
     return load("voc", write.voc(root, [write.Item("a.jpg", (60, 40), shifted)]))
 
 
-def test_box_beyond_the_picture_is_clipped(write, tmp_path):
+def test_box_beyond_the_image_is_clipped(write, tmp_path):
     split = box_data(write, tmp_path, (50, 30, 80, 70), (0, 1, 10, 10))
     assert split.samples[0].boxes.tolist() == [[49, 29, 60, 40], [0, 0, 10, 10]]
     assert split.report.counts == {
@@ -60,7 +60,7 @@ def test_repeated_box_is_dropped_but_not_of_another_class(write, tmp_path):
     assert split.report.counts == {"box repeated": 1}
 
 
-def test_picture_listed_twice_counts_once(write, tmp_path):
+def test_image_listed_twice_counts_once(write, tmp_path):
     root = write.voc(tmp_path)
     (root / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
     split = load("voc", root)
@@ -94,7 +94,7 @@ def test_same_size_and_tail_alone_are_not_identical(write, tmp_path):
     assert not split.report.counts
 
 
-def test_missing_picture_and_missing_or_broken_xml_are_left_out(write, tmp_path):
+def test_missing_image_and_missing_or_broken_xml_are_left_out(write, tmp_path):
     root = write.voc(
         tmp_path, [write.Item(f"{name}.jpg", (20, 20), [("cat", 1, 1, 5, 5)]) for name in "abcdefg"]
     )
@@ -115,7 +115,7 @@ def test_missing_picture_and_missing_or_broken_xml_are_left_out(write, tmp_path)
     assert str(root / "Annotations/c.xml") in "\n".join(split.report.lines())
 
 
-def test_yolo_missing_label_is_an_empty_picture_and_a_bad_line_drops_it(write, tmp_path):
+def test_yolo_missing_label_is_an_empty_image_and_a_bad_line_drops_it(write, tmp_path):
     root = write.yolo(tmp_path)
     (root / "labels/train/a.txt").unlink()
     for line in (
@@ -180,7 +180,7 @@ def test_names_are_found_exactly_else_in_another_case_else_with_another_suffix(t
     assert finder.find(tmp_path / "none", "a") is None
 
 
-def test_size_of_the_picture_wins_over_the_xml(write, tmp_path):
+def test_size_of_the_image_wins_over_the_xml(write, tmp_path):
     root = write.voc(tmp_path, [write.Item("a.jpg", (30, 20), [("cat", 5, 5, 60, 15)])])
     text = write.xml(write.Item("a.jpg", (600, 400), [("cat", 5, 5, 60, 15)]))
     (root / "Annotations/a.xml").write_text(text)
@@ -192,11 +192,11 @@ def test_size_of_the_picture_wins_over_the_xml(write, tmp_path):
 
 @pytest.mark.parametrize("turn", range(2, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-def test_header_and_decoder_agree_on_rotated_pictures(turn, suffix, write, tmp_path):
+def test_header_and_decoder_agree_on_rotated_images(turn, suffix, write, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = turn
     path = tmp_path / f"a.{suffix}"
-    write.picture((60, 40)).save(path, exif=exif)
+    write.image((60, 40)).save(path, exif=exif)
     header = read_header(path)
     assert header.size == read_image(path).shape[1::-1]
     assert "image with EXIF rotation" in header.rules
@@ -204,11 +204,11 @@ def test_header_and_decoder_agree_on_rotated_pictures(turn, suffix, write, tmp_p
         assert header.size == ((40, 60) if turn >= 5 else (60, 40))
 
 
-def test_exif_rotation_boxes_refer_to_the_upright_picture(write, tmp_path):
+def test_exif_rotation_boxes_refer_to_the_upright_image(write, tmp_path):
     root = write.voc(tmp_path, [write.Item("a.jpg", (40, 60), [("cat", 30, 50, 40, 60)])])
     exif = Image.Exif()
     exif[0x0112] = 6
-    write.picture((60, 40)).save(root / "JPEGImages/a.jpg", exif=exif)
+    write.image((60, 40)).save(root / "JPEGImages/a.jpg", exif=exif)
     split = load("voc", root)
     assert (split.samples[0].width, split.samples[0].height) == (40, 60)
     assert split.samples[0].boxes.tolist() == [[30, 50, 40, 60]]
@@ -229,7 +229,7 @@ def test_exif_rotation_boxes_refer_to_the_upright_picture(write, tmp_path):
 )
 def test_color_modes_are_counted_and_become_rgb(mode, suffix, note, write, tmp_path):
     root = write.voc(tmp_path, [write.Item(f"a.{suffix}", (60, 40))])
-    rgb = write.picture((60, 40))
+    rgb = write.image((60, 40))
     gray16 = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     (gray16 if mode == "I;16" else rgb.convert(mode)).save(root / f"JPEGImages/a.{suffix}")
     split = load("voc", root, classes=["cat"])
@@ -239,7 +239,7 @@ def test_color_modes_are_counted_and_become_rgb(mode, suffix, note, write, tmp_p
     assert np.abs(canvas.astype(int) - np.asarray(truth)).mean() < 3
 
 
-def test_undecodable_picture_is_left_out(write, tmp_path):
+def test_undecodable_image_is_left_out(write, tmp_path):
     root = write.voc(tmp_path)
     (root / "JPEGImages/a.jpg").write_bytes(b"no image at all")
     (root / "JPEGImages/b.jpg").write_bytes(b"")

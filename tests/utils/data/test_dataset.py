@@ -34,9 +34,9 @@ def samples(write, tmp_path):
 
 
 def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
-    pictures = DetectionDataset(samples, SIZE, cache=cache, cache_dir=folder, **keys)
-    pictures.prepare(progress=False)
-    return pictures
+    images = DetectionDataset(samples, SIZE, cache=cache, cache_dir=folder, **keys)
+    images.prepare(progress=False)
+    return images
 
 
 def forbid_decoding(monkeypatch) -> None:
@@ -47,9 +47,9 @@ def forbid_decoding(monkeypatch) -> None:
 
 
 def test_canvas_and_boxes_are_letterboxed(samples):
-    pictures = DetectionDataset(samples, SIZE)
+    images = DetectionDataset(samples, SIZE)
     order = [4, 0, 4, 8]
-    canvases = pictures.canvases(order)
+    canvases = images.canvases(order)
     assert canvases.shape == (4, *SIZE, 3)
     assert canvases.dtype == np.uint8
     for canvas, index in zip(canvases, order, strict=True):
@@ -59,10 +59,10 @@ def test_canvas_and_boxes_are_letterboxed(samples):
         scale = min(SIZE[0] / sample.height, SIZE[1] / sample.width)
         pad = np.array([SIZE[1] - sample.width * scale, SIZE[0] - sample.height * scale]) / 2
         np.testing.assert_allclose(
-            pictures.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0
+            images.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0
         )
-        assert pictures.letterboxes[index] == letterbox
-        assert pictures.labels[index].tolist() == [0, 1]
+        assert images.letterboxes[index] == letterbox
+        assert images.labels[index].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -74,27 +74,27 @@ def test_every_cache_and_worker_count_gives_the_same_bits(cache, workers, sample
             for sample in samples
         ]
     )
-    pictures = filled(samples, tmp_path / "cache", cache, workers=workers)
-    np.testing.assert_array_equal(pictures.canvases(range(len(samples))), expected)
+    images = filled(samples, tmp_path / "cache", cache, workers=workers)
+    np.testing.assert_array_equal(images.canvases(range(len(samples))), expected)
     order = [3, 3, 0, 7]
-    np.testing.assert_array_equal(pictures.canvases(order), expected[order])
+    np.testing.assert_array_equal(images.canvases(order), expected[order])
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_a_full_cache_never_decodes_and_hands_out_copies(cache, samples, tmp_path, monkeypatch):
-    pictures = filled(samples, tmp_path / "cache", cache)
+    images = filled(samples, tmp_path / "cache", cache)
     forbid_decoding(monkeypatch)
-    first = pictures.canvases([2])
+    first = images.canvases([2])
     before = first.copy()
     first[:] = 0
-    np.testing.assert_array_equal(pictures.canvases([2]), before)
+    np.testing.assert_array_equal(images.canvases([2]), before)
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     room = 4.5 * SIZE[0] * SIZE[1] * 3 / 2**30
-    pictures = filled(samples, tmp_path / "cache", cache, cache_gb=room)
-    [notice] = pictures.notices
+    images = filled(samples, tmp_path / "cache", cache, cache_gb=room)
+    [notice] = images.notices
     assert "holds 4 of 9 images" in notice
     assert "\n" not in notice
     decoded = []
@@ -102,7 +102,7 @@ def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     monkeypatch.setattr(
         dataset, "decode_image", lambda path: decoded.append(path) or original(path)
     )
-    pictures.canvases(range(9))
+    images.canvases(range(9))
     assert decoded == [sample.path for sample in samples[4:]]
     if cache == "disk":
         [file] = (tmp_path / "cache").iterdir()
@@ -118,7 +118,7 @@ def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(
         forbid_decoding(patch)
         np.testing.assert_array_equal(filled(samples, folder, "disk").canvases(range(9)), expected)
     sample = samples[5]
-    write.picture((sample.width, sample.height), seed=99).save(sample.path)
+    write.image((sample.width, sample.height), seed=99).save(sample.path)
     os.utime(sample.path, ns=(1, 1))
     renewed = filled(samples, folder, "disk").canvases(range(9))
     changed = (renewed != expected).any((1, 2, 3))
@@ -178,10 +178,10 @@ def test_interrupted_writing_leaves_nothing(samples, tmp_path, monkeypatch):
 
 def test_disk_that_cannot_be_written_is_a_notice(samples, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    pictures = filled(samples, tmp_path / "file", "disk")
-    assert "cannot write" in pictures.notices[0]
+    images = filled(samples, tmp_path / "file", "disk")
+    assert "cannot write" in images.notices[0]
     np.testing.assert_array_equal(
-        pictures.canvases([1]), DetectionDataset(samples, SIZE).canvases([1])
+        images.canvases([1]), DetectionDataset(samples, SIZE).canvases([1])
     )
 
 
@@ -208,20 +208,22 @@ def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path)
     samples[3].path.write_bytes(content[: len(content) * 2 // 3])
     for attempt in range(2):  # the second reads the first one's disk cache
         report = DatasetReport()
-        pictures = filled(samples, tmp_path / "cache", cache, report=report)
+        images = filled(samples, tmp_path / "cache", cache, report=report)
         assert sum(report.counts.values()) == (0 if cache == "none" else 3)
-        canvases = pictures.canvases([0, 1, 2, 3, 1])
+        canvases = images.canvases([0, 1, 2, 3, 1])
         assert report.counts == {"image undecodable": 2, "image truncated": 1}, attempt
         assert (canvases[[1, 2, 4]] == PAD_VALUE).all()
         assert canvases[3].std() > 10
-        assert [len(boxes) for boxes in pictures.boxes[:4]] == [2, 0, 0, 2]
-        assert [
-            len(column[1]) for column in (pictures.labels, pictures.difficult, pictures.crowd)
-        ] == [0, 0, 0]
+        assert [len(boxes) for boxes in images.boxes[:4]] == [2, 0, 0, 2]
+        assert [len(column[1]) for column in (images.labels, images.difficult, images.crowd)] == [
+            0,
+            0,
+            0,
+        ]
         assert len(samples[1].boxes) == 2
 
 
-def test_drawn_pictures_are_cached_too(tmp_path):
+def test_drawn_images_are_cached_too(tmp_path):
     samples = load_dataset(DataConfig(shapes_train=3), "train", SIZE).samples
     expected = np.stack([sample.draw() for sample in samples])
     for cache in ("ram", "disk", "none"):

@@ -124,13 +124,13 @@ def test_an_object_is_cut_where_its_tile_ends() -> None:
 
 
 def test_the_identity_samples_the_pixels_themselves() -> None:
-    picture = torch.rand(1, 3, *SIZE)
-    torch.testing.assert_close(warp_images(picture, geometry()), picture, atol=1e-4, rtol=0)
-    flipped = warp_images(picture, geometry(mirror=(-1.0, -1.0)))
-    torch.testing.assert_close(flipped, picture.flip(2, 3), atol=1e-4, rtol=0)
+    image = torch.rand(1, 3, *SIZE)
+    torch.testing.assert_close(warp_images(image, geometry()), image, atol=1e-4, rtol=0)
+    flipped = warp_images(image, geometry(mirror=(-1.0, -1.0)))
+    torch.testing.assert_close(flipped, image.flip(2, 3), atol=1e-4, rtol=0)
 
 
-def test_outside_the_picture_is_zero() -> None:
+def test_outside_the_image_is_zero() -> None:
     shown = warp_images(torch.ones(1, 3, *SIZE), geometry(shift=(30.0, 0.0)))
     assert shown[..., :29].abs().max() == 0 and shown[..., 31:].min() > 0.999
 

@@ -100,14 +100,14 @@ def shown(batches: Iterable[Batch]) -> list[int]:
     return [round(image[0, -1, -1].item() * 25.5) for batch in batches for image in batch.images]
 
 
-def test_a_picture_comes_at_most_once_an_epoch_with_its_own_object() -> None:
+def test_an_image_comes_at_most_once_an_epoch_with_its_own_object() -> None:
     batches = list(maker(config=PLAIN).epoch(0, False))
     seen = shown(batches)
     assert len(seen) == len(set(seen)) == 8  # two of ten fill no batch
     assert [label for batch in batches for label in batch.labels[:, 0].tolist()] == seen
 
 
-def test_every_picture_comes_in_some_epoch_and_orders_differ() -> None:
+def test_every_image_comes_in_some_epoch_and_orders_differ() -> None:
     plain = maker(config=PLAIN)
     orders = [tuple(shown(plain.epoch(epoch, False))) for epoch in range(6)]
     assert len(set(orders)) == 6

@@ -24,7 +24,7 @@ class Pooled(nn.Module):
         return x * self.gate(x)
 
 
-class PerPicture(nn.Module):
+class PerImage(nn.Module):
     """Instance normalization: images do not help one another."""
 
     def __init__(self, channels: int) -> None:
@@ -54,11 +54,11 @@ def pooled() -> YOLOv4Tiny:
 
 
 @pytest.mark.parametrize("name", attention.names())
-def test_one_picture_a_step_is_enough_for_every_block_of_ours(name: str) -> None:
+def test_one_image_per_step_is_enough_for_every_block_of_ours(name: str) -> None:
     dry_run(network_of({"feat1": name, "feat2": name, "upsample": name}), (32, 64), 1)
 
 
-def test_a_map_of_one_position_wants_two_pictures() -> None:
+def test_a_map_of_one_position_wants_two_images() -> None:
     network = network_of("none")
     with pytest.raises(
         UserError, match=r"of 1 image with input_size=\[32, 32\]: backbone\.last\.bn gets"
@@ -69,7 +69,7 @@ def test_a_map_of_one_position_wants_two_pictures() -> None:
     dry_run(network, (32, 32), 64)
 
 
-def test_a_block_that_normalizes_what_it_pooled_wants_two_pictures_at_any_size() -> None:
+def test_a_block_that_normalizes_what_it_pooled_wants_two_images_at_any_size() -> None:
     with pytest.raises(
         UserError, match=r"of 1 image with input_size=\[64, 96\]: attention\.feat1\.gate\.1 gets"
     ):
@@ -77,9 +77,9 @@ def test_a_block_that_normalizes_what_it_pooled_wants_two_pictures_at_any_size()
     dry_run(pooled(), (64, 96), 2)
 
 
-def test_instance_normalization_of_one_position_is_refused_for_any_number_of_pictures() -> None:
+def test_instance_normalization_of_one_position_is_refused_for_any_number_of_images() -> None:
     with pytest.raises(UserError, match=r"of 8 images .*attention\.feat2\.norm gets"):
-        dry_run(network_of({"feat2": f"{__name__}:PerPicture"}), (32, 32), 8)
+        dry_run(network_of({"feat2": f"{__name__}:PerImage"}), (32, 32), 8)
 
 
 def test_other_mistakes_are_not_hidden() -> None:

@@ -146,7 +146,7 @@ def test_confusion_gives_a_detection_to_one_object_only():
     assert matrix[0, 0] == matrix[1, 4] == 1 and matrix.sum() == 2
 
 
-def test_pictures_are_kept_apart():
+def test_images_are_kept_apart():
     metrics = evaluate(
         [sample([A], [0]), sample([B], [0])],
         [found([B], [0.9], [0]), found([A], [0.8], [0])],

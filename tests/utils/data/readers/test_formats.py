@@ -146,7 +146,7 @@ def test_coco_agrees_with_pycocotools(write, tmp_path):
     assert sum(sample.crowd.sum() for sample in split.samples) == 1
 
 
-def test_coco_split_as_a_path_and_pictures_below_images(write, tmp_path):
+def test_coco_split_as_a_path_and_images_below_images(write, tmp_path):
     root = write.coco(tmp_path)
     expected = [facts(sample) for sample in load("coco", root).samples]
     (root / "images").mkdir()

@@ -34,9 +34,9 @@ def test_counts_sizes_and_names():
     assert split.class_names == shapes.NAMES
     assert len({sample.path for sample in split.samples}) == 7
     for sample in split.samples:
-        picture = sample.draw()
-        assert picture.shape == (128, 160, 3) == (sample.height, sample.width, 3)
-        assert picture.dtype == np.uint8
+        image = sample.draw()
+        assert image.shape == (128, 160, 3) == (sample.height, sample.width, 3)
+        assert image.dtype == np.uint8
 
 
 def test_same_in_another_process():
@@ -55,12 +55,12 @@ def test_same_in_another_process():
 def test_seed_split_and_index_act_and_the_count_does_not():
     few, more = load(shapes_train=3).samples, load(shapes_train=6).samples
     assert digest(few) == digest(more[:3])
-    pictures = [sample.draw() for sample in more]
-    pictures += [
+    images = [sample.draw() for sample in more]
+    images += [
         load(name, shapes_train=1, shapes_seed=seed).samples[0].draw()
         for name, seed in (("val", 0), ("train", -1))
     ]
-    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    assert len({image.tobytes() for image in images}) == len(images)
 
 
 def test_records_can_be_pickled():
@@ -148,7 +148,7 @@ def test_lone_shapes_have_their_exact_extent():
             )  # cv2 fills the outline's own pixels too
 
 
-def test_area_counts_what_is_outside_the_picture():
+def test_area_counts_what_is_outside_the_image():
     shape = shapes.Shape(0, (0.0, 30.0), 20.0, 0.0, (0, 0, 0), 0.0)
     mask, area = shapes.coverage(shape, 60, 60)
     assert mask.sum() / area == pytest.approx(0.5, abs=0.02)
