@@ -1,4 +1,4 @@
-"""Checks that turn raw annotations into samples; bad data is fixed by rule and counted."""
+"""Checks that turn raw annotations into samples; each kind of bad data has a rule and a count."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -30,7 +30,7 @@ ITEMS = (
 )
 
 
-def image(size: tuple[int, int], seed: int = 0) -> Image.Image:
+def make_image(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """A smooth, colorful RGB image of (width, height)."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
@@ -51,7 +51,7 @@ def xml(item: Item, difficult: int = 0) -> str:
 def write_images(folder: Path, items: Sequence[Item]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for seed, item in enumerate(items):
-        image(item.size, seed).save(folder / item.name)
+        make_image(item.size, seed).save(folder / item.name)
 
 
 def write_voc(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") -> Path:
@@ -121,7 +121,7 @@ def write() -> SimpleNamespace:
         Item=Item,
         items=ITEMS,
         names=NAMES,
-        image=image,
+        make_image=make_image,
         voc=write_voc,
         coco=write_coco,
         yolo=write_yolo,

@@ -1,4 +1,4 @@
-"""Anchors: known clusters are found, few boxes have a rule, the figures are right."""
+"""Anchors: known clusters are recovered, few boxes are handled, the measures are right."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from nets.ops.boxes import shape_iou
 from nets.yolo.box_coder import DARKNET_ANCHORS
-from utils.data.anchors import AnchorFit, fit_anchors, measure
+from utils.data.anchors import AnchorFit, fit_anchors, measure_fit
 from utils.data.sample import Sample
 
 SIZE = (416, 416)
@@ -55,8 +55,8 @@ def test_two_clusters_of_twelve_boxes_against_every_partition():
     shapes = np.exp(rng.uniform(2.5, 5.5, (12, 2)))
     best = 0.0
     for code in range(1, 2**11):
-        mine = np.array([code >> bit & 1 for bit in range(12)], bool)
-        anchors = np.array([np.median(shapes[mine], 0), np.median(shapes[~mine], 0)])
+        first = np.array([code >> bit & 1 for bit in range(12)], bool)
+        anchors = np.array([np.median(shapes[first], 0), np.median(shapes[~first], 0)])
         best = max(
             best, np.mean([max(brute_iou(shape, anchor) for anchor in anchors) for shape in shapes])
         )
@@ -81,7 +81,7 @@ def test_better_than_the_default():
     shapes = np.random.default_rng(3).lognormal(4, 0.5, (500, 2))
     assert (
         fit_anchors(samples_of(shapes), SIZE)[1].mean_iou
-        > measure(shapes, np.array(DARKNET_ANCHORS)).mean_iou + 0.05
+        > measure_fit(shapes, np.array(DARKNET_ANCHORS)).mean_iou + 0.05
     )
 
 
@@ -111,6 +111,6 @@ def test_shape_iou_and_measure_by_hand():
     for row, shape in enumerate(shapes):
         for column, anchor in enumerate(anchors):
             assert table[row, column] == pytest.approx(brute_iou(shape, anchor))
-    fit = measure(shapes, anchors)
+    fit = measure_fit(shapes, anchors)
     assert fit.recall == pytest.approx(2 / 3)  # 100 / 24 is beyond a factor of 4
     assert fit.mean_iou == pytest.approx(table.max(1).mean())

@@ -1,4 +1,4 @@
-"""Augmentation: boxes move with their pixels, tiles stay apart, colors and seeds act as told."""
+"""Boxes move with their pixels, tiles do not mix, colors are right, batches follow the seed."""
 
 import colorsys
 
@@ -13,10 +13,9 @@ from utils.data.augmentation import Augmenter, Batch, ImagePool, _color_matrix, 
 SIZE = (72, 96)  # height, width
 NOTHING = {
     "mosaic": 0.0, "mixup": 0.0, "fliplr": 0.0, "flipud": 0.0, "scale": (1.0, 1.0),
-    "translate": 0.0,
-    "degrees": 0.0, "shear": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0,
+    "translate": 0.0, "degrees": 0.0, "shear": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0,
 }  # fmt: skip
-# a pure color per image; each differs from black and gray in its own way
+# one pure color for each of four images, each far from black, from gray and from the others
 COLORS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], dtype=torch.uint8)
 
 
@@ -29,7 +28,7 @@ def singles(count: int) -> Tensor:
 
 
 def drawn(rectangles: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """One black image per rectangle, which has the image's color and its number as label."""
+    """A black image per rectangle, which has the image's color; its label is the image's index."""
     canvases = torch.zeros(len(rectangles), *SIZE, 3, dtype=torch.uint8)
     for index, (x1, y1, x2, y2) in enumerate(rectangles):
         canvases[index, y1:y2, x1:x2] = COLORS[index % 4]
@@ -54,7 +53,7 @@ def noise(count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pixels_of(image: Tensor, label: int) -> Tensor | None:
-    """Extent x1 y1 x2 y2 of the pixels that are mostly of a rectangle's color, None without any."""
+    """Extent x1 y1 x2 y2 of the pixels mostly of a rectangle's color, `None` if there are none."""
     color = COLORS[label % 4].float()[:, None, None] / 255
     shown = ((image - color).abs() < 0.5).all(0)
     y, x = shown.nonzero(as_tuple=True)
@@ -176,7 +175,7 @@ def test_few_objects_are_dropped_that_still_show() -> None:
     "settings", [{}, {"degrees": 30.0, "scale": (0.3, 1.5), "fliplr": 0.5, "flipud": 0.5}]
 )
 def test_tiles_do_not_bleed_into_one_another(settings: dict) -> None:
-    """Four plain images: every pixel of their mosaic has one of the colors or is padding."""
+    """Four images of one color each: every pixel of the mosaic has one of them or is padding."""
     sources = drawn([[0, 0, SIZE[1], SIZE[0]]] * 4)
     allowed = torch.cat([COLORS.float(), torch.full((1, 3), float(PAD_VALUE))]) / 255
     tiles = torch.arange(4).repeat(8, 1)

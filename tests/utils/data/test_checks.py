@@ -1,4 +1,4 @@
-"""Every kind of dirty data, by a file that has it: what is kept, and that it is counted."""
+"""Every kind of dirty data, by a file that has it: what remains of it, and that it is counted."""
 
 import json
 import shutil
@@ -53,8 +53,8 @@ def test_empty_box_is_dropped_with_its_label(write, tmp_path):
 
 
 def test_repeated_box_is_dropped_but_not_of_another_class(write, tmp_path):
-    place = (3, 4, 9, 9)
-    item = write.Item("a.jpg", (60, 40), [("cat", *place), ("dog", *place), ("cat", *place)])
+    corners = (3, 4, 9, 9)
+    item = write.Item("a.jpg", (60, 40), [("cat", *corners), ("dog", *corners), ("cat", *corners)])
     split = load("voc", write.voc(tmp_path, [item]))
     assert split.samples[0].labels.tolist() == [0, 1]
     assert split.report.counts == {"box repeated": 1}
@@ -174,8 +174,8 @@ def test_names_are_found_exactly_else_in_another_case_else_with_another_suffix(t
         "c.d": "c.d.JPEG",
         "C.D.png": "c.d.JPEG",
     }
-    for asked, found in expected.items():
-        assert finder.find(tmp_path, asked) == tmp_path / found
+    for name, file in expected.items():
+        assert finder.find(tmp_path, name) == tmp_path / file
     assert finder.find(tmp_path, "notes") is None
     assert finder.find(tmp_path / "none", "a") is None
 
@@ -196,7 +196,7 @@ def test_header_and_decoder_agree_on_rotated_images(turn, suffix, write, tmp_pat
     exif = Image.Exif()
     exif[0x0112] = turn
     path = tmp_path / f"a.{suffix}"
-    write.image((60, 40)).save(path, exif=exif)
+    write.make_image((60, 40)).save(path, exif=exif)
     header = read_header(path)
     assert header.size == read_image(path).shape[1::-1]
     assert "image with EXIF rotation" in header.rules
@@ -208,7 +208,7 @@ def test_exif_rotation_boxes_refer_to_the_upright_image(write, tmp_path):
     root = write.voc(tmp_path, [write.Item("a.jpg", (40, 60), [("cat", 30, 50, 40, 60)])])
     exif = Image.Exif()
     exif[0x0112] = 6
-    write.image((60, 40)).save(root / "JPEGImages/a.jpg", exif=exif)
+    write.make_image((60, 40)).save(root / "JPEGImages/a.jpg", exif=exif)
     split = load("voc", root)
     assert (split.samples[0].width, split.samples[0].height) == (40, 60)
     assert split.samples[0].boxes.tolist() == [[30, 50, 40, 60]]
@@ -229,7 +229,7 @@ def test_exif_rotation_boxes_refer_to_the_upright_image(write, tmp_path):
 )
 def test_color_modes_are_counted_and_become_rgb(mode, suffix, note, write, tmp_path):
     root = write.voc(tmp_path, [write.Item(f"a.{suffix}", (60, 40))])
-    rgb = write.image((60, 40))
+    rgb = write.make_image((60, 40))
     gray16 = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     (gray16 if mode == "I;16" else rgb.convert(mode)).save(root / f"JPEGImages/a.{suffix}")
     split = load("voc", root, classes=["cat"])

@@ -1,4 +1,4 @@
-"""DetectionDataset: caches agree bit for bit and are shared; broken files never crash."""
+"""Caches agree bit for bit, the disk cache is shared and renewed, broken files never crash."""
 
 import os
 import subprocess
@@ -12,7 +12,8 @@ import torch
 
 from utils.core.images import PAD_VALUE, Letterbox, read_image
 from utils.core.schema import DataConfig
-from utils.data import dataset, disk_cache
+from utils.data import dataset as dataset_module
+from utils.data import disk_cache
 from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset, pad_targets
 from utils.data.loading import load_dataset
@@ -34,22 +35,22 @@ def samples(write, tmp_path):
 
 
 def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
-    images = DetectionDataset(samples, SIZE, cache=cache, cache_dir=folder, **keys)
-    images.prepare(progress=False)
-    return images
+    dataset = DetectionDataset(samples, SIZE, cache=cache, cache_dir=folder, **keys)
+    dataset.prepare(progress=False)
+    return dataset
 
 
 def forbid_decoding(monkeypatch) -> None:
     def forbidden(path):
         raise AssertionError(f"decoded {path}")
 
-    monkeypatch.setattr(dataset, "decode_image", forbidden)
+    monkeypatch.setattr(dataset_module, "decode_image", forbidden)
 
 
 def test_canvas_and_boxes_are_letterboxed(samples):
-    images = DetectionDataset(samples, SIZE)
+    dataset = DetectionDataset(samples, SIZE)
     order = [4, 0, 4, 8]
-    canvases = images.canvases(order)
+    canvases = dataset.canvases(order)
     assert canvases.shape == (4, *SIZE, 3)
     assert canvases.dtype == np.uint8
     for canvas, index in zip(canvases, order, strict=True):
@@ -59,10 +60,10 @@ def test_canvas_and_boxes_are_letterboxed(samples):
         scale = min(SIZE[0] / sample.height, SIZE[1] / sample.width)
         pad = np.array([SIZE[1] - sample.width * scale, SIZE[0] - sample.height * scale]) / 2
         np.testing.assert_allclose(
-            images.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0
+            dataset.boxes[index], sample.boxes * scale + np.tile(pad, 2), atol=1.0
         )
-        assert images.letterboxes[index] == letterbox
-        assert images.labels[index].tolist() == [0, 1]
+        assert dataset.letterboxes[index] == letterbox
+        assert dataset.labels[index].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -74,35 +75,35 @@ def test_every_cache_and_worker_count_gives_the_same_bits(cache, workers, sample
             for sample in samples
         ]
     )
-    images = filled(samples, tmp_path / "cache", cache, workers=workers)
-    np.testing.assert_array_equal(images.canvases(range(len(samples))), expected)
+    dataset = filled(samples, tmp_path / "cache", cache, workers=workers)
+    np.testing.assert_array_equal(dataset.canvases(range(len(samples))), expected)
     order = [3, 3, 0, 7]
-    np.testing.assert_array_equal(images.canvases(order), expected[order])
+    np.testing.assert_array_equal(dataset.canvases(order), expected[order])
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_a_full_cache_never_decodes_and_hands_out_copies(cache, samples, tmp_path, monkeypatch):
-    images = filled(samples, tmp_path / "cache", cache)
+    dataset = filled(samples, tmp_path / "cache", cache)
     forbid_decoding(monkeypatch)
-    first = images.canvases([2])
+    first = dataset.canvases([2])
     before = first.copy()
     first[:] = 0
-    np.testing.assert_array_equal(images.canvases([2]), before)
+    np.testing.assert_array_equal(dataset.canvases([2]), before)
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     room = 4.5 * SIZE[0] * SIZE[1] * 3 / 2**30
-    images = filled(samples, tmp_path / "cache", cache, cache_gb=room)
-    [notice] = images.notices
+    dataset = filled(samples, tmp_path / "cache", cache, cache_gb=room)
+    [notice] = dataset.notices
     assert "holds 4 of 9 images" in notice
     assert "\n" not in notice
     decoded = []
-    original = dataset.decode_image
+    original = dataset_module.decode_image
     monkeypatch.setattr(
-        dataset, "decode_image", lambda path: decoded.append(path) or original(path)
+        dataset_module, "decode_image", lambda path: decoded.append(path) or original(path)
     )
-    images.canvases(range(9))
+    dataset.canvases(range(9))
     assert decoded == [sample.path for sample in samples[4:]]
     if cache == "disk":
         [file] = (tmp_path / "cache").iterdir()
@@ -118,7 +119,7 @@ def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(
         forbid_decoding(patch)
         np.testing.assert_array_equal(filled(samples, folder, "disk").canvases(range(9)), expected)
     sample = samples[5]
-    write.image((sample.width, sample.height), seed=99).save(sample.path)
+    write.make_image((sample.width, sample.height), seed=99).save(sample.path)
     os.utime(sample.path, ns=(1, 1))
     renewed = filled(samples, folder, "disk").canvases(range(9))
     changed = (renewed != expected).any((1, 2, 3))
@@ -170,7 +171,7 @@ def test_interrupted_writing_leaves_nothing(samples, tmp_path, monkeypatch):
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dataset, "decode_image", stop)
+    monkeypatch.setattr(dataset_module, "decode_image", stop)
     with pytest.raises(KeyboardInterrupt):
         filled(samples, tmp_path / "cache", "disk")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -178,10 +179,10 @@ def test_interrupted_writing_leaves_nothing(samples, tmp_path, monkeypatch):
 
 def test_disk_that_cannot_be_written_is_a_notice(samples, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    images = filled(samples, tmp_path / "file", "disk")
-    assert "cannot write" in images.notices[0]
+    dataset = filled(samples, tmp_path / "file", "disk")
+    assert "cannot write" in dataset.notices[0]
     np.testing.assert_array_equal(
-        images.canvases([1]), DetectionDataset(samples, SIZE).canvases([1])
+        dataset.canvases([1]), DetectionDataset(samples, SIZE).canvases([1])
     )
 
 
@@ -208,18 +209,16 @@ def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path)
     samples[3].path.write_bytes(content[: len(content) * 2 // 3])
     for attempt in range(2):  # the second reads the first one's disk cache
         report = DatasetReport()
-        images = filled(samples, tmp_path / "cache", cache, report=report)
+        dataset = filled(samples, tmp_path / "cache", cache, report=report)
         assert sum(report.counts.values()) == (0 if cache == "none" else 3)
-        canvases = images.canvases([0, 1, 2, 3, 1])
+        canvases = dataset.canvases([0, 1, 2, 3, 1])
         assert report.counts == {"image undecodable": 2, "image truncated": 1}, attempt
         assert (canvases[[1, 2, 4]] == PAD_VALUE).all()
         assert canvases[3].std() > 10
-        assert [len(boxes) for boxes in images.boxes[:4]] == [2, 0, 0, 2]
-        assert [len(column[1]) for column in (images.labels, images.difficult, images.crowd)] == [
-            0,
-            0,
-            0,
-        ]
+        assert [len(boxes) for boxes in dataset.boxes[:4]] == [2, 0, 0, 2]
+        assert [
+            len(column[1]) for column in (dataset.labels, dataset.difficult, dataset.crowd)
+        ] == [0, 0, 0]
         assert len(samples[1].boxes) == 2
 
 

@@ -1,4 +1,4 @@
-"""The evaluator against pycocotools as documented and a plain loop over VOC's rules."""
+"""The evaluator against pycocotools' documented use from files, and a loop over VOC's rules."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 def random_set(
     seed: int, images: int = 40, objects: int = 12
 ) -> tuple[list[Sample], list[Detections]]:
-    """Crowded images: clustered objects, several detections each, wrong classes, equal scores."""
+    """Objects in clusters, several detections each, some of the wrong class, with equal scores."""
     rng = np.random.default_rng(seed)
     samples, detections = [], []
     for image in range(images):
@@ -133,7 +133,7 @@ def plain_iou(a, b) -> float:
 
 
 def plain_voc(samples, detections, label) -> tuple[float, float]:
-    """VOC AP by definition: detection by detection, then the area and the 11 points."""
+    """VOC AP by definition: detection by detection, then the area under the curve and 11 points."""
     positives = sum(int(((r.labels == label) & ~r.difficult).sum()) for r in samples)
     queue = [
         (float(score), image, box.tolist())

@@ -6,7 +6,7 @@ from utils.core.images import IMAGE_SUFFIXES
 
 
 class FileFinder:
-    """Looks names up in folders that are listed only once (`stat` is slow over a network).
+    """Looks names up in folders, each listed only once: a `stat` per file is slow over a network.
 
     Args:
         suffixes: the suffixes that count, lower case, with the dot.

@@ -1,4 +1,4 @@
-"""VOC, COCO and YOLO: the same data gives the same samples; class names, splits, mistakes."""
+"""VOC, COCO and YOLO text: the same data gives the same samples; splits; mistakes."""
 
 import json
 
@@ -190,9 +190,9 @@ def test_yolo_other_layout_list_and_polygon(write, tmp_path):
     ],
 )
 def test_real_data(root, split, count, names, datasets):
-    found = load("voc", datasets / root, split)
-    assert (len(found.samples), len(found.class_names)) == (count, names)
-    for sample in found.samples:
+    dataset = load("voc", datasets / root, split)
+    assert (len(dataset.samples), len(dataset.class_names)) == (count, names)
+    for sample in dataset.samples:
         low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
         assert (low >= 0).all()
         assert (high > low).all()

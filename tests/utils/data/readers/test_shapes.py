@@ -46,10 +46,10 @@ def test_same_in_another_process():
         "print(digest(load(shapes_train=4).samples))"
     )
     root = Path(__file__).resolve().parents[4]
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == digest(load(shapes_train=4).samples)
+    assert process.stdout.strip() == digest(load(shapes_train=4).samples)
 
 
 def test_seed_split_and_index_act_and_the_count_does_not():
@@ -63,26 +63,27 @@ def test_seed_split_and_index_act_and_the_count_does_not():
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_records_can_be_pickled():
+def test_samples_can_be_pickled():
     [sample] = load(shapes_train=1).samples
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(sample)).draw(), sample.draw())
 
 
-def visible_share(found, masks, place: int) -> np.ndarray:
-    """How much of each pixel shows shape `place`, by how far a change of its color changes it."""
+def visible_share(placed, masks, shape_index: int) -> np.ndarray:
+    """How much of each pixel shows a shape: its change with the shape's color, in 0..1."""
     blank = np.full((*masks[0].shape, 3), 128, np.float32)
 
     def change(coverages) -> np.ndarray:
         views = []
         for value in (60.0, 180.0):
-            painted = list(found)
-            painted[place] = dataclasses.replace(found[place], color=(value,) * 3)
+            painted = list(placed)
+            painted[shape_index] = dataclasses.replace(placed[shape_index], color=(value,) * 3)
             scene = shapes.Drawing(blank, tuple(painted), tuple(coverages))
             views.append(shapes.render(scene, np.random.default_rng(0)).astype(float).mean(2))
         return views[1] - views[0]
 
     alone = [
-        np.full_like(mask, 1.0 if index == place else 1e-9) for index, mask in enumerate(masks)
+        np.full_like(mask, 1.0 if index == shape_index else 1e-9)
+        for index, mask in enumerate(masks)
     ]
     return change(masks) / change(alone)
 
@@ -90,11 +91,11 @@ def visible_share(found, masks, place: int) -> np.ndarray:
 @pytest.mark.parametrize("index", range(12))
 def test_boxes_hug_the_pixels_that_show_the_shape(index):
     height, width = 160, 160
-    found, masks = shapes.place_shapes(0, "train", index, height, width)
+    placed, masks = shapes.place_shapes(0, "train", index, height, width)
     sample = load(size=(height, width), shapes_train=index + 1).samples[index]
-    assert len(sample.boxes) == len(found)
-    for place, box in enumerate(sample.boxes):
-        share = visible_share(found, masks, place)
+    assert len(sample.boxes) == len(placed)
+    for shape_index, box in enumerate(sample.boxes):
+        share = visible_share(placed, masks, shape_index)
         ys, xs = np.nonzero(share > 0.54)
         assert (xs >= box[0]).all()
         assert (ys >= box[1]).all()
@@ -156,8 +157,8 @@ def test_area_counts_what_is_outside_the_image():
 
 def test_every_shape_is_mostly_visible():
     for index in range(40):
-        found, masks = shapes.place_shapes(3, "train", index, 96, 96)
-        for shape, part in zip(found, shapes.visible_parts(masks), strict=True):
+        placed, masks = shapes.place_shapes(3, "train", index, 96, 96)
+        for shape, part in zip(placed, shapes.visible_parts(masks), strict=True):
             assert part.sum() >= shapes.MIN_VISIBLE * shapes.coverage(shape, 96, 96)[1] * (1 - 1e-5)
 
 
