@@ -141,7 +141,7 @@ def test_the_row_is_that_of_the_chosen_point(monkeypatch, point):
         torch.from_numpy(Letterbox((40, 80), (64, 64)).apply(image)).permute(2, 0, 1)[None] / 255
     )
     expected = attention_maps(model.network, canvas, (0.8 * x, 0.8 * y + 16))["feat1"]
-    assert expected.point == (int((0.8 * y + 16) // 16), int(0.8 * x // 16))
+    assert expected.position == (int((0.8 * y + 16) // 16), int(0.8 * x // 16))
     assert scene.point == (x, y)
     assert np.array_equal(rows[0].panels[1].values, expected.maps["query"].numpy())
     elsewhere = attention_maps(model.network, canvas, (40.0, 63.0))["feat1"].maps["query"].numpy()
