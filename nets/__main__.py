@@ -1,7 +1,7 @@
 """Print the network as a table: layers, attention sites, shapes, parameters and operations.
 
 Examples:
-  python -m nets                             without attention, with all attention sites
+  python -m nets                             no attention; lists all attention sites
   python -m nets phi=cbam                    a block at the default sites
   python -m nets --config voc.yaml input_size=608 phi=eca
   python -m nets 'phi={feat1: eca, head16: {name: cbam, reduction: 16}}' --classes 3
@@ -13,7 +13,7 @@ import argparse
 from utils.core.cli import run_command
 from utils.core.errors import UserError
 
-DEFAULT_CLASSES = 20  # those of Pascal VOC, for a configuration that does not name its classes
+DEFAULT_CLASSES = 20  # as in Pascal VOC, if the configuration does not name its classes
 
 
 def _parse() -> argparse.Namespace:

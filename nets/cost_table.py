@@ -4,7 +4,7 @@ Examples:
   python -m nets.cost_table --out docs/attention_cost.md      every registered block
   python -m nets.cost_table se cbam eca --rounds 30
   python -m nets.cost_table my_package.blocks:MyBlock --at feat1 --device cuda
-  python -m nets.cost_table --quick                           a few seconds; its times mean nothing
+  python -m nets.cost_table --quick                           takes seconds; times are meaningless
 
 How it is measured: nets/analysis/block_costs.py.
 """
@@ -38,7 +38,7 @@ def _parse() -> argparse.Namespace:
         "--batch",
         type=int,
         default=default.batch,
-        help="images of a training step; default: %(default)s",
+        help="images per training step; default: %(default)s",
     )
     add("--device", default=default.device, help="auto, cpu, cuda, mps; default: %(default)s")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=default.precision)
@@ -62,7 +62,7 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.size == 32 and args.batch == 1:
         raise UserError(
-            "--batch 1: a map of one cell has no statistics to normalize by; "
+            "--batch 1: batch normalization cannot train on maps of one cell; "
             "expected 2, or --size 64"
         )
 

@@ -1,4 +1,4 @@
-"""From a weights file or a run's folder to a detector that is ready to use."""
+"""Loading a detector from a weights file or a run's folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,16 +28,16 @@ def load_model(
         path: a checkpoint of this project, a run's folder (its `best.pt`), an ONNX file that
             `export.py` wrote, a Darknet `.weights` file, or a `.pth` of the reference
             implementation.
-        changes: dotted key to value, in place of the file's own configuration, e.g.
+        changes: changes to the saved configuration, dotted key to value, e.g.
             `{"eval.nms_iou": 0.5}`.
-        **values: the same for top-level keys, e.g. `device="cpu"`, `precision="fp32"`,
-            `input_size=608`; None leaves the file's own.
+        **values: changes to top-level keys, e.g. `device="cpu"`, `precision="fp32"`,
+            `input_size=608`; None keeps the saved value.
 
     Returns:
         A `Detector`: call it with an image or a list of images.
 
     Raises:
-        UserError: no such file, or not readable as weights.
+        UserError: the file is missing or is not a weights file.
     """
     path = Path(path)
     changes = dict(changes or {})
@@ -67,12 +67,12 @@ def _load_checkpoint(path: Path, saved: Mapping[str, Any], changes: Mapping[str,
 
 
 def _another_network(path: Path, changes: Mapping[str, Any]) -> UserError:
-    wanted_by = as_words(changes) or "its own configuration"
-    return UserError(f"{path}: its weights are of another network than {wanted_by} asks for")
+    wanted_by = as_words(changes) or "its configuration"
+    return UserError(f"{path}: its weights do not fit the network that {wanted_by} asks for")
 
 
 def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
-    """The computation is fixed, the limits are not; backend and device are this machine's."""
+    """Load an ONNX file: its network is fixed, but limits, backend and device can be changed."""
     saved = read_onnx(path)
     here = {"backend": find_runtime(path), "device": "auto", "precision": "auto"}
     config = update_config(saved.config, {**here, **changes})
@@ -80,7 +80,7 @@ def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
         if getattr(config, key) != getattr(saved.config, key):
             raise UserError(
                 f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); "
-                "export another"
+                "export the model again to change it"
             )
     with torch.device("meta"):
         network = build_model(config, len(saved.names), saved.anchors)
@@ -88,10 +88,10 @@ def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
 
 
 def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:
-    """Weights without a configuration of ours.
+    """Load weights that another program wrote.
 
-    It follows from the tensors, the files beside them (Darknet's `.cfg` and `.names`) and the
-    conventions of the program that wrote them.
+    The configuration is derived from the tensors, the files next to them (Darknet's `.cfg` and
+    `.names`) and the conventions of that program.
     """
     path, num_classes = weights.path, weights.num_classes
     if num_classes is None or weights.model_config is None:

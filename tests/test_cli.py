@@ -274,7 +274,7 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (
         eval_cli,
         lambda run: ["--weights", run.run, "phi=se"],
-        ["best.pt", "phi=se", "another network"],
+        ["best.pt", "phi=se", "do not fit the network"],
     ),
     (
         eval_cli,

@@ -1,1 +1,1 @@
-"""Looking into a network: operations, layers, attention maps, Grad-CAM."""
+"""Inspecting a network: operations, layers, attention maps, Grad-CAM."""

@@ -17,12 +17,12 @@ class SiteAttention:
     Attributes:
         maps: see `AttentionBlock.attention`, without the batch dimension: `channel` `(C,)`,
             `spatial`, `query` and `displacement` `(H, W)`, `branch` `(branches, C)`. A block that
-            shows none of these (a user's block may lack the method) has `change` `(H, W)`: |y - x|
-            / |x| over the channels of each position.
+            provides none (a user's block may lack the method) has `change` `(H, W)`: |y - x| / |x|
+            over the channels of each position.
         shape: (C, H, W) of the site's feature map.
         position: (row, column) in the feature map that `query` belongs to.
-        alpha: how far the gate of a block with `attention.init: identity` has opened; None if it
-            has none.
+        alpha: gate of a block with `attention.init: identity`, 0 at the start; None if it has no
+            gate.
     """
 
     maps: dict[str, Tensor]
@@ -35,7 +35,7 @@ class SiteAttention:
 def attention_maps(
     network: YOLOv4Tiny, image: Tensor, point: tuple[float, float] | None = None
 ) -> dict[str, SiteAttention]:
-    """The attention maps of every block.
+    """Compute the attention maps of every block.
 
     Args:
         network: in evaluation mode.

@@ -1,9 +1,9 @@
 """What each attention block costs: parameters, operations and milliseconds.
 
 Times are medians over rounds. A round times every block once, in a new order, and the network
-without attention right before or after each block, so that a change of the machine's speed affects
-both; what a block adds is the median over these pairs. All blocks share one network, only the
-attention is exchanged.
+without attention right before or after each block, so that a change in the machine's speed affects
+both; what a block adds is the median over these pairs. All blocks share one network; only the
+attention is swapped.
 """
 
 import random
@@ -25,7 +25,7 @@ from utils.core.schema import AttentionConfig
 from utils.core.timing import Stat, milliseconds
 
 NUM_CLASSES = 20
-FORWARD_REPEATS = 3  # a single forward pass is short; a round counts the median of so many
+FORWARD_REPEATS = 3  # a single forward pass is short; a round takes the median of this many
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CostOptions:
         sites: where a block is placed.
         size: (height, width) of the input, pixels.
         rounds: number of rounds.
-        batch: images of a training step; a forward pass has one.
+        batch: images per training step; a forward pass has one image.
         device: as in the configuration.
         precision: as in the configuration.
     """
@@ -51,7 +51,7 @@ class CostOptions:
 
 @dataclass
 class PairedTimes:
-    """Milliseconds with a block, and without attention right beside it; one pair per round."""
+    """Milliseconds with a block, and without attention right before or after; a pair per round."""
 
     block: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
@@ -63,13 +63,21 @@ class PairedTimes:
 
     @property
     def added_percent(self) -> Stat:
-        """What the block adds to the plain network, over the pairs."""
+        """What the block adds to the plain network, in percent, over the pairs."""
         return Stat.of(100 * (np.array(self.block) / np.array(self.plain) - 1))
 
 
 @dataclass(frozen=True)
 class BlockCost:
-    """What a block adds to the plain network, and its times."""
+    """What a block adds to the plain network, and its times.
+
+    Attributes:
+        name: registered name, or `package.module:Class`.
+        params: number of parameters added.
+        gflops: 10^9 operations per image added, see `Cost`.
+        forward: times of a forward pass of one image.
+        training: times of a forward and backward pass of a batch.
+    """
 
     name: str
     params: int
@@ -104,7 +112,7 @@ def measure_block_costs(names: Sequence[str], options: CostOptions) -> tuple[Cos
 
 
 class _Bench:
-    """One network whose attention is exchanged."""
+    """One network whose attention is swapped."""
 
     def __init__(self, names: Sequence[str], options: CostOptions) -> None:
         torch.manual_seed(0)
@@ -133,7 +141,7 @@ class _Bench:
         return BlockCost(name, cost.params - plain.params, cost.gflops - plain.gflops)
 
     def warm_up(self) -> None:
-        """Run every block once, untimed: memory is allocated, kernels are chosen."""
+        """Run every block once, untimed, so that memory is allocated and kernels are chosen."""
         for blocks in self.blocks.values():
             self._forward(blocks)
             self._training(blocks)
@@ -153,7 +161,7 @@ class _Bench:
         self.network.attention = blocks
         self.network.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
-            self.network(self.image)  # untimed: fills the caches that the previous run has emptied
+            self.network(self.image)  # untimed: refills the caches after the previous run
             times = [
                 milliseconds(lambda: self.network(self.image), device=self.device)
                 for _ in range(FORWARD_REPEATS)
@@ -182,7 +190,7 @@ def _build_blocks(name: str, sites: Sequence[str]) -> nn.ModuleDict:
 
 
 def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, command: str) -> str:
-    """The Markdown page: how it was measured, and the table, the cheapest training first."""
+    """Return a Markdown page: how it was measured, and the table, cheapest training first."""
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     height, width = options.size
@@ -202,7 +210,7 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
         f"{options.batch}, without loss and optimizer.",
         f"- Milliseconds are medians of {options.rounds} rounds in which the blocks are "
         "interleaved. "
-        "The percentages compare each run with one of the plain network right beside it: "
+        "The percentages compare each run with the plain network right before or after it: "
         "median (quartiles).",
         "- GFLOP: convolutions, matrix products and attention, two per multiply-add. Element-wise "
         "operations, most of what the small gates do, take time but are not counted.",

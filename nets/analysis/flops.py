@@ -13,7 +13,7 @@ class Cost:
 
     Attributes:
         params: number of parameters.
-        gflops: 10^9 operations per image, two for a multiply-add: convolutions, matrix products and
+        gflops: 10^9 operations per image, two per multiply-add: convolutions, matrix products and
             attention; element-wise operations are not counted.
     """
 
@@ -22,23 +22,23 @@ class Cost:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of parameters that an optimizer would train, frozen ones included."""
+    """Return the number of parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
-    """The cost for one image of (height, width) pixels."""
+    """Measure the cost for one image of `size`, (height, width) in pixels."""
     return Cost(count_parameters(network), count_gflops(network, size)[""])
 
 
 @torch.no_grad()
 def count_gflops(network: nn.Module, size: tuple[int, int]) -> dict[str, float]:
-    """GFLOP (see `Cost`) of the network ("") and of each of its modules by name.
+    """Count the GFLOP (see `Cost`) of the network ("") and of each of its modules by name.
 
     A module without counted operations has no entry.
 
     Args:
-        network: left as it was.
+        network: restored to its mode (training or evaluation).
         size: (height, width) of the image, pixels.
     """
     training = network.training

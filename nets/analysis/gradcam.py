@@ -1,12 +1,12 @@
-"""Grad-CAM: which positions of an image a prediction rests on.
+"""Grad-CAM: which positions in an image a prediction depends on.
 
 Selvaraju et al., Grad-CAM, ICCV 2017, arXiv 1610.02391. With A the feature map at a site and S the
 logarithm of a prediction's score:
 
     w_c = mean over H, W of dS/dA_c,   heatmap = relu(sum over c of w_c A_c)
 
-The logarithm scales the gradient by 1 / score everywhere, so the heatmap has the shape of the one
-for the score itself; and a confident prediction, whose sigmoids are flat, still has a gradient.
+The logarithm scales the gradient by 1 / score everywhere, so the heatmap is proportional to the
+one for the score itself; and a confident prediction, whose sigmoids are flat, still has a gradient.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ class GradCAM:
     """Grad-CAM of one prediction.
 
     Attributes:
-        heatmaps: site -> `(H, W)`, at least 0, or None if the prediction does not depend on the
+        heatmaps: site -> float32 `(H, W)`, >= 0, or None if the prediction does not depend on the
             site.
         box: `(4,)`, xyxy in input pixels.
-        score: objectness times class probability.
+        score: objectness times class probability, 0..1.
         label: class index.
     """
 
@@ -42,13 +42,13 @@ class GradCAM:
 def grad_cam(
     network: YOLOv4Tiny, image: Tensor, sites: Sequence[str], label: int | None = None
 ) -> GradCAM:
-    """Grad-CAM of the best prediction in an image.
+    """Compute Grad-CAM of the best prediction in an image.
 
     Args:
-        network: in evaluation mode; its parameters get no gradients.
+        network: in evaluation mode; its parameters receive no gradients.
         image: `(1, 3, H, W)`, RGB, 0..1.
         sites: where to compute a heatmap.
-        label: class of the prediction; None: the best of all classes.
+        label: class index of the prediction; None: the best of all classes.
     """
     features: dict[str, Tensor] = {}
 
@@ -70,7 +70,7 @@ def grad_cam(
 def _best_prediction(
     network: YOLOv4Tiny, maps: list[Tensor], label: int | None
 ) -> tuple[Tensor, Tensor, int]:
-    """Logarithm of the highest score (of class `label`), its box and its class."""
+    """Return the logarithm of the highest score (of class `label`), its box and its class."""
     logits = flatten_maps(maps)[0].float()  # (N, 5+C)
     log_scores = F.logsigmoid(logits[:, 4:5]) + F.logsigmoid(logits[:, 5:])  # (N, C)
     if label is None:

@@ -1,4 +1,4 @@
-"""Watching the feature maps at the attention sites."""
+"""Observing the feature maps at the attention sites."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,4 +30,4 @@ def observe_sites(
     try:
         yield
     finally:
-        del network.apply_attention  # the method of the class is back
+        del network.apply_attention  # restores the method of the class

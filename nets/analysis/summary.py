@@ -40,10 +40,10 @@ class SummaryRow:
 def summarize(
     network: YOLOv4Tiny, size: tuple[int, int], block_names: Mapping[str, str] | None = None
 ) -> list[SummaryRow]:
-    """The rows in the order of the forward pass.
+    """Return the rows of the table, in the order of the forward pass.
 
     Args:
-        network: left as it was.
+        network: restored to its mode (training or evaluation).
         size: (height, width) of the input, pixels.
         block_names: site -> name of its block; None: the names of the classes.
     """
@@ -64,7 +64,7 @@ def summarize(
 
 @torch.no_grad()
 def _output_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    """Output (C, H, W) of each layer and, as "attention.<site>", of each site."""
+    """Return the output (C, H, W) of each layer and, as "attention.<site>", of each site."""
     shapes: dict[str, tuple[int, int, int]] = {}
 
     def record(name: str, output: Tensor) -> None:
@@ -88,7 +88,7 @@ def _output_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tupl
 
 
 def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of each convolution (with norm and activation) outside attention."""
+    """Yield name and module of each convolution (with norm and activation) outside attention."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, (ConvBNAct, nn.Conv2d)):
@@ -98,7 +98,7 @@ def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modul
 
 
 def describe_network(config: Config, num_classes: int) -> str:
-    """What `python -m nets` prints.
+    """Return the text that `python -m nets` prints.
 
     Args:
         config: `input_size`, `phi`, `attention` and `model` are read.
@@ -123,7 +123,7 @@ def describe_network(config: Config, num_classes: int) -> str:
 
 
 def format_table(rows: Sequence[SummaryRow]) -> list[str]:
-    """The rows as lines of text, with totals."""
+    """Format the rows as lines of text, with totals."""
     lines = [HEADER, *(_format_row(row) for row in rows), _format_total("total", rows)]
     blocks = [row for row in rows if row.block]
     if blocks:

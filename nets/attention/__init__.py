@@ -1,6 +1,6 @@
-"""Attention blocks: every one maps `(B, C, H, W)` to `(B, C, H, W)`, for any H and W.
+"""Attention blocks: each maps `(B, C, H, W)` to `(B, C, H, W)`, for any H and W.
 
-`names()` lists them, `build("cbam", channels)` makes one. A new block is one new file in `blocks`,
+`names()` lists them, `build("cbam", channels)` builds one. To add a block, add a file to `blocks`;
 see CONTRIBUTING.md. A block outside the project is named `package.module:Class`, and
 `python -m nets.attention.check package.module:Class` checks it.
 """

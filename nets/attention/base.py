@@ -1,4 +1,4 @@
-"""What an attention block is: the base class, the common forms of a block, the identity wrapper.
+"""Base classes of attention blocks, and the wrapper that makes a block start as the identity.
 
 Shapes: B images, C channels, H x W positions, N = H * W.
 """
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class AttentionMaps(TypedDict, total=False):
-    """What a block attends to; a block returns the keys that fit it.
+    """What a block attends to; a block returns only the keys that apply to it.
 
     Attributes:
-        channel: weight of every channel, `(B, C)`.
-        spatial: weight of every position, `(B, H, W)`.
-        query: weights that one position gives to all positions, `(B, H, W)`.
+        channel: weight of each channel, `(B, C)`.
+        spatial: weight of each position, `(B, H, W)`.
+        query: weights that one query position assigns to all positions, `(B, H, W)`.
         branch: weights of parallel branches, `(B, branches, C)`.
-        displacement: how far a warp moves every position, in positions, `(B, H, W)`.
+        displacement: how far a warp moves each position, in cells of the map, `(B, H, W)`.
     """
 
     channel: Tensor
@@ -28,7 +28,7 @@ class AttentionMaps(TypedDict, total=False):
 
 
 class AttentionBlock(nn.Module):
-    """Base of the blocks in `nets.attention.blocks`; a block of your own does not need it.
+    """Base of the blocks in `nets.attention.blocks`; your own blocks need not derive from it.
 
     Attributes:
         identity_at_start: a new block returns its input bit for bit, because a gate, a last layer
@@ -45,12 +45,12 @@ class AttentionBlock(nn.Module):
 
         Args:
             x: input features, `(B, C, H, W)`.
-            point: position (row, column) whose `query` map is wanted; None: the center.
+            point: position (row, column) of the `query` map; None: the center.
 
         Raises:
             IndexError: `point` lies outside the map.
         """
-        raise NotImplementedError(f"{type(self).__name__} shows no attention")
+        raise NotImplementedError(f"{type(self).__name__} provides no attention maps")
 
 
 class Gate(AttentionBlock):
@@ -71,7 +71,7 @@ class ChannelGate(Gate):
 
 
 class FeatureGate(Gate):
-    """A gate with one weight per value, `(B, C, H, W)`; its maps are means of the weights."""
+    """A gate with one weight per element, `(B, C, H, W)`; its maps are means of these weights."""
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         gate = self.gate(x)
@@ -79,9 +79,10 @@ class FeatureGate(Gate):
 
 
 class BranchAttention(AttentionBlock):
-    """The weighted sum of parallel branches.
+    """A weighted sum of parallel branches.
 
-    `branches` returns their features `(B, branches, C, H, W)` and weights `(B, branches, C)`.
+    A subclass implements `branches`, which returns their features `(B, branches, C, H, W)` and
+    weights `(B, branches, C)`.
     """
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,9 +103,9 @@ class BranchAttention(AttentionBlock):
 class IdentityStart(nn.Module):
     """`y = x + alpha * (block(x) - x)` with a learnable `alpha` that starts at 0.
 
-    Pretrained weights keep their outputs. It must not wrap a block that is the identity at start
-    already: the gradients of alpha and of the block's own gate would both stay zero. `build` knows
-    the difference.
+    A pretrained network keeps its outputs. Do not wrap a block that already starts as the
+    identity: the gradients of alpha and of the block's gate would both stay zero. `build` takes
+    care of this.
 
     Args:
         block: the block to wrap.

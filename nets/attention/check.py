@@ -1,4 +1,4 @@
-"""Check a block of your own as the project's blocks are checked.
+"""Run the project's conformance checks on a block of your own.
 
     python -m nets.attention.check package.module:Class [--channels 64] [option=value ...]
 
@@ -20,14 +20,14 @@ from nets.attention.registry import Spec, build, describe
 from utils.core.cli import run_command
 from utils.core.errors import UserError
 
-EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # an export needs them, a block does not
+EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # needed for the export, not by the block
 
 
 def check_block(spec: Spec, channels: int) -> bool:
     """Print one line per check, `ok`, `skipped` or `FAILED` with the reason.
 
     Returns:
-        Whether none failed.
+        True if no check failed.
 
     Raises:
         UserError: the block cannot be built.
@@ -60,11 +60,11 @@ def _verdict(check: Callable[[Make, int], None], spec: Spec, channels: int) -> s
 
 def _parse() -> tuple[Spec, int]:
     parser = argparse.ArgumentParser(
-        prog="python -m nets.attention.check", description="Conformance of one block"
+        prog="python -m nets.attention.check", description="Check one attention block"
     )
     parser.add_argument("block", help="package.module:Class or a registered name")
     parser.add_argument(
-        "--channels", type=int, default=64, help="channels of the maps (default 64)"
+        "--channels", type=int, default=64, help="channels of the feature map (default 64)"
     )
     parser.add_argument("options", nargs="*", metavar="option=value", help="options of the block")
     args = parser.parse_args()
@@ -81,7 +81,7 @@ def _parse() -> tuple[Spec, int]:
 
 def main() -> None:
     """Run the command line."""
-    warnings.filterwarnings("ignore", module="torch")  # the exporter's, not about the block
+    warnings.filterwarnings("ignore", module="torch")  # from the exporter, not about the block
     spec, channels = _parse()
     if not check_block(spec, channels):
         sys.exit(1)

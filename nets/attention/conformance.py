@@ -1,7 +1,7 @@
-"""What every attention block must do, as functions: the tests and `nets.attention.check` run them.
+"""Conformance checks for attention blocks, run by the tests and by `nets.attention.check`.
 
 A check takes `make`, which builds a fresh block, and the number of channels; it raises
-AssertionError with a sentence that says what is wrong. The interface is
+an AssertionError that says what is wrong. The interface is
 `(B, C, H, W) -> (B, C, H, W)`; a block needs no base class.
 """
 
@@ -48,7 +48,7 @@ def random_features(
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest |actual - expected| over the largest |expected|."""
+    """Return max |actual - expected| / max |expected|."""
     return ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
 
 
@@ -72,20 +72,20 @@ def keeps_the_shape(make: Make, channels: int) -> None:
 
 
 def leaves_the_input(make: Make, channels: int) -> None:
-    """Does not write into its input, neither forward nor backward."""
+    """Does not modify its input, neither in the forward nor in the backward pass."""
     block, x = open_gates(make()), random_features(channels)
     before = x.clone()
     block(x)
-    assert torch.equal(x, before), "the block writes into its input"
+    assert torch.equal(x, before), "the block modifies its input"
     # as inside a network: not a leaf, needed again by the backward pass
     features = x.requires_grad_() * 1
     before = features.detach().clone()
     (block(features) * random_features(channels, seed=1)).sum().backward()
-    assert torch.equal(features.detach(), before), "the block writes into its input in training"
+    assert torch.equal(features.detach(), before), "the block modifies its input in training"
 
 
 def registers_its_parts(make: Make, channels: int) -> None:
-    """Has no layer in a plain list, which would not train, move to a device or be saved."""
+    """Keeps no layer in a plain list, where it would not be trained, moved to a device or saved."""
     for name, module in make().named_modules():
         for attribute, value in vars(module).items():
             if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
@@ -131,16 +131,16 @@ def _learns(parameter: Tensor) -> bool:
 def saves_and_loads(make: Make, channels: int) -> None:
     """Gives the same output after its state_dict is loaded into another block."""
     block, other = open_gates(make()), open_gates(make())
-    block(random_features(channels))  # moves running statistics
+    block(random_features(channels))  # updates running statistics
     other.load_state_dict(block.state_dict())
     x = random_features(channels, seed=1)
     assert torch.equal(block.eval()(x), other.eval()(x)), (
-        "a block loaded from a state_dict gives another output"
+        "a block loaded from a state_dict gives a different output"
     )
 
 
 def evaluates_the_same_twice(make: Make, channels: int) -> None:
-    """In eval mode, gives the same output twice and changes nothing in itself."""
+    """In eval mode, gives the same output twice and does not change its state."""
     block, x = open_gates(make()).eval(), random_features(channels)
     before = copy.deepcopy(block.state_dict())
     assert torch.equal(block(x), block(x)), "two calls in eval mode differ"
@@ -168,7 +168,7 @@ def takes_channels_last(make: Make, channels: int) -> None:
 
 
 def trains_in_bfloat16(make: Make, channels: int) -> None:
-    """Under bf16 autocast, its output is near the one in float32 and its gradients are finite."""
+    """Under bf16 autocast, is close to float32 and has finite gradients."""
     block, x = open_gates(make()).eval(), random_features(channels)
     expected = block(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -200,7 +200,7 @@ def starts_as_identity(make: Make, channels: int) -> None:
 
 
 def leaves_the_identity(make: Make, channels: int, steps: int = 12) -> None:
-    """With `attention.init: identity`, SGD moves every parameter: no gate keeps another shut."""
+    """With `attention.init: identity`, SGD updates every parameter: no gate stays shut."""
     block = with_identity_start(make()).double().train()
     before = {name: parameter.detach().clone() for name, parameter in block.named_parameters()}
     optimizer = torch.optim.SGD(block.parameters(), lr=0.05)
@@ -220,7 +220,7 @@ def leaves_the_identity(make: Make, channels: int, steps: int = 12) -> None:
 
 
 def compiles(make: Make, channels: int) -> None:
-    """`torch.compile` captures it as one graph: no Python that depends on values."""
+    """`torch.compile` captures it as one graph: no control flow depends on values."""
     block, x = open_gates(make()).eval(), random_features(channels)
     torch._dynamo.reset()
     compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
@@ -228,7 +228,7 @@ def compiles(make: Make, channels: int) -> None:
 
 
 def exports_to_onnx(make: Make, channels: int) -> None:
-    """Exports to ONNX with a free batch size; ONNX Runtime gives the same output."""
+    """Exports to ONNX with a dynamic batch size; ONNX Runtime gives the same output."""
     import onnxruntime
 
     block, x = open_gates(make()).eval(), random_features(channels, height=13)
@@ -249,7 +249,7 @@ def exports_to_onnx(make: Make, channels: int) -> None:
         x = random_features(channels, batch, 13)
         output = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
         assert relative_difference(output, block(x).detach()) < 1e-4, (
-            f"ONNX Runtime gives another output at batch {batch}"
+            f"ONNX Runtime gives a different output at batch {batch}"
         )
 
 

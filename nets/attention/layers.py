@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from utils.core.errors import UserError
 
-# Evaluated on import: older versions of PyTorch cannot compile the question.
+# Evaluated on import: older versions of PyTorch cannot compile this call.
 AUTOCAST_DEVICES = [
     name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)
 ]
@@ -22,8 +22,8 @@ AUTOCAST_DEVICES = [
 class _SingleValueNorm:
     """Makes batch normalization accept one value per channel in training.
 
-    A batch of one pooled vector, or of one 1 x 1 map, has no variance, and PyTorch raises. Here the
-    layer then uses its running statistics and does not update them.
+    A batch of one pooled vector, or of one 1 x 1 map, has no variance, and PyTorch raises. In that
+    case, this layer uses its running statistics and does not update them.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,17 +58,17 @@ def conv_norm_act(
     bias: bool = False,
     activation: nn.Module | None = None,
 ) -> list[nn.Module]:
-    """Make a convolution, its batch normalization and an activation, to be put into a `Sequential`.
+    """Return a convolution, batch normalization and an activation, for an `nn.Sequential`.
 
     Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-        kernel_size: odd; the padding keeps H and W at stride 1.
-        stride: of the convolution.
-        dilation: of the convolution.
-        groups: of the convolution.
-        bias: of the convolution; the normalization cancels it.
-        activation: None: ReLU.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        kernel_size: odd; at stride 1, the padding keeps H and W.
+        stride: stride of the convolution.
+        dilation: dilation of the convolution.
+        groups: groups of the convolution.
+        bias: add a bias to the convolution; the normalization cancels it.
+        activation: applied last; None: ReLU.
     """
     padding = dilation * (kernel_size // 2)
     conv = nn.Conv2d(inputs, outputs, kernel_size, stride, padding, dilation, groups, bias)
@@ -101,12 +101,12 @@ def divisor_hint(channels: int) -> str:
 
 
 def upcast(x: Tensor) -> Tensor:
-    """Return bfloat16 and float16 as float32, other types unchanged."""
+    """Convert bfloat16 and float16 to float32; leave other dtypes unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager:
-    """Turn autocast off on the device of `x`: scores, softmax and covariances need float32."""
+    """Disable autocast on the device of `x`: scores, softmax and covariances need float32."""
     device = x.device.type
     active = device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if active else nullcontext()
@@ -118,7 +118,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 
 def from_tokens(tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """`(B, N, C)` -> `(B, C, H, W)`, `size` being (H, W)."""
+    """`(B, N, C)` -> `(B, C, H, W)`, with `size` = (H, W)."""
     return tokens.transpose(1, 2).unflatten(2, size)
 
 
@@ -135,19 +135,19 @@ def merge_heads(x: Tensor) -> Tensor:
 def scaled_dot_product(
     query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, dropout: float = 0.0
 ) -> Tensor:
-    """Compute `softmax(scale * query key^T) value` in float32, by a fused kernel if there is one.
+    """Compute `softmax(scale * query key^T) value` in float32, with a fused kernel if available.
 
     Args:
-        query: `(B, heads, N, d)`, or `(B, N, d)` if all three come without heads.
+        query: `(B, heads, N, d)`, or `(B, N, d)` if none of the three has a head axis.
         key: `(B, heads, M, d)`.
         value: `(B, heads, M, e)`.
         scale: factor of the scores.
         dropout: probability of dropping a weight.
 
     Returns:
-        `(B, heads, N, e)`, in the type of `query`.
+        `(B, heads, N, e)`, in the dtype of `query`.
     """
-    if query.ndim == 3:  # the fused kernels and the ONNX exporter only know four axes
+    if query.ndim == 3:  # the fused kernels and the ONNX exporter support only four axes
         heads = scaled_dot_product(query[:, None], key[:, None], value[:, None], scale, dropout)
         return heads[:, 0]
     with no_autocast(query):
@@ -189,7 +189,7 @@ def flat_index(point: Sequence[int] | None, size: Sequence[int]) -> int:
 
 
 def upsample_weights(weights: Tensor, size: Sequence[int]) -> Tensor:
-    """Weights `(B, h, w)` of a coarser grid -> `(B, *size)`, by the nearest grid point."""
+    """Upsample weights `(B, h, w)` of a coarser grid to `(B, *size)`, nearest neighbor."""
     if weights.shape[1:] == tuple(size):
         return weights
     return F.interpolate(weights[:, None], tuple(size))[:, 0]

@@ -1,8 +1,8 @@
-"""Options of a block: its keyword parameters, their types and ranges, checked before it is built.
+"""Options of a block: keyword parameters whose types and ranges are checked before it is built.
 
 The signature is the only declaration: `__init__(self, channels, *, reduction: PositiveInt = 16)`
-gives the option `reduction`, an integer of at least 1. Nothing is converted: neither "8" nor 8.5 is
-an integer.
+gives the option `reduction`, an integer of at least 1. Values are not converted: neither "8" nor
+8.5 is an integer.
 """
 
 import inspect
@@ -30,18 +30,19 @@ DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 def check_options(
     block: str, factory: Callable[..., Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Check options against the parameters that `factory` has after the channels.
+    """Check options against the parameters of `factory` that follow the channels.
 
     Args:
         block: the block's name, for messages.
         factory: called as `factory(channels, **options)`.
-        options: what the user wrote.
+        options: the user's options, name to value.
 
     Returns:
         The options, with their values checked.
 
     Raises:
-        UserError: naming `block.option`: unknown, missing, or a value of the wrong type or range.
+        UserError: an option is unknown, missing, or of the wrong type or range; names
+            `block.option`.
     """
     parameters = _parameters_after_channels(block, factory)
     takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters)

@@ -1,8 +1,8 @@
-"""From a name in the configuration to a block: the registry, and the spellings of `phi`.
+"""The registry of attention blocks, and the accepted forms of `phi`.
 
 A spec is one of: a registered name; the reference implementation's numbers 0 to 4;
-`{"name": ..., option: value}`; `package.module:Class` for a block of the user's own; `none` (also 0
-or null) for no block.
+`{"name": ..., option: value}`; `package.module:Class` for a user's own block; `none` (also
+0 or null) for no block.
 """
 
 import importlib
@@ -32,8 +32,8 @@ class BlockInfo:
     Attributes:
         name: registered name, or `package.module:Class`.
         factory: the class, called with the channels and the options.
-        family: channel, spatial, mixed, self_attention, multi_branch, control; user for a block
-            of the user's own.
+        family: channel, spatial, mixed, self_attention, multi_branch or control; user for a
+            user's own block.
         paper: authors, title, venue, arXiv number.
     """
 
@@ -50,7 +50,7 @@ def register(name: str, *, family: str, paper: str) -> Callable[[Block], Block]:
     """Return a class decorator that registers a block.
 
     Args:
-        name: what `phi` calls the block.
+        name: name of the block in `phi`.
         family: see `BlockInfo`.
         paper: authors, title, venue, arXiv number.
     """
@@ -76,7 +76,7 @@ def _discover() -> None:
 
 
 def names() -> list[str]:
-    """Return all registered names, sorted; `none` is not among them."""
+    """Return all registered names, sorted, without `none`."""
     _discover()
     return sorted(_registered)
 
@@ -98,10 +98,10 @@ def build(spec: Spec, channels: int, init: Literal["paper", "identity"] = "paper
     """Build a block.
 
     Args:
-        spec: see the head of this module; `none` gives `nn.Identity`.
-        channels: C of its input and output.
-        init: "paper": the initialization of its paper. "identity": y = x, bit for bit, until
-            training moves it; a block without `identity_at_start` is wrapped in `IdentityStart`.
+        spec: see the module docstring; `none` gives `nn.Identity`.
+        channels: C, channels of the input and output.
+        init: "paper": the initialization from the paper. "identity": y = x, bit for bit, until
+            training changes it; a block without `identity_at_start` is wrapped in `IdentityStart`.
 
     Raises:
         UserError: unknown name or option, a value of the wrong type or range, or a user's block
@@ -127,12 +127,12 @@ def parse_phi(phi: Spec, at: Sequence[str]) -> dict[str, Spec]:
     """Expand the configuration's `phi` into one spec per site; sites without a block are left out.
 
     Args:
-        phi: one block for all sites of `at`, or a mapping without `name` that names its sites
-            itself: `{feat1: eca, feat2: cbam}`.
-        at: the sites of a single block.
+        phi: one block for all sites in `at`, or a mapping from site to block (without the key
+            `name`): `{feat1: eca, feat2: cbam}`.
+        at: the sites to use if `phi` is a single block.
 
     Raises:
-        UserError: unknown block or option. Whether the sites exist is for the network to check.
+        UserError: unknown block or option. The network checks whether the sites exist.
     """
     if isinstance(phi, Mapping) and "name" not in phi:
         sites = dict(phi)
@@ -149,7 +149,7 @@ def describe(spec: Spec) -> str:
 
 
 def _parse_spec(spec: Spec) -> tuple[str, dict[str, Any]]:
-    """Return the name and the options, the reference's numbers as names."""
+    """Return the name and the options; the reference's numbers become names."""
     options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = options.pop("name", None)
     if name is None:
@@ -165,7 +165,7 @@ def _parse_spec(spec: Spec) -> tuple[str, dict[str, Any]]:
 
 
 def _checked_name(spec: Spec) -> str:
-    """Return the name, once it is clear that the block exists and takes the options."""
+    """Return the name, after checking that the block exists and accepts the options."""
     name, options = _parse_spec(spec)
     if name != "none":
         check_options(name, block_info(name).factory, options)

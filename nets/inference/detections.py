@@ -15,8 +15,8 @@ class Detections:
         scores: float32 `(n,)`, objectness times class probability, 0..1, descending.
         labels: int64 `(n,)`, index into `names`.
         names: the class names of the model.
-        width: of the original (upright) image in pixels.
-        height: of the original (upright) image in pixels.
+        width: width of the original (upright) image in pixels.
+        height: height of the original (upright) image in pixels.
         image: the image's name or path, if it has one.
     """
 
@@ -32,14 +32,19 @@ class Detections:
         return len(self.scores)
 
     def above(self, score: float) -> "Detections":
-        """The detections of at least `score`, 0..1."""
+        """Return the detections that score at least `score`, 0..1."""
         keep = self.scores >= score
         return replace(
             self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep]
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of `predict.py --json`: `{"image", "width", "height", "detections": [...]}`."""
+        """Return the image's entry in `predict.py --json`.
+
+        Returns:
+            `{"image", "width", "height", "detections": [{"box", "score", "class", "name"}, ...]}`;
+            boxes are xyxy in pixels of the original image.
+        """
         detections = [
             {
                 "box": [round(float(value), 2) for value in box],

@@ -28,11 +28,11 @@ LimitsConfig = EvalConfig | PredictConfig
 
 
 class Detector:
-    """A network with everything that is needed to use it.
+    """A network with everything needed to detect objects in images.
 
     Args:
         network: on any device; it is moved to `config.device` and put in evaluation mode. With
-            `onnx`, on the meta device (a structure without values).
+            `onnx`, on the meta device (shapes only).
         config: `input_size`, `device`, `precision`, `backend` and `predict` are read.
         names: the class names.
         backend: what runs the network, one of `nets.inference.backends.BACKENDS` or "auto";
@@ -47,10 +47,10 @@ class Detector:
         input_size: (height, width) in pixels.
         device: where the backend runs.
         precision: "fp32", "bf16", "fp16" or "int8".
-        model_spec: what the backend is made from.
+        model_spec: what the backend is built from.
 
     Raises:
-        UserError: the backend's package is missing, or it does not run on the device or in the
+        UserError: the backend's package is missing, or it does not support the device or the
             precision.
     """
 
@@ -76,7 +76,7 @@ class Detector:
 
     @cached_property
     def backend(self) -> Backend:
-        """What runs the network. Made on first use, from the weights as they are then."""
+        """The backend, built on first use from the network's weights at that time."""
         return make_backend(self.backend_name, self.model_spec)
 
     @overload
@@ -132,13 +132,13 @@ class Detector:
         limits: LimitsConfig | None = None,
         image_names: Sequence[str | None] | None = None,
     ) -> list[Detections]:
-        """Detect objects in images that are letterboxed already.
+        """Detect objects in images that are already letterboxed.
 
         Args:
             canvases: uint8 `(B, H, W, 3)`, RGB, of size `input_size`.
-            letterboxes: how each of the B images was letterboxed.
+            letterboxes: the letterbox of each of the B images.
             limits: score, NMS and count limits; None: `config.predict`.
-            image_names: `Detections.image` of each image.
+            image_names: `Detections.image` for each image; None: no names.
 
         Returns:
             `Detections` of each image, in pixels of the original images.
@@ -166,7 +166,7 @@ class Detector:
     ) -> Detections:
         height, width = letterbox.original_size
         corners = letterbox.boxes_to_original(boxes.numpy())
-        # clipped to the image, a box that lies in the padding has no area left
+        # a box that lies in the padding has no area left after clipping
         keep = (corners[:, 2:] > corners[:, :2]).all(1)
         return Detections(
             boxes=corners[keep],
@@ -180,7 +180,7 @@ class Detector:
 
 
 def _to_cpu(selected: list[RawDetections]) -> list[RawDetections]:
-    """The same on the CPU; from a GPU in three copies for all images together."""
+    """Move detections to the CPU; from a GPU, with three copies for all images together."""
     if not selected or selected[0][0].device.type == "cpu":
         return selected
     counts = [len(labels) for _, _, labels in selected]
@@ -189,7 +189,7 @@ def _to_cpu(selected: list[RawDetections]) -> list[RawDetections]:
 
 
 def _to_array(image: ImageInput) -> np.ndarray:
-    """RGB uint8 `(h, w, 3)`."""
+    """Return an image as RGB uint8 `(h, w, 3)`."""
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Tensor):

@@ -13,24 +13,25 @@ import torch
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 
-MAX_WORKERS = 4  # Python itself runs for one frame at a time: more threads gain nothing
+MAX_WORKERS = 4  # Python code runs in one thread at a time: more workers gain nothing
 
 Predict = Callable[[np.ndarray], Detections]
 Submit = Callable[[np.ndarray], Future[Detections]]
 
 
 def detect_stream(detector: Predict, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
-    """Yield the detections of each frame, in order, a few frames behind.
+    """Yield the detections of each frame, in order, with a delay of a few frames.
 
-    With PyTorch on a CPU several frames are computed at once, each on its share of the threads: on
-    two cores a third more frames per second than with both threads on each frame, where one waits
-    for the other after every layer. OpenVINO and ONNX Runtime lose less by that, and a GPU nothing:
-    these take frame by frame.
+    With PyTorch on a CPU, several frames are processed at once, each by a share of the threads. On
+    two cores this gives a third more frames per second than both threads working on the same frame
+    and waiting for each other after every layer. OpenVINO and ONNX Runtime lose less time in this
+    way, and a GPU none, so they process one frame at a time.
 
     Args:
-        detector: a `Detector`, or any other function of a frame, which is called frame by frame.
-        frames: RGB uint8 `(h, w, 3)`, taken in the calling thread. An error in taking one is raised
-            after the detections of those before it.
+        detector: a `Detector`, or any function from a frame to `Detections`, which is called for
+            one frame at a time.
+        frames: RGB uint8 `(h, w, 3)`, read in the calling thread. If reading a frame fails, the
+            error is raised after the detections of all earlier frames.
     """
     threads = torch.get_num_threads()
     workers = min(threads, MAX_WORKERS)
@@ -42,15 +43,15 @@ def detect_stream(detector: Predict, frames: Iterable[np.ndarray]) -> Iterator[D
 
 
 def _runs_in_threads(detector: Detector) -> bool:
-    """PyTorch's own kernels on a CPU, where each thread can be given its number of threads."""
+    """Whether it is eager PyTorch on a CPU, where each worker can set its number of threads."""
     eager_on_cpu = detector.backend.name == "torch" and detector.device.type == "cpu"
     return eager_on_cpu and torch.backends.openmp.is_available()
 
 
 @contextmanager
 def _worker_pool(detector: Detector, workers: int, threads: int) -> Iterator[Submit]:
-    """Submits frames to threads, each with its own detector: a block may keep its last input."""
-    idle: SimpleQueue[Detector] = SimpleQueue()
+    """Yield a function that submits a frame; each worker has a copy of the detector."""
+    idle: SimpleQueue[Detector] = SimpleQueue()  # copies, since a block may keep its last input
     for _ in range(workers):
         worker = copy.copy(detector)
         worker.backend = copy.deepcopy(detector.backend)
@@ -68,11 +69,11 @@ def _worker_pool(detector: Detector, workers: int, threads: int) -> Iterator[Sub
         yield lambda frame: pool.submit(detect, frame)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # for threads that are started later
+        torch.set_num_threads(threads)  # for threads started later
 
 
 def _in_order(submit: Submit, frames: Iterable[np.ndarray], workers: int) -> Iterator[Detections]:
-    """Results in the order of the frames; one more than there are workers are under way."""
+    """Yield results in the order of the frames, with up to `workers` + 1 frames in progress."""
     pending: deque[Future[Detections]] = deque()
     failure: Exception | None = None
     iterator = iter(frames)

@@ -1,1 +1,1 @@
-"""File formats: checkpoints, Darknet's, ONNX, the reference implementation's weights."""
+"""File formats: checkpoints, Darknet, ONNX, and the reference implementation's weights."""

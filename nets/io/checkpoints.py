@@ -12,7 +12,7 @@ FORMAT = "yolov4-tiny-attention"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: at any moment `path` is either the old file or the new one.
+    """Write a checkpoint atomically: at any time, `path` is either the old file or the new one.
 
     Args:
         path: the file to write.
@@ -33,7 +33,7 @@ def load(path: Path) -> dict[str, Any]:
         path: the file to read.
 
     Returns:
-        The content that was given to `save`, and its "format".
+        The content that was passed to `save`, plus the key "format".
 
     Raises:
         UserError: the file is missing, damaged, or not a checkpoint of this project.

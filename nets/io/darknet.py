@@ -1,7 +1,8 @@
-"""Darknet's `.weights` files, and what the `.cfg` and `.names` files beside them say.
+"""Darknet's `.weights` files, and the `.cfg` and `.names` files next to them.
 
-A file holds int32 major, minor, revision; the number of images seen (uint64, int32 before version
-0.2); then float32 values, layer by layer in the order of `yolov4-tiny.cfg`.
+A `.weights` file holds the version (int32 major, minor, revision); the number of images seen in
+training (uint64; int32 before version 0.2); then float32 values, layer by layer in the order of
+`yolov4-tiny.cfg`.
 """
 
 from pathlib import Path
@@ -18,8 +19,8 @@ from utils.core.class_names import default_class_names
 from utils.core.errors import UserError
 from utils.core.schema import ModelConfig
 
-# The epsilon of OpenCV's Darknet importer is 1e-6. Ignoring the difference to PyTorch's 1e-5 moves
-# the raw maps by 5e-4 and the edges of large boxes by pixels.
+# The epsilon of OpenCV's Darknet importer is 1e-6. Ignoring the difference from PyTorch's 1e-5
+# changes the raw maps by 5e-4 and moves the edges of large boxes by pixels.
 EPSILON_GAP = nn.BatchNorm2d(1).eps - 1e-6
 LAYERS = (
     "backbone.stem1",
@@ -40,7 +41,7 @@ MODEL_CONFIG = ModelConfig(
 
 
 def darknet_tensors(network: YOLOv4Tiny) -> dict[str, Tensor]:
-    """The tensors of a network by name, in the order in which a Darknet file holds them."""
+    """Return the tensors of a network by name, in the order of a Darknet file."""
     names = []
     for layer in LAYERS:
         if isinstance(network.get_submodule(layer), ConvBNAct):
@@ -56,11 +57,11 @@ def darknet_tensors(network: YOLOv4Tiny) -> dict[str, Tensor]:
 def read_darknet(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a Darknet file.
 
-    The number of classes follows from the file's length. A file cut off after a whole layer, such
-    as `yolov4-tiny.conv.29`, is read that far. Variances are adapted to PyTorch's epsilon.
+    The number of classes is derived from the file's length. A file truncated after a layer, such as
+    `yolov4-tiny.conv.29`, is read up to there. Variances are adapted to PyTorch's epsilon.
 
     Raises:
-        UserError: the length fits no YOLOv4-tiny.
+        UserError: the file's length does not match a YOLOv4-tiny.
     """
     values = _read_values(path)
     with torch.device("meta"):
@@ -76,8 +77,8 @@ def read_darknet(path: Path) -> dict[str, Tensor]:
         start = end
     if start < values.size:
         raise UserError(
-            f"weights={path}: its {values.size} values fit no YOLOv4-tiny: "
-            "cut off, or another network?"
+            f"weights={path}: its {values.size} values do not match a YOLOv4-tiny: "
+            "truncated, or another network?"
         )
     return tensors
 
@@ -86,12 +87,12 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
     """Write a plain YOLOv4-tiny as a Darknet `.weights` file.
 
     Args:
-        network: without attention; on any device.
+        network: a network without attention, on any device.
         path: the file to write.
-        seen: number of training images that the file claims.
+        seen: number of images seen in training, stored in the file.
 
     Raises:
-        UserError: the network carries attention, for which Darknet has no layer.
+        UserError: the network has attention blocks, which Darknet does not support.
     """
     if len(network.attention):
         raise UserError(
@@ -108,10 +109,10 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
 
 
 def read_description(weights: Path, num_classes: int) -> DarknetCfg | None:
-    """The `.cfg` beside a weights file, None where there is none.
+    """Read the `.cfg` next to a weights file; None if there is none.
 
     Raises:
-        UserError: it does not describe a YOLOv4-tiny of that many classes.
+        UserError: it does not describe a YOLOv4-tiny with `num_classes` classes.
     """
     path = weights.with_suffix(".cfg")
     if not path.is_file():
@@ -120,13 +121,13 @@ def read_description(weights: Path, num_classes: int) -> DarknetCfg | None:
     if description.num_classes != num_classes:
         raise UserError(
             f"{path}: describes {description.num_classes} classes, "
-            f"the weights beside it have {num_classes}"
+            f"the weights next to it have {num_classes}"
         )
     return description
 
 
 def read_names(weights: Path, num_classes: int) -> list[str]:
-    """The class names in the `.names` file beside a weights file, else default ones."""
+    """Return the class names in the `.names` file next to a weights file, else default ones."""
     path = weights.with_suffix(".names")
     if path.is_file():
         names = path.read_text(encoding="utf-8").split("\n")[:num_classes]
@@ -136,9 +137,9 @@ def read_names(weights: Path, num_classes: int) -> list[str]:
 
 
 def _count_classes(values: int) -> int | None:
-    """The number of classes of a whole file of so many float32 values, None if it is cut off.
+    """Return the number of classes of a file of `values` float32 values; None if truncated.
 
-    Each of the 3 * (5 + C) outputs has 512 + 1 values in one head and 256 + 1 in the other.
+    Each of the 3 * (5 + C) outputs has 512 + 1 parameters in one head and 256 + 1 in the other.
     """
     with torch.device("meta"):
         one_class = sum(tensor.numel() for tensor in darknet_tensors(YOLOv4Tiny(1)).values())

@@ -1,4 +1,4 @@
-"""The description of a network as a Darknet `.cfg`, which Darknet and OpenCV 4 need."""
+"""Darknet's `.cfg`, the description of a network that Darknet and OpenCV 4 need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ class DarknetCfg:
 
 
 def darknet_cfg(network: YOLOv4Tiny, size: tuple[int, int]) -> str:
-    """The `.cfg` of a plain YOLOv4-tiny, its layers in the order of `nets.io.darknet.LAYERS`.
+    """Return the `.cfg` of a plain YOLOv4-tiny, in the order of `nets.io.darknet.LAYERS`.
 
-    It serves detection; for training in Darknet, learning rates have to be added to `[net]`.
+    It is sufficient for detection; to train with Darknet, add learning rates to `[net]`.
 
     Args:
-        network: without attention.
+        network: a network without attention.
         size: (height, width) of the input in pixels.
     """
     height, width = size
@@ -62,7 +62,7 @@ def _csp_block(channels: int) -> list[Section]:
 
 
 def _head(network: YOLOv4Tiny, head: int, channels: int) -> list[Section]:
-    """A head; its `[yolo]` layer takes probabilities with new_coords, logits without."""
+    """Return a head; its `[yolo]` layer expects probabilities with new_coords, else logits."""
     coder = network.coder
     output = {
         "filters": 3 * (5 + network.num_classes),
@@ -102,7 +102,7 @@ def read_cfg(path: Path) -> DarknetCfg:
     """Read the `.cfg` of a YOLOv4-tiny.
 
     Raises:
-        UserError: not readable, or without two `[yolo]` layers of three anchors out of six.
+        UserError: not readable, or lacks two `[yolo]` layers with three of six anchors each.
     """
     sections = _read_sections(path)
     yolo = [options for kind, options in sections if kind == "yolo"]

@@ -1,4 +1,4 @@
-"""ONNX files: written with all that is needed to use them, and their metadata read back."""
+"""Writing ONNX files with all the metadata needed to use them, and reading it back."""
 
 import copy
 import importlib.util
@@ -18,7 +18,7 @@ from utils.core.config import dump_config, restore_config
 from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
 
-LOWEST_OPSET = 18  # that PyTorch's exporter writes; its conversions to lower ones fail
+LOWEST_OPSET = 18  # of PyTorch's exporter; its conversions to lower opsets fail
 INPUT = "images"
 OUTPUTS = ("boxes", "scores")
 RUNTIMES = ("onnxruntime", "openvino")
@@ -27,10 +27,10 @@ METADATA_KEYS = ("config", "names", "anchors")
 
 @dataclass(frozen=True)
 class OnnxMetadata:
-    """What an ONNX file of this project says about itself.
+    """The metadata of an ONNX file of this project.
 
     Attributes:
-        config: the experiment.
+        config: the configuration of the experiment.
         names: the class names.
         anchors: six (width, height) in input pixels.
     """
@@ -49,7 +49,8 @@ def write_onnx(
 ) -> None:
     """Write a network as ONNX without NMS.
 
-    Input `images` `(N, 3, H, W)`, float32, RGB, 0..1, any N, H and W of `config.input_size`.
+    Input `images` `(N, 3, H, W)`, float32, RGB, 0..1; N is dynamic, H and W are
+    `config.input_size`.
     Outputs `boxes` `(N, A, 4)`, xyxy in input pixels, and `scores` `(N, A, C)`, objectness times
     class probability. Batch normalization is folded. The file's `metadata_props` hold `names`
     (JSON), `anchors` (JSON) and `config` (YAML).
@@ -59,10 +60,10 @@ def write_onnx(
         config: its configuration.
         names: the class names.
         path: the file to write.
-        opset: version of ONNX's operators; None: what PyTorch's exporter writes by default.
+        opset: ONNX opset version; None: the default of PyTorch's exporter.
 
     Raises:
-        UserError: onnx or onnxscript is not installed, or the exporter refuses the opset.
+        UserError: onnx or onnxscript is not installed, or the exporter does not support the opset.
     """
     onnx = require_package("onnx", "export to ONNX")
     require_package("onnxscript", "export to ONNX")
@@ -79,13 +80,13 @@ def write_onnx(
 
 
 def _trace(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
-    """The `onnx.ModelProto` that PyTorch's exporter makes."""
+    """Return the `onnx.ModelProto` from PyTorch's exporter."""
     pipeline = Pipeline(copy.deepcopy(network).cpu().float(), config.input_size).eval()
-    images = torch.rand(2, 3, *config.input_size)  # of one image, the exporter fixes the batch at 1
+    images = torch.rand(2, 3, *config.input_size)  # with one, the exporter fixes the batch at 1
     # PyTorch 2.7 needs a bound: without one it forbids a single value, 2**63 - 1
     batch = torch.export.Dim("batch", max=2**31 - 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, about its own code
+        warnings.simplefilter("ignore")  # from PyTorch, about its internals
         try:
             program = torch.onnx.export(
                 pipeline,
@@ -109,7 +110,7 @@ def _trace(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
 
 
 def find_runtime(path: str | Path) -> str:
-    """The backend that runs ONNX files here.
+    """Return the backend that runs ONNX files on this machine.
 
     Args:
         path: the file to run, for the error message.
@@ -120,7 +121,7 @@ def find_runtime(path: str | Path) -> str:
     for name in RUNTIMES:
         if importlib.util.find_spec(name):
             return name
-    raise UserError(f"{path}: nothing is installed that runs ONNX: pip install onnxruntime")
+    raise UserError(f"{path}: no ONNX runtime is installed: pip install onnxruntime")
 
 
 def read_onnx(path: str | Path) -> OnnxMetadata:

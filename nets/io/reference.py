@@ -1,4 +1,4 @@
-"""Weights of bubbliiiing/yolov4-tiny-pytorch: the names of their tensors and their conventions."""
+"""Weights of bubbliiiing/yolov4-tiny-pytorch: tensor names and conventions."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS
 from utils.core.schema import ModelConfig
 
-# Patterns in the reference's names -> our names, applied one after the other
+# Patterns in the reference's names -> our names, applied in order
 RENAMES = (
     (r"^module\.", ""),  # of nn.DataParallel
     (r"^(conv[123]|resblock_body\d)\.", r"backbone.\1."),  # the backbone alone
@@ -25,28 +25,28 @@ RENAMES = (
     (r"channelattention\.fc\.2\.", "channelattention.fc2."),
     (r"spatialattention\.conv\.", "spatialattention.conv1."),
 )
-# A tensor that only one of its attention blocks has -> phi
+# A tensor that occurs in only one of the reference's attention blocks -> phi
 PHI = {
     "attention.feat1.channelattention.fc1.weight": "cbam",
     "attention.feat1.fc.0.weight": "se",
     "attention.feat1.conv_1x1.weight": "ca",
     "attention.feat1.conv.weight": "eca",
 }
-# It uses Darknet's anchors, but does not stretch the center
+# The reference uses Darknet's anchors, but does not stretch the box centers
 MODEL_CONFIG = ModelConfig(
     anchors=list(DARKNET_ANCHORS), anchor_masks=DARKNET_MASKS, new_coords=False, scale_x_y=1.0
 )
 
 
 def rename(name: str) -> str:
-    """Our name of one of the reference's tensors; a name that is ours already stays."""
+    """Convert a tensor name of the reference to ours; names that are already ours are kept."""
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def find_phi(names: Iterable[str]) -> str:
-    """The attention that tensors of these names (ours) belong to."""
+    """Return the `phi` that tensors with these names (ours) belong to."""
     known = set(names)
     for name, phi in PHI.items():
         if name in known:

@@ -1,8 +1,8 @@
-"""Pretrained weights of every format: read, loaded into a network, and what matched reported.
+"""Reading pretrained weights of every format, loading them, and reporting what matched.
 
-Formats: checkpoints of this project (`.pt`), Darknet's (`.weights`, also cut off after a layer like
-`yolov4-tiny.conv.29`), and state dictionaries of bubbliiiing/yolov4-tiny-pytorch (`.pth`, whole or
-backbone only).
+Formats: checkpoints of this project (`.pt`), Darknet's (`.weights`, also truncated after a layer,
+like `yolov4-tiny.conv.29`), and state dictionaries of bubbliiiing/yolov4-tiny-pytorch (`.pth`,
+whole or backbone only).
 """
 
 import re
@@ -24,7 +24,7 @@ from utils.core.errors import UserError
 from utils.core.schema import ModelConfig
 
 TORCH_SUFFIXES = (".pt", ".pth")
-SHOWN = 4  # names in one line of a report
+SHOWN = 4  # number of names per line of a report
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class WeightsFile:
 
     Attributes:
         path: the file.
-        tensors: by this project's names.
-        checkpoint: the whole content of a checkpoint of this project; None: another format.
+        tensors: name (this project's) to tensor.
+        checkpoint: the whole content of a checkpoint of this project; None for other formats.
     """
 
     path: Path
@@ -55,10 +55,10 @@ class WeightsFile:
 
     @cached_property
     def model_config(self) -> ModelConfig | None:
-        """The settings of the box coder that its heads were trained with; None if it has no heads.
+        """The box coder settings that its heads were trained with; None if it has no heads.
 
         Raises:
-            UserError: a Darknet `.cfg` beside the file does not describe it.
+            UserError: a Darknet `.cfg` next to the file does not describe it.
         """
         if self.num_classes is None:
             return None
@@ -75,17 +75,16 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class MatchReport:
-    """What became of the tensors of a weights file.
+    """Which tensors of a weights file were loaded into a network.
 
     Attributes:
         path: the file.
-        matched: names of the network's tensors that were filled.
+        matched: names of the network's tensors that were loaded.
         total: number of tensors in the file.
         mismatched: "name: shape in the file, shape in the network".
         unexpected: tensors of the file that the network lacks.
         missing: tensors of the network that keep their initial values.
-        gated: attention blocks that the file holds bare and the network behind a closed identity
-            gate.
+        gated: attention blocks saved without an identity gate and loaded behind a closed one.
     """
 
     path: Path
@@ -97,12 +96,12 @@ class MatchReport:
     gated: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The report as text for the terminal."""
+        """Return the report as lines of text for the terminal."""
         percent = 100 * len(self.matched) / max(1, self.total)
         matched = f"{len(self.matched)} of {self.total} pretrained tensors matched"
         lines = [f"{self.path}: {matched} ({percent:.0f}%)"]
         details = {
-            "other shape, not loaded": self.mismatched,
+            "different shape, not loaded": self.mismatched,
             "not in this network": self.unexpected,
             "left at their initial values": self.missing,
             "no effect until training opens their identity gate "
@@ -119,11 +118,11 @@ def read_weights(path: str | Path) -> WeightsFile:
     """Read a weights file of any known format.
 
     Args:
-        path: `.pt` or `.pth` (this project's or the reference's), `.weights` or a Darknet file cut
-            off after a layer.
+        path: `.pt` or `.pth` (this project's or the reference's), `.weights`, or a Darknet file
+            truncated after a layer.
 
     Raises:
-        UserError: the file is missing or damaged, or of an unknown format.
+        UserError: the file is missing, damaged, or in an unknown format.
     """
     path = Path(path)
     if not path.is_file():
@@ -139,7 +138,7 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 
 def _reference_tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dictionary, bare or under the key "state_dict"."""
+    """Return the tensors of a state dictionary, bare or under the key "state_dict"."""
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
@@ -161,14 +160,14 @@ def _not_a_state_dict(path: Path, content: Any) -> UserError:
 
 
 def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
-    """Fill a network from a weights file.
+    """Load the matching tensors of a weights file into a network.
 
-    Tensors of another shape, such as heads for other classes, keep their initial values. A block
-    that was trained without an identity gate fits the same block behind one; the gate keeps its
-    initial value, zero.
+    Tensors of a different shape, such as heads for other classes, keep their initial values. A
+    block that was trained without an identity gate can be loaded behind one; the gate keeps its
+    initial value of zero.
 
     Args:
-        network: is modified.
+        network: the network to load into, modified in place.
         weights: what `read_weights` returned.
 
     Raises:
@@ -201,7 +200,7 @@ def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
 
 
 def _bare_blocks(tensors: Mapping[str, Tensor], network: YOLOv4Tiny) -> list[str]:
-    """Names of the network's identity gates whose block the file holds without a gate."""
+    """Return the network's identity gates whose block was saved without a gate."""
     bare = []
     for site, gate in network.attention.items():
         prefix = f"attention.{site}."
@@ -219,10 +218,10 @@ def _behind_gate(name: str, gated: list[str]) -> str:
 def choose_model_config(
     requested: ModelConfig, num_classes: int, weights: WeightsFile
 ) -> ModelConfig:
-    """The box coder's settings of a network that starts from pretrained weights.
+    """Return the box coder settings of a network that starts from pretrained weights.
 
-    Heads only make sense with the coder that they were trained with: where the file's heads fit
-    the network, their settings replace those that the configuration leaves at the defaults.
+    Heads only make sense with the coder that they were trained with: if the file's heads fit the
+    network, their settings replace those that the configuration leaves at the defaults.
 
     Args:
         requested: `config.model`.
@@ -230,10 +229,10 @@ def choose_model_config(
         weights: the pretrained weights.
 
     Returns:
-        The file's settings, or `requested` itself where the heads do not fit.
+        The file's settings, or `requested` if the heads do not fit.
 
     Raises:
-        UserError: the configuration asks for other settings than the file's; names the keys.
+        UserError: the configuration asks for settings that differ from the file's; names the keys.
     """
     trained_with = weights.model_config if weights.num_classes == num_classes else None
     if trained_with is None:
@@ -258,5 +257,5 @@ def _setting(model: ModelConfig, key: str) -> Any:
 
 
 def _equal(first: Any, second: Any) -> bool:
-    """Equal but for rounding to float32: checkpoints hold anchors as the network does."""
+    """Equal up to rounding to float32, the type of the anchors in a checkpoint."""
     return "auto" not in (first, second) and np.allclose(first, second, rtol=1e-6, atol=0)

@@ -1,8 +1,9 @@
 """Target assignment: which predictions learn which object.
 
-Vectorized over images, objects, anchors and grid cells. In the shapes, M is the number of objects
-of an image (padded), A that of anchors, K that of candidates per object, and S that of grid cells
-per object.
+Vectorized over images, objects, anchors and grid cells.
+
+Shapes: B images, M objects per image (padded), A anchors, S grid cells per object, K candidates per
+object.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Candidates:
     Attributes:
         index: int64 `(B, M, K)`, index among the N predictions of the image, in the order of
             `BoxCoder.make_grid`.
-        valid: bool `(B, M, K)`, whether the candidate counts.
+        valid: bool `(B, M, K)`, False for candidates to ignore.
     """
 
     index: Tensor
@@ -41,19 +42,23 @@ def find_candidates(
 ) -> Candidates:
     """Select anchors by the shape of the object and grid cells by its center.
 
-    Anchors, by `loss.assign`: best: the one with the highest shape IoU (YOLOv3, the reference
-    implementation); iou: also those above `anchor_iou` (Darknet's `iou_thresh`); ratio and
-    aligned: those whose sides differ by less than a factor `anchor_ratio` (Ultralytics' YOLOv5).
-    The best one always counts, so that no object is lost because no anchor fits.
+    Anchors depend on `loss.assign`:
 
-    Grid cells: the one that holds the center; with ratio and aligned also the nearest neighbors in
-    x and in y, if the decoding reaches that far (`scale_x_y` of at least 2).
+    - best: the anchor with the highest shape IoU (YOLOv3, the reference implementation);
+    - iou: also those above `anchor_iou` (Darknet's `iou_thresh`);
+    - ratio, aligned: those whose sides differ by less than a factor of `anchor_ratio` (Ultralytics'
+      YOLOv5).
+
+    The best anchor is always included, so that an object that fits no anchor is still learned.
+
+    Grid cells: the one that contains the center; with ratio and aligned also the nearest neighbor
+    in x and in y, if the decoding reaches that far (`scale_x_y` of at least 2).
 
     Args:
         boxes: `(B, M, 4)`, xyxy in input pixels.
         is_object: bool `(B, M)`, False for padding.
         map_sizes: (height, width) of each head's map.
-        coder: anchors, masks and the reach of the decoding.
+        coder: the network's box coder; its anchors, masks and `scale_x_y` are read.
         config: `assign`, `anchor_iou` and `anchor_ratio` are read.
     """
     center = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -80,9 +85,9 @@ def keep_aligned(candidates: Candidates, alignment: Tensor, top_k: int) -> Candi
     Feng et al., TOOD, ICCV 2021, arXiv 2108.07755.
 
     Args:
-        candidates: the candidates, K per object.
+        candidates: K candidates per object.
         alignment: `(B, M, K)`, class score and IoU combined; higher is better.
-        top_k: most candidates per object.
+        top_k: maximum number of candidates per object.
     """
     ranking = alignment.masked_fill(~candidates.valid, -1.0)
     best = ranking.topk(min(top_k, ranking.shape[2]), dim=2).indices
@@ -91,11 +96,11 @@ def keep_aligned(candidates: Candidates, alignment: Tensor, top_k: int) -> Candi
 
 
 def _matching_anchors(sizes: Tensor, coder: BoxCoder, config: LossConfig) -> Tensor:
-    """Object sizes `(B, M, 2)` -> bool `(B, M, A)`, the anchors whose shape fits."""
+    """Object sizes `(B, M, 2)`, pixels -> bool `(B, M, A)`, whether each anchor's shape fits."""
     anchors = coder.anchors
     sizes = sizes[..., None, :].clamp(min=MIN_SIDE)
     iou = shape_iou(sizes, anchors)
-    # Darknet's masks leave one anchor out: the best must be one that a head has
+    # Darknet's masks leave one anchor out: the best must be one that a head uses
     used = {index for mask in coder.masks for index in mask}
     unused = [index for index in range(len(anchors)) if index not in used]
     iou.index_fill_(-1, cached_constant(unused, iou.device, torch.int64), -1.0)
@@ -111,7 +116,18 @@ def _matching_anchors(sizes: Tensor, coder: BoxCoder, config: LossConfig) -> Ten
 def _nearest_cells(
     center: Tensor, height: int, width: int, with_neighbors: bool
 ) -> tuple[Tensor, Tensor]:
-    """Centers `(B, M, 2)` in grid cells -> (x, y) `(B, M, S, 2)`, and whether on the map."""
+    """Return the grid cells nearest to each center.
+
+    Args:
+        center: `(B, M, 2)`, (x, y) in units of grid cells.
+        height: rows of the map.
+        width: columns of the map.
+        with_neighbors: return the nearest neighbor in x and in y, too (S = 3 instead of 1).
+
+    Returns:
+        (column, row), int64 `(B, M, S, 2)`, clamped to the map, and whether the cell lies on the
+        map, bool `(B, M, S)`.
+    """
     last = cached_constant((width - 1, height - 1), center.device, torch.int64)
     center_cell = center.floor().long().clamp(min=torch.zeros_like(last), max=last)
     if not with_neighbors:

@@ -18,13 +18,13 @@ class _Matches:
     """P pairs of a prediction and an object it learns.
 
     Attributes:
-        position: image, object and candidate of each pair, int64 `(P,)` each.
+        position: indices of image, object and candidate of each pair, int64 `(P,)` each.
         index: int64 `(P,)`, index of the prediction among the N of its image.
-        weight: float32 `(P,)`, 1, or 0 for candidates that are not valid.
+        weight: float32 `(P,)`, 1, or 0 for invalid candidates.
         label: int64 `(P,)`, class of the object.
-        logits: float32 `(P, 5+C)`, of the prediction.
-        iou: float32 `(P,)`, of the predicted box and the object's.
-        ciou: float32 `(P,)`.
+        logits: float32 `(P, 5+C)`, logits of the prediction.
+        iou: float32 `(P,)`, IoU of the predicted box and the object's box.
+        ciou: float32 `(P,)`, CIoU of the same boxes.
     """
 
     position: tuple[Tensor, ...]
@@ -37,17 +37,17 @@ class _Matches:
 
 
 class YoloLoss(nn.Module):
-    """CIoU for boxes; binary cross-entropy for objectness (its target is the IoU) and classes.
+    """CIoU for boxes, binary cross-entropy for objectness (the target is the IoU) and classes.
 
     Each part is summed and divided by the number of matches in the batch, so that the balance
-    between the parts does not depend on the input size, the batch size or the number of objects in
-    an image.
+    between the parts does not depend on the input size, the batch size or the number of objects
+    per image.
 
     Args:
         coder: the network's box coder.
         config: the weights of the parts and the assignment rule.
-        reduce_mean: mean of a scalar tensor over the processes that share a batch. The mean of
-            their losses is then the loss of the whole batch.
+        reduce_mean: returns the mean of a scalar tensor over the processes that share a batch; the
+            mean of their losses then equals the loss of the whole batch.
         world_size: number of these processes.
     """
 
@@ -62,12 +62,12 @@ class YoloLoss(nn.Module):
         self.coder = coder
         self.config = config
         self.reduce_mean = reduce_mean
-        self.min_matches = 1 / world_size  # per process: divide by at least one match in all
+        self.min_matches = 1 / world_size  # per process, so that the total is at least one
         self._grid: PredictionGrid | None = None
         self._grid_key: tuple[object, ...] = ()
 
     def forward(self, maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             maps: raw maps of the network, `(B, 3*(5+C), h, w)` of each head.
@@ -90,7 +90,7 @@ class YoloLoss(nn.Module):
         return self._weighted_parts(logits, matches)
 
     def _cached_grid(self, map_sizes: list[tuple[int, int]]) -> PredictionGrid:
-        """`coder.make_grid`, made again only when the maps change their size."""
+        """Return `coder.make_grid(map_sizes)`, computed again only if the sizes change."""
         key = (*map_sizes, self.coder.anchors.device)
         if self._grid is None or self._grid_key != key:
             self._grid, self._grid_key = self.coder.make_grid(map_sizes), key
@@ -143,9 +143,9 @@ class YoloLoss(nn.Module):
 
 
 def _match_positions(valid: Tensor) -> tuple[Tensor, ...]:
-    """Image, object and candidate of the valid candidates of `(B, M, K)`.
+    """Return the image, object and candidate indices of the valid candidates, `(B, M, K)`.
 
-    On a GPU of all candidates: to count the valid ones, the CPU would have to wait for it.
+    On a GPU, return those of all candidates: to count the valid ones, the CPU would have to wait.
     """
     if valid.device.type == "cpu":
         return valid.nonzero(as_tuple=True)
@@ -154,7 +154,7 @@ def _match_positions(valid: Tensor) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def _alignment(matches: _Matches, candidates: Candidates) -> Tensor:
-    """Class score * IoU^6 of each candidate `(B, M, K)`, 0 where it is not valid."""
+    """Return class score * IoU^6 of each candidate, `(B, M, K)`; 0 for invalid ones."""
     score = matches.logits[:, 5:].gather(1, matches.label[:, None]).squeeze(1).sigmoid()
     alignment = torch.zeros(candidates.valid.shape, device=score.device)
     alignment[matches.position] = score * matches.iou.clamp(min=0).pow(6) * matches.weight
@@ -162,7 +162,7 @@ def _alignment(matches: _Matches, candidates: Candidates) -> Tensor:
 
 
 def _objectness_target(logits: Tensor, matches: _Matches) -> Tensor:
-    """`(B, N)`: the highest IoU of a prediction with an object it learns, 0 without one."""
+    """Return each prediction's highest IoU with an object it learns, `(B, N)`; 0 if none."""
     images, predictions = logits.shape[:2]
     target = torch.zeros(images * predictions, device=logits.device)
     iou = matches.iou.detach().clamp(0, 1) * matches.weight

@@ -1,7 +1,7 @@
 """Overlap of boxes, for NumPy arrays and PyTorch tensors alike.
 
-Boxes are x1, y1, x2, y2. `intersection` and `iou` take the coordinates on the first axis, `(4,
-...)`: the other axes broadcast, and each coordinate is contiguous in memory.
+Boxes are (x1, y1, x2, y2). `intersection` and `iou` expect the coordinates on the first axis,
+`(4, ...)`, so that each coordinate is contiguous in memory; the other axes broadcast.
 """
 
 import math
@@ -20,7 +20,7 @@ EPS = 1e-7
 
 
 def shared_length(low: Array, high: Array, other_low: Array, other_high: Array) -> Array:
-    """Length of the intersection of intervals that broadcast; 0 where they are disjoint."""
+    """Return the length of the overlap of intervals, which broadcast; 0 if disjoint."""
     xp = _namespace(low)
     length = xp.minimum(high, other_high)
     length -= xp.maximum(low, other_low)
@@ -28,14 +28,14 @@ def shared_length(low: Array, high: Array, other_low: Array, other_high: Array) 
 
 
 def intersection(first: Array, second: Array) -> Array:
-    """Shared area of boxes `(4, ...)` that broadcast; 0 where they are disjoint."""
+    """Return the area shared by boxes `(4, ...)`, which broadcast; 0 if disjoint."""
     area = shared_length(first[0], first[2], second[0], second[2])
     area *= shared_length(first[1], first[3], second[1], second[3])
     return area
 
 
 def iou(first: Array, second: Array) -> Array:
-    """IoU of boxes `(4, ...)` that broadcast against each other; 0 for two empty boxes."""
+    """Return the IoU of boxes `(4, ...)`, which broadcast; 0 for two empty boxes."""
     shared = intersection(first, second)
     union = _area(first) + _area(second)
     union -= shared
@@ -44,9 +44,9 @@ def iou(first: Array, second: Array) -> Array:
 
 
 def pairwise_iou(first: Array, second: Array) -> Array:
-    """IoU of every box of `first` with every box of `second`.
+    """Return the IoU of every box of `first` with every box of `second`.
 
-    Unlike `torchvision.ops.box_iou` in the oldest supported version (0.22), it takes batches.
+    Unlike `torchvision.ops.box_iou` in the oldest supported version (0.22), this supports batches.
 
     Args:
         first: boxes `(..., n, 4)`.
@@ -59,7 +59,7 @@ def pairwise_iou(first: Array, second: Array) -> Array:
 
 
 def shape_iou(first: Array, second: Array) -> Array:
-    """IoU of boxes that share a corner.
+    """Return the IoU of boxes that share a corner.
 
     Args:
         first: positive widths and heights `(..., 2)`, broadcast against `second`.
@@ -73,13 +73,15 @@ def shape_iou(first: Array, second: Array) -> Array:
 
 
 def complete_iou(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and CIoU of pairs of boxes. Values and gradients are finite for empty boxes, too.
+    """Compute the IoU and CIoU of pairs of boxes.
+
+    Values and gradients are finite even for empty boxes.
 
     CIoU: Zheng et al., Distance-IoU Loss, AAAI 2020, arXiv 1911.08287.
 
     Args:
-        boxes: float32 `(P, 4)`.
-        targets: float32 `(P, 4)`; `targets[i]` belongs to `boxes[i]`.
+        boxes: float32 `(P, 4)`, xyxy in pixels.
+        targets: float32 `(P, 4)`, xyxy in pixels; `targets[i]` belongs to `boxes[i]`.
 
     Returns:
         IoU `(P,)`, 0..1, and CIoU `(P,)`, at most 1.
@@ -99,7 +101,7 @@ def complete_iou(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def coordinates_first(boxes: Array) -> Array:
-    """Boxes `(..., 4)` as a contiguous `(4, ...)`."""
+    """Return boxes `(..., 4)` as a contiguous `(4, ...)`."""
     if isinstance(boxes, np.ndarray):
         return np.ascontiguousarray(boxes.transpose(-1, *range(boxes.ndim - 1)))
     return boxes.movedim(-1, 0).contiguous()

@@ -1,9 +1,10 @@
 """Non-maximum suppression and box voting.
 
-There are two implementations of the same rules. On a GPU the images of a batch go together, so that
-the CPU waits for the GPU only a few times per batch. On a CPU they go one by one, with NumPy: an
-image has too few candidates for several threads, NumPy's calls cost a fraction of PyTorch's, and
-PyTorch's threads would keep spinning beside those of the backend that computes the next image.
+There are two implementations of the same rules. On a GPU, all images of a batch are processed
+together, so that the CPU waits for the GPU only a few times per batch. On a CPU, they are processed
+one by one with NumPy: an image has too few candidates to keep several threads busy, a NumPy call
+costs a fraction of a PyTorch call, and PyTorch's threads would keep spinning and compete with those
+of the backend that computes the next image.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from torchvision.ops import nms
 
 from nets.ops.boxes import MIN_UNION, Array, coordinates_first, iou, pairwise_iou
 
-VOTERS = 1000  # candidates per image that have a vote, best first
-CLASS_BY_CLASS = 2000  # with more candidates, NMS takes one class at a time
-ROWS = 32  # detections voted on at once: larger temporaries would leave the CPU's cache
+VOTERS = 1000  # number of best candidates per image that vote
+CLASS_BY_CLASS = 2000  # above this many candidates, NMS runs one class at a time
+ROWS = 32  # detections voted on at once: larger temporaries would not fit in the CPU's cache
 
 
 class RawDetections(NamedTuple):
@@ -37,7 +38,7 @@ class RawDetections(NamedTuple):
 
 @dataclass(frozen=True)
 class _Limits:
-    """The limits of `non_max_suppression`, under the same names."""
+    """The thresholds and limits passed to `non_max_suppression`, under the same names."""
 
     score: float
     nms_iou: float
@@ -71,20 +72,21 @@ def non_max_suppression(
     max_detections: int,
     vote_iou: float = 1.0,
 ) -> list[RawDetections]:
-    """Greedy NMS class by class, then box voting. A box may be kept for several classes.
+    """Apply greedy NMS to each class, then box voting. A box may be kept for several classes.
 
-    Box voting (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749): the boxes that NMS drops see
-    the same object from other grid cells and anchors, so the mean of all of them lies closer to it.
+    Box voting (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749): the boxes that NMS drops
+    predict the same object from other grid cells and anchors, so the mean of all of them is more
+    accurate.
 
     Args:
-        boxes: float32 `(B, N, 4)`, xyxy.
+        boxes: float32 `(B, N, 4)`, xyxy in input pixels.
         scores: float32 `(B, N, C)`, 0..1.
-        score: candidates need a higher score than this.
+        score: minimum score of a candidate, exclusive.
         nms_iou: IoU above which the weaker of two boxes of a class is dropped.
-        max_detections: most detections per image.
-        vote_iou: a detection's box becomes the mean of the boxes of its class whose IoU with it is
-            above this, weighted by score * IoU^2. The `VOTERS` best candidates of an image have a
-            vote. 1: boxes stay as they are.
+        max_detections: maximum number of detections per image.
+        vote_iou: replace each detection's box by the mean, weighted by score * IoU^2, of the boxes
+            of its class whose IoU with it is above this. Only the `VOTERS` best candidates of an
+            image vote. 1: no voting.
 
     Returns:
         The detections of each image, on the device of `boxes`.
@@ -96,7 +98,7 @@ def non_max_suppression(
 
 
 def _vote_weights(overlap: Array, same_class: Array | None, vote_iou: float) -> Array:
-    """Weight of each vote without the score; `same_class` None: all are of one class."""
+    """Return the weight of each vote before the score; `same_class=None`: all are of one class."""
     has_vote = overlap > vote_iou
     if same_class is not None:
         has_vote &= same_class
@@ -105,7 +107,7 @@ def _vote_weights(overlap: Array, same_class: Array | None, vote_iou: float) -> 
     return weights
 
 
-# All images of a batch together, for GPUs
+# On GPUs: all images of a batch together
 
 
 def _suppress_batch(boxes: Tensor, scores: Tensor, limits: _Limits) -> list[RawDetections]:
@@ -132,16 +134,17 @@ def _suppress_batch(boxes: Tensor, scores: Tensor, limits: _Limits) -> list[RawD
 
 
 def _greedy_nms(suppresses: Tensor, valid: Tensor) -> Tensor:
-    """Greedy NMS as a fixed point.
+    """Compute greedy NMS as a fixed point.
 
-    After n rounds the first n candidates are final; a few rounds settle all but long chains.
+    After n rounds the first n candidates are final; in practice a few rounds are enough, unless
+    there are long chains of overlapping boxes.
 
     Args:
         suppresses: bool `(B, K, K)`, whether candidate i would drop the weaker candidate j.
         valid: bool `(B, K)`, candidates best first.
 
     Returns:
-        bool `(B, K)`, the candidates that stay.
+        bool `(B, K)`, True for the candidates that are kept.
     """
     suppresses = suppresses.triu(1)
     keep = valid
@@ -153,18 +156,18 @@ def _greedy_nms(suppresses: Tensor, valid: Tensor) -> Tensor:
 
 
 def _vote_batch(boxes: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
-    """New boxes `(B, K, 4)` of all candidates; each one's own vote counts in full."""
+    """Return the voted boxes of all candidates, `(B, K, 4)`; each has one full vote for itself."""
     ballots = torch.cat([boxes, torch.ones_like(scores)[..., None]], 2) * scores[..., None]
     weights.diagonal(dim1=1, dim2=2).zero_()
     sums = weights[:, :, :VOTERS] @ ballots[:, :VOTERS] + ballots
-    return sums[..., :4] / sums[..., 4:]  # 0 / 0 only for candidates that are not valid
+    return sums[..., :4] / sums[..., 4:]  # 0 / 0 only for invalid candidates
 
 
-# One image, with NumPy
+# On CPUs: one image at a time, with NumPy
 
 
 def _suppress_image(boxes: Tensor, scores: Tensor, limits: _Limits) -> RawDetections:
-    """The detections of one image: boxes `(N, 4)`, scores `(N, C)`."""
+    """Return the detections of one image from boxes `(N, 4)` and scores `(N, C)`."""
     detections = _suppress_arrays(boxes.cpu().numpy(), scores.cpu().numpy(), limits)
     columns = (detections.boxes, detections.scores, detections.labels)
     return RawDetections(*(torch.from_numpy(column).to(boxes.device) for column in columns))
@@ -173,8 +176,8 @@ def _suppress_image(boxes: Tensor, scores: Tensor, limits: _Limits) -> RawDetect
 def _suppress_arrays(boxes: np.ndarray, scores: np.ndarray, limits: _Limits) -> _Candidates:
     """Try the best candidates first, more of them only if those leave too few detections.
 
-    Greedy NMS never looks back: what it keeps of the best candidates stays, whatever follows. So
-    the result is that of all candidates.
+    Greedy NMS never revisits a decision: weaker candidates cannot change which of the better ones
+    are kept. So the result is the same as with all candidates at once.
     """
     flat_scores = scores.ravel()
     above = np.flatnonzero(flat_scores > limits.score)
@@ -192,7 +195,7 @@ def _suppress_arrays(boxes: np.ndarray, scores: np.ndarray, limits: _Limits) -> 
         if len(keep) >= limits.max_detections or len(tried) == len(above):
             break
         count = 16 * len(tried)
-        # NMS sorts by itself, so all of them need no order
+        # NMS sorts its input, so the full set does not have to be sorted here
         tried = _highest(above_scores, count) if count < len(above) else np.arange(len(above))
     keep = keep[: limits.max_detections]
     detections = candidates[keep]
@@ -205,7 +208,7 @@ def _suppress_arrays(boxes: np.ndarray, scores: np.ndarray, limits: _Limits) -> 
 
 
 def _highest(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` highest values, or of all, highest first."""
+    """Return the indices of the `count` highest values (all, if there are fewer), highest first."""
     if count < len(values):
         index = np.argpartition(-values, count)[:count]
     else:
@@ -214,11 +217,12 @@ def _highest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _nms_by_class(candidates: _Candidates, nms_iou: float) -> np.ndarray:
-    """Indices of the candidates that stay, best first.
+    """Return the indices of the candidates that are kept, best first.
 
-    Few candidates go all at once, each class's boxes shifted beyond those of the class before;
-    where one box is huge, that takes more digits than float32 has. NMS compares each box it keeps
-    with all that follow, so many candidates go class by class.
+    A small number of candidates is processed in one call, with the boxes of each class shifted so
+    that classes cannot overlap; if one box is huge, the shifts exceed float32's precision, hence
+    float64. NMS compares each box it keeps with all that follow, so a large number of candidates is
+    processed class by class.
     """
     boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
     if not len(boxes):
@@ -239,9 +243,16 @@ def _nms(boxes: np.ndarray, scores: np.ndarray, nms_iou: float) -> np.ndarray:
 def _vote(
     detections: _Candidates, is_voter: np.ndarray, voters: _Candidates, vote_iou: float
 ) -> _Candidates:
-    """The detections with new boxes; `is_voter` `(n,)` says which of them are among the voters.
+    """Return the detections with their voted boxes.
 
-    Both sides are sorted by class, so that a few rows meet only the voters of their own classes.
+    Detections and voters are sorted by class, so that each slice of detections is compared only
+    with the voters of the same classes.
+
+    Args:
+        detections: n detections.
+        is_voter: bool `(n,)`, whether each detection is among the voters.
+        voters: the candidates that vote.
+        vote_iou: as in `non_max_suppression`.
     """
     order = detections.labels.argsort(kind="stable")
     rows, voters = detections[order], voters[voters.labels.argsort(kind="stable")]
@@ -249,8 +260,8 @@ def _vote(
     stop = np.searchsorted(voters.labels, rows.labels, side="right")
     row_boxes, voter_boxes = coordinates_first(rows.boxes), coordinates_first(voters.boxes)
     ballots = _ballots(voters)
-    # A voter overlaps itself by 1, which counts its own vote. An empty box, or a detection that is
-    # no voter, has its own vote added.
+    # A voter's IoU with itself is 1, which counts its vote for itself. For an empty box, or a
+    # detection that is not a voter, that vote is added here.
     empty = np.clip(rows.boxes[:, 2:] - rows.boxes[:, :2], 0, None).prod(1) < MIN_UNION
     sums = _ballots(rows) * (empty | ~is_voter[order])[:, None]
     for first in range(0, len(sums), ROWS):
@@ -267,6 +278,6 @@ def _vote(
 
 
 def _ballots(candidates: _Candidates) -> np.ndarray:
-    """Each box and a 1, times its score: `(n, 5)`."""
+    """Return each box and a 1, multiplied by the score: `(n, 5)`."""
     ones = np.ones_like(candidates.scores)
     return np.column_stack([candidates.boxes, ones]) * candidates.scores[:, None]

@@ -8,9 +8,9 @@ from nets.yolo.blocks import ApplyAttention, ConvBNAct, CSPBlock
 class CSPDarknet53Tiny(nn.Module):
     """Layers 0 to 26 of Darknet's `yolov4-tiny.cfg`.
 
-    feat1 is the residual path of the third CSP block before the concatenation (layer 23):
-    attention at the site feat1 acts on the neck only, attention at csp3 also on the rest of the
-    backbone.
+    feat1 is the output of the third CSP block's residual path, before the concatenation (layer
+    23). Attention at site feat1 affects only the neck; attention at csp3 also affects the rest of
+    the backbone.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,15 @@ class CSPDarknet53Tiny(nn.Module):
         self.pool = nn.MaxPool2d(2, 2)
 
     def forward(self, images: Tensor, apply_attention: ApplyAttention) -> tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)` -> feat1 `(B, 256, H/16, W/16)`, feat2 `(B, 512, H/32, W/32)`."""
+        """Extract the two feature maps that the neck uses.
+
+        Args:
+            images: `(B, 3, H, W)`, RGB, 0..1.
+            apply_attention: called at every site of the backbone.
+
+        Returns:
+            feat1 `(B, 256, H/16, W/16)` and feat2 `(B, 512, H/32, W/32)`.
+        """
         x = apply_attention("stem", self.stem2(self.stem1(images)))  # (B, 64, H/4, W/4)
         x, _ = self.csp1(x, apply_attention)
         x = self.pool(apply_attention("stage1", x))  # (B, 128, H/8, W/8)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 ApplyAttention = Callable[[str, Tensor], Tensor]
-"""Called with a site's name and its feature map; returns the feature map to go on with."""
+"""Takes a site's name and feature map; returns the map after the site's attention, if any."""
 
 LEAKY_SLOPE = 0.1  # Darknet's `activation=leaky`
 

@@ -1,4 +1,4 @@
-"""From the network's raw maps to boxes and scores."""
+"""Decoding of the network's raw maps into boxes and scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Anchors of Darknet's yolov4-tiny.cfg, (width, height) in pixels at 416x416; those of each head
+# Anchors of Darknet's yolov4-tiny.cfg, (width, height) in pixels at 416x416, and their indices for
+# each head
 DARKNET_ANCHORS = (
     (10.0, 14.0),
     (23.0, 27.0),
@@ -40,7 +41,7 @@ class PredictionGrid:
 
 
 class BoxCoder(nn.Module):
-    """The box parametrization of Darknet's `[yolo]` layer, both kinds.
+    """The box parametrization of Darknet's `[yolo]` layer, in both variants.
 
     With grid cell g, stride s, anchor p and k = `scale_x_y`:
 
@@ -50,7 +51,7 @@ class BoxCoder(nn.Module):
 
     Args:
         anchors: (width, height) in input pixels.
-        masks: for each head (strides 32 and 16) the indices of its three anchors.
+        masks: indices of the three anchors of each head (strides 32 and 16).
         new_coords: which of the two size formulas to use.
         scale_x_y: k; None: 2 with `new_coords`, else 1.05.
     """
@@ -73,7 +74,7 @@ class BoxCoder(nn.Module):
         self.scale_x_y = scale_x_y or (2.0 if new_coords else 1.05)
 
     def make_grid(self, map_sizes: Sequence[tuple[int, int]]) -> PredictionGrid:
-        """The grid for maps of the given (height, width): by head, by anchor, row by row."""
+        """Return the grid for maps of these (height, width), by head, anchor, row and column."""
         heads = [
             self._head_grid(size, stride, mask)
             for size, stride, mask in zip(map_sizes, STRIDES, self.masks, strict=True)
@@ -97,7 +98,7 @@ class BoxCoder(nn.Module):
         return PredictionGrid(cell, anchor, torch.full_like(cell[:, :1], stride))
 
     def decode_boxes(self, logits: Tensor, grid: PredictionGrid) -> Tensor:
-        """Box logits `(..., 4)` and their grid -> float32 xyxy boxes `(..., 4)`, input pixels."""
+        """Decode box logits `(..., 4)` into float32 boxes `(..., 4)`, xyxy in input pixels."""
         logits = logits.float()
         k = self.scale_x_y
         center = (logits[..., :2].sigmoid() * k - (k - 1) / 2 + grid.cell) * grid.stride
@@ -114,7 +115,7 @@ class BoxCoder(nn.Module):
 
         Args:
             maps: `(B, 3*(5+C), h, w)` of each head.
-            grid: `make_grid` of the maps' sizes, to avoid making it in every call.
+            grid: `make_grid` for the maps' sizes; None: computed in this call.
 
         Returns:
             Boxes `(B, N, 4)`, xyxy in input pixels, and scores `(B, N, C)`, objectness times class
@@ -128,6 +129,6 @@ class BoxCoder(nn.Module):
 
 
 def flatten_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Maps `(B, 3*(5+C), h, w)` of all heads -> `(B, N, 5+C)`, ordered like the grid."""
+    """Flatten maps `(B, 3*(5+C), h, w)` of all heads to `(B, N, 5+C)`, ordered like the grid."""
     flat = [m.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3) for m in maps]
     return torch.cat(flat, 1)

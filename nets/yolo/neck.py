@@ -8,7 +8,7 @@ from nets.yolo.blocks import ApplyAttention, ConvBNAct
 
 
 class FPN(nn.Module):
-    """Reduce feat2, upsample it (nearest) and join it with feat1."""
+    """Reduce feat2, upsample it (nearest neighbor) and concatenate it with feat1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class FPN(nn.Module):
     def forward(
         self, feat1: Tensor, feat2: Tensor, apply_attention: ApplyAttention
     ) -> tuple[Tensor, Tensor]:
-        """Join the backbone's feature maps.
+        """Combine the backbone's feature maps.
 
         Args:
             feat1: `(B, 256, 2h, 2w)`.

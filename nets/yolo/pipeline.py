@@ -1,4 +1,4 @@
-"""From images to boxes and scores in one module: what every backend runs."""
+"""From images to boxes and scores in one module, which every backend runs."""
 
 import copy
 from itertools import pairwise
@@ -15,11 +15,11 @@ from utils.core.devices import DTYPES, autocast
 class Pipeline(nn.Module):
     """A copy of the network with batch normalization folded, followed by its box coder.
 
-    Later changes of the network's weights have no effect on it.
+    Later changes to the network's weights do not affect it.
 
     Args:
-        network: on the device where the pipeline is to run.
-        size: (height, width) of its input, pixels.
+        network: the network, on the device where the pipeline will run.
+        size: (height, width) of the input, pixels.
         precision: "fp32", "bf16" or "fp16", through autocast; boxes and scores are always float32.
     """
 
@@ -33,29 +33,36 @@ class Pipeline(nn.Module):
             self._cast_convolutions(DTYPES[precision])
 
     def _cast_convolutions(self, dtype: torch.dtype) -> None:
-        """Cast the weights once instead of in every pass; attention blocks are left to autocast."""
+        """Cast the weights once, not in every forward pass; autocast handles attention blocks."""
         for name, module in self.network.named_modules():
             if isinstance(module, nn.Conv2d) and not name.startswith("attention."):
                 module.to(dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)`, float32, RGB, 0..1 -> boxes and scores as of `BoxCoder`."""
+        """Compute boxes and scores.
+
+        Args:
+            images: float32 `(B, 3, H, W)`, RGB, 0..1.
+
+        Returns:
+            Boxes `(B, N, 4)`, xyxy in input pixels, and scores `(B, N, C)`, 0..1; both float32.
+        """
         with autocast(self.precision, images.device):
             maps = self.network(images)
         return self.coder(maps, self.grid)
 
     def detect(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for uint8 images `(B, H, W, 3)`."""
+        """Like `forward`, for uint8 images `(B, H, W, 3)`, RGB, 0..255."""
         return self(canvases.permute(0, 3, 1, 2).float().div_(255))
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode with batch normalization folded into the convolutions.
+    """Return a copy in evaluation mode with batch normalization folded into the convolutions.
 
-    Wherever a convolution and a batch normalization are neighbors in an `nn.Sequential`, they
-    become one convolution with bias: in every `ConvBNAct`, and in attention blocks built the same
-    way. Pairs that a custom `forward` connects, and normalizations without running statistics,
-    stay as they are. The outputs agree up to rounding.
+    A convolution directly followed by batch normalization in an `nn.Sequential` becomes one
+    convolution with bias: in every `ConvBNAct`, and in attention blocks built the same way. Pairs
+    connected by a custom `forward`, and normalizations without running statistics, are left
+    unchanged. The outputs agree up to rounding.
     """
     network = copy.deepcopy(network).eval()
     for module in network.modules():

@@ -37,7 +37,7 @@ class YOLOv4Tiny(nn.Module):
     """YOLOv4-tiny with attention blocks at named sites.
 
     Args:
-        num_classes: C >= 1.
+        num_classes: C, number of classes, >= 1.
         coder: anchors, masks and the box parametrization; None: Darknet's.
         sites: site (see `SITES`) -> specification of a block (see `nets.attention.build`); None:
             no attention.
@@ -73,10 +73,11 @@ class YOLOv4Tiny(nn.Module):
         self.attention = _build_attention(sites or {}, init)
 
     def _initialize(self) -> None:
-        """Small values in the prediction layers; elsewhere PyTorch's U(-1, 1)/sqrt(fan in).
+        """Initialize the prediction layers to small values.
 
-        Before a batch norm only the ratio of the step to the weight's norm counts. With He's larger
-        weights, training on the steel data is half as fast at the same learning rate
+        The other layers keep PyTorch's U(-1, 1) / sqrt(fan_in). Before a batch norm, only the size
+        of a step relative to the norm of the weights matters. With the larger weights of He's
+        initialization, training on the steel data is half as fast at the same learning rate
         (docs/training.md).
         """
         for predict in (self.predict32, self.predict16):
@@ -84,18 +85,19 @@ class YOLOv4Tiny(nn.Module):
             nn.init.constant_(predict.get_parameter("bias"), 0.0)
 
     def apply_attention(self, site: str, x: Tensor) -> Tensor:
-        """The feature map of a site after its attention block, if it has one."""
+        """Apply the attention block of a site, if it has one, to its feature map."""
         return self.attention[site](x) if site in self.attention else x
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Raw maps of the two heads.
+        """Compute the raw maps of the two heads.
 
         Args:
             images: `(B, 3, H, W)`, RGB, 0..1; H and W are multiples of 32.
 
         Returns:
-            Maps `(B, 3*(5+C), H/32, W/32)` and `(B, 3*(5+C), H/16, W/16)`. Their channels are,
-            anchor by anchor, x, y, w, h, objectness and C class logits: Darknet's order.
+            Maps `(B, 3*(5+C), H/32, W/32)` and `(B, 3*(5+C), H/16, W/16)`. The channels hold,
+            for each of the three anchors, the logits of x, y, w, h, objectness and the C classes,
+            as in Darknet.
         """
         feat1, feat2 = self.backbone(images, self.apply_attention)
         # feat1: (B, 256, H/16, W/16), feat2: (B, 512, H/32, W/32)
@@ -111,14 +113,14 @@ class YOLOv4Tiny(nn.Module):
     def set_prior(
         self, objects_per_image: float, class_rates: Sequence[float], size: tuple[int, int]
     ) -> None:
-        """Initialize the heads' biases with the data's frequencies.
+        """Initialize the biases of the prediction layers from the frequencies in the data.
 
-        Lin et al., Focal Loss, ICCV 2017, section 4.1. Without it the first steps only teach that
-        most grid cells are empty.
+        Lin et al., Focal Loss, ICCV 2017, section 4.1. Without it, the network spends its first
+        steps learning that most grid cells are empty.
 
         Args:
-            objects_per_image: mean number of objects in an image.
-            class_rates: share of each class among the objects, length C, sums to 1.
+            objects_per_image: mean number of objects per image.
+            class_rates: fraction of objects that belong to each class, length C, sums to 1.
             size: (height, width) of the input, pixels.
         """
         rates = torch.tensor(class_rates, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
@@ -133,7 +135,7 @@ class YOLOv4Tiny(nn.Module):
 def build_model(
     config: Config, num_classes: int, anchors: Sequence[Sequence[float]] | None = None
 ) -> YOLOv4Tiny:
-    """The network of a configuration.
+    """Build the network that a configuration describes.
 
     Args:
         config: `phi`, `attention` and `model` are read.

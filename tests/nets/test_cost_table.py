@@ -50,7 +50,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         (["--rounds", "0"], "--rounds 0: expected at least 1"),
         (
             ["--size", "32", "--batch", "1"],
-            "--batch 1: a map of one cell has no statistics to normalize by",
+            "--batch 1: batch normalization cannot train on maps of one cell",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def test_what_is_no_weights_file(
 def test_overrides_that_do_not_fit_the_weights(trained: Result):
     with pytest.raises(UserError, match=r"did you mean 'eval\.nms_iou'"):
         load_model(trained.run, {"eval.nms_iu": 0.3})
-    with pytest.raises(UserError, match=r"best\.pt: .*another network than phi"):
+    with pytest.raises(UserError, match=r"best\.pt: .*do not fit the network that phi"):
         load_model(trained.run, phi="cbam")
 
 

@@ -1,4 +1,4 @@
-"""Coordinate attention: a channel gate that knows rows and columns.
+"""Coordinate attention: channel gates that depend on the row and the column.
 
 Hou, Zhou, Feng: Coordinate Attention for Efficient Mobile Network Design, CVPR 2021,
 arXiv 2103.02907

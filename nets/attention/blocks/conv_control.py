@@ -56,7 +56,7 @@ class ConvControl(AttentionBlock):
 
 
 def hidden_width(channels: int, params: int) -> int:
-    """Return the bottleneck's width whose number of parameters is nearest; 0 where 1 is too wide.
+    """Return the bottleneck's width whose number of parameters is nearest; 0 if 1 is too wide.
 
     A width h has 9 h^2 + (2 C + 4) h + 2 C parameters.
     """

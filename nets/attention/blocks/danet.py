@@ -49,7 +49,7 @@ class PositionAttention(SelfAttention):
 def channel_weights(x: Tensor) -> Tensor:
     """The matrix A of cam, (B, C, C), float32.
 
-    softmax(max - E) is softmax(-E): a constant in a row cancels.
+    softmax(max - E) is softmax(-E): a constant added to a row cancels out.
     """
     features = upcast(x).flatten(2)
     with no_autocast(x):

@@ -124,7 +124,7 @@ class NonLocal(AttentionBlock):
             return F.relu(pairs) / keys
 
     def _weighted_sum(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """Sum over j of (f / n) g_j: (B, N, i), without storing f where the mode allows it."""
+        """Sum over j of (f / n) g_j: (B, N, i), without storing f if the mode allows it."""
         if "gaussian" in self.mode:
             return scaled_dot_product(theta, phi, g)
         with no_autocast(theta):

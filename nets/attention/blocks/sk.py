@@ -1,4 +1,4 @@
-"""Selective kernels: branches with different kernels, weighed per channel.
+"""Selective kernels: branches with different kernels, weighted per channel.
 
 Li, Wang, Hu, Yang: Selective Kernel Networks, CVPR 2019, arXiv 1903.06586
 

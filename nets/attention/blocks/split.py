@@ -1,4 +1,4 @@
-"""Split attention: one wide convolution whose splits are weighed per channel.
+"""Split attention: one wide convolution whose splits are weighted per channel.
 
 Zhang et al.: ResNeSt: Split-Attention Networks, CVPR Workshops 2022, arXiv 2004.08955
 

@@ -40,7 +40,7 @@ IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     paper="Jaderberg et al.: Spatial Transformer Networks, NIPS 2015, arXiv 1506.02025",
 )
 class STN(AttentionBlock):
-    """Spatial transformer; `hidden` and `grid` are choices of this project.
+    """Spatial transformer; `hidden` and `grid` are this project's choices.
 
     Args:
         channels: C.

@@ -1,6 +1,7 @@
-"""What runs the network: PyTorch, compiled PyTorch, ONNX Runtime or OpenVINO, behind one interface.
+"""Backends that run the network: PyTorch, compiled PyTorch, ONNX Runtime and OpenVINO.
 
-A new backend is a new file with a class like `Backend`, and an entry in `BACKENDS` and `MAKERS`.
+To add one, add a file with a class that implements `Backend`, and entries in `BACKENDS` and
+`MAKERS`.
 """
 
 from nets.inference.backends.base import (

@@ -1,4 +1,4 @@
-"""The interface of a backend, what one is made from, and the devices and precisions it runs in."""
+"""The interface of a backend, what it is built from, and the devices and precisions it supports."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
 
-# Name -> the precisions that a backend runs in, the default first
+# Name -> the precisions that a backend supports, the default first
 BACKENDS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "bf16", "fp16"),
     "compile": ("fp32", "bf16", "fp16"),
@@ -27,7 +27,7 @@ BACKENDS: dict[str, tuple[str, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
 }
 TORCH_BACKENDS = ("torch", "compile")
-CACHE = Path(".cache") / "models"  # beside the weights; in the working directory without a file
+CACHE = Path(".cache") / "models"  # next to the weights file, else in the working directory
 
 
 class Backend(Protocol):
@@ -35,7 +35,7 @@ class Backend(Protocol):
 
     Attributes:
         name: one of `BACKENDS`.
-        precision: what it computes in, e.g. "bf16".
+        precision: the precision it computes in, e.g. "bf16".
     """
 
     name: str
@@ -55,16 +55,16 @@ class Backend(Protocol):
 
 @dataclass
 class ModelSpec:
-    """What a backend is made from.
+    """What a backend is built from.
 
     Attributes:
-        network: in evaluation mode; on the meta device (without values) if there is only an ONNX
+        network: in evaluation mode; on the meta device (shapes only) if there is only an ONNX
             file.
         config: as in `Detector`.
         names: the class names.
         onnx: the ONNX file that the detector was loaded from.
-        weights: the file that the weights came from; exported and quantized models are kept in
-            `.cache` beside it.
+        weights: the file that the weights came from; exported and quantized models are cached
+            in `.cache` next to it.
         calibration: returns uint8 canvases `(n, H, W, 3)` typical of the user's data; needed for
             int8.
     """
@@ -78,7 +78,7 @@ class ModelSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights and of everything that decides what is computed with them."""
+        """A hash of the weights and of all settings that affect the model's outputs."""
         digest = hashlib.sha256()
         if self.onnx:
             digest.update(self.onnx.read_bytes())
@@ -92,7 +92,7 @@ class ModelSpec:
         return digest.hexdigest()[:12]
 
     def onnx_file(self) -> Path:
-        """The model as ONNX, exported on first use."""
+        """Return the model's ONNX file, exported on first use."""
         if self.onnx:
             return self.onnx
         path = self.cache_file(".onnx")
@@ -103,7 +103,7 @@ class ModelSpec:
         return path
 
     def cache_file(self, suffix: str) -> Path:
-        """The path of a file made from this model; its folder exists."""
+        """Return the path for a file derived from this model; its folder exists."""
         origin = self.onnx or self.weights
         folder = origin.parent / CACHE if origin else CACHE
         stem = origin.stem if origin else self.config.name
@@ -111,7 +111,7 @@ class ModelSpec:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder, made if need be, or the system's temporary one where it cannot be written."""
+    """Return the folder, created if missing, or the system's temporary one if not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -120,7 +120,7 @@ def _writable(folder: Path) -> Path:
 
 
 def choose_device(backend: str, device: str) -> torch.device:
-    """The device that a backend runs on.
+    """Return the device that a backend runs on.
 
     Args:
         backend: one of `BACKENDS`, or "auto".
@@ -147,7 +147,7 @@ def choose_device(backend: str, device: str) -> torch.device:
 
 
 def choose_precision(backend: str, precision: str, device: torch.device) -> str:
-    """The precision that a backend computes in; for "auto" bf16 where it is native, else fp32.
+    """Return the precision that a backend computes in; auto: bf16 if it is native, else fp32.
 
     Args:
         backend: one of `BACKENDS`, or "auto".
@@ -155,7 +155,7 @@ def choose_precision(backend: str, precision: str, device: torch.device) -> str:
         device: what `choose_device` returned.
 
     Raises:
-        UserError: the backend does not compute in it.
+        UserError: the backend does not support the precision.
     """
     if backend == "auto":
         offered = tuple(dict.fromkeys(p for precisions in BACKENDS.values() for p in precisions))

@@ -1,4 +1,4 @@
-"""Quantization of the convolutions to int8 after training, with NNCF, on the user's images."""
+"""Post-training quantization of the convolutions to int8 with NNCF, on the user's images."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ SETTING = "precision=int8"
 
 
 def quantized_file(spec: ModelSpec) -> Path:
-    """The model as OpenVINO IR in int8; made on first use, which takes a minute, then kept.
+    """Return the model as int8 OpenVINO IR; created on first use (about a minute), then cached.
 
     Raises:
         UserError: a package is missing, or there are no images to calibrate on.
@@ -26,14 +26,14 @@ def quantized_file(spec: ModelSpec) -> Path:
     nncf = require_package("nncf", SETTING)
     if spec.calibration is None:
         raise UserError(
-            f"{SETTING}: no images to calibrate on; run eval.py with it once, which has them"
+            f"{SETTING}: no images to calibrate on; run eval.py with {SETTING} once to calibrate"
         )
     model = openvino.Core().read_model(spec.onnx_file())
     quantized = _quantize(nncf, model, spec.calibration())
     part = path.with_suffix(f".{os.getpid()}.xml")
     openvino.save_model(quantized, part, compress_to_fp16=False)
     part.with_suffix(".bin").replace(path.with_suffix(".bin"))
-    part.replace(path)  # last: where this file exists, both are whole
+    part.replace(path)  # last: if this file exists, both are complete
     return path
 
 
@@ -51,12 +51,16 @@ def _quantize(nncf: Any, model: Any, canvases: np.ndarray) -> Any:
 
 
 def _to_input(canvas: np.ndarray) -> np.ndarray:
-    """Uint8 `(H, W, 3)` -> float32 `(1, 3, H, W)`, 0..1."""
+    """uint8 `(H, W, 3)` -> float32 `(1, 3, H, W)`, 0..1."""
     return canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255
 
 
 def _first_convolution(model: Any) -> str:
-    """Stays in float32: a tenth of the time, but most of the AP lost (0.7 of 0.8 on NEU-DET)."""
+    """Name of the first convolution, which stays in float32.
+
+    It takes a tenth of the time, but quantizing it causes most of the AP lost (0.7 of 0.8 on
+    NEU-DET).
+    """
     nodes = model.get_ordered_ops()
     return next(node.get_friendly_name() for node in nodes if node.get_type_name() == "Convolution")
 

@@ -15,7 +15,7 @@ class OnnxRuntimeBackend:
     Args:
         spec: the model.
         precision: "fp32".
-        device: the CPU or a GPU.
+        device: the CPU or an NVIDIA GPU.
     """
 
     name = "onnxruntime"

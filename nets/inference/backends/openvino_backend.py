@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: float32, bfloat16 where the CPU has it, int8."""
+"""OpenVINO on the CPU: float32, bfloat16 if the CPU supports it, or int8."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from nets.inference.backends.base import ModelSpec
 from nets.inference.backends.int8 import quantized_file
 
-# int8: what is not quantized stays in float32
+# int8: operations that are not quantized stay in float32
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoBackend:
-    """OpenVINO with as many threads as PyTorch uses; the conversion from uint8 is in its graph.
+    """OpenVINO with as many threads as PyTorch uses; its graph includes the conversion from uint8.
 
     Args:
         spec: the model.
@@ -43,7 +43,7 @@ class OpenVinoBackend:
 
 
 def _with_canvas_input(openvino: Any, model: Any) -> Any:
-    """Put uint8 `(B, H, W, 3)` -> float32 `(B, 3, H, W)`, 0..1, before the model."""
+    """Prepend uint8 `(B, H, W, 3)` -> float32 `(B, 3, H, W)`, 0..1, to the model."""
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))

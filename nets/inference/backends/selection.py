@@ -1,4 +1,4 @@
-"""A backend by its name; `auto` measures those that work here and takes the fastest."""
+"""Making a backend by name; `auto` measures those that work on this machine."""
 
 import sys
 from collections.abc import Callable
@@ -29,12 +29,12 @@ MAKERS: dict[str, Callable[[ModelSpec, str, torch.device], Backend]] = {
     "onnxruntime": OnnxRuntimeBackend,
     "openvino": OpenVinoBackend,
 }
-SECONDS = 1.0  # of measurement per backend
+SECONDS = 1.0  # measuring time per backend
 
 
 @dataclass
 class Candidate:
-    """A backend that works here.
+    """A backend that works on this machine.
 
     Attributes:
         backend: the backend, warmed up.
@@ -58,7 +58,7 @@ def make_backend(name: str, spec: ModelSpec) -> Backend:
         spec: the model.
 
     Raises:
-        UserError: its package is missing, or it does not run on that device or in that precision.
+        UserError: its package is missing, or it does not support the device or the precision.
     """
     if name == "auto":
         return _fastest(spec)
@@ -69,7 +69,7 @@ def make_backend(name: str, spec: ModelSpec) -> Backend:
 
 
 def _fastest(spec: ModelSpec) -> Backend:
-    """Measure every backend that works here, interleaved; the table goes to stderr."""
+    """Return the fastest backend that works here; print the measured times to stderr."""
     height, width = spec.config.input_size
     canvas = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
     backends: dict[str, Backend] = {}

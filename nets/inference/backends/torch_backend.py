@@ -14,7 +14,7 @@ class TorchBackend:
     Args:
         spec: the model.
         precision: "fp32", "bf16" or "fp16".
-        device: where to compute.
+        device: the device to compute on.
     """
 
     name = "torch"
@@ -34,8 +34,8 @@ class TorchBackend:
 class CompiledBackend(TorchBackend):
     """`TorchBackend` through `torch.compile`: constants folded, weights laid out for the CPU.
 
-    The first call compiles, for up to a minute, and needs a C++ compiler. The second batch size
-    compiles once more, for all further ones.
+    The first call compiles, which takes up to a minute and needs a C++ compiler. The second batch
+    size triggers one more compilation, which then serves all batch sizes.
     """
 
     name = "compile"
@@ -51,5 +51,5 @@ class CompiledBackend(TorchBackend):
         except torch._dynamo.exc.BackendCompilerFailed as error:
             reason = str(error).split("\n")[-1] or type(error).__name__
             raise UserError(
-                f"backend=compile: PyTorch cannot compile here; is there a compiler? {reason}"
+                f"backend=compile: PyTorch cannot compile here; is a compiler installed? {reason}"
             ) from None

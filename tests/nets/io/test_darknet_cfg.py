@@ -91,7 +91,7 @@ def test_a_cfg_of_another_network_is_refused(darknet: Path, tmp_path: Path) -> N
     cfg = copy.with_suffix(".cfg")
     text = darknet.with_suffix(".cfg").read_text()
     for changed, words in (
-        (cfg_text(7), r"describes 7 classes, the weights beside it have 6"),
+        (cfg_text(7), r"describes 7 classes, the weights next to it have 6"),
         ("[net]\nwidth=64\n", "not a cfg of YOLOv4-tiny"),
         (text.replace("[net]", "[network]"), r"not a cfg of YOLOv4-tiny: no \[net\] section"),
         (text.replace("width=64", "width=65"), "input_size: expected an integer"),

@@ -216,7 +216,7 @@ def test_reference_weights_are_not_used_with_attention_that_they_do_not_hold(
     key: str, value: object, tmp_path: Path
 ) -> None:
     torch.save(fill(reference_shapes("se", 20)), tmp_path / "se.pth")
-    with pytest.raises(UserError, match=rf"se\.pth: .*another network than {re.escape(key)}"):
+    with pytest.raises(UserError, match=rf"se\.pth: .*not fit the network that {re.escape(key)}"):
         load_model(tmp_path / "se.pth", {key: value}, device="cpu")
 
 
@@ -230,14 +230,15 @@ def test_other_classes_leave_the_heads_at_their_start_and_say_so(tmp_path: Path)
     assert "predict32.bias: (75,), here (24,)" in report.mismatched
     assert all(torch.equal(before[name], network.state_dict()[name]) for name in heads)
     assert len(report.matched) == report.total - 4
-    assert any("other shape, not loaded" in line and "predict32" in line for line in report.lines())
+    lines = report.lines()
+    assert any("different shape, not loaded" in line and "predict32" in line for line in lines)
 
 
 def test_report_lines_name_a_few_and_count_the_rest() -> None:
     report = MatchReport(Path("w.pth"), ["a", "b"], 8, ["c: (1,), here (2,)"], list("defgh"), [])
     assert report.lines() == [
         "w.pth: 2 of 8 pretrained tensors matched (25%)",
-        "  other shape, not loaded: c: (1,), here (2,)",
+        "  different shape, not loaded: c: (1,), here (2,)",
         "  not in this network: d, e, f, g, ... (5)",
     ]
 
@@ -403,7 +404,7 @@ def test_a_cfg_of_other_classes_matters_only_to_heads_that_fit(
     cfg = weights.path.with_suffix(".cfg")
     cfg.write_text(darknet_cfg(YOLOv4Tiny(3), (64, 64)))
     assert choose_model_config(ModelConfig(), 3, weights) == ModelConfig()
-    with pytest.raises(UserError, match="describes 3 classes, the weights beside it have 2"):
+    with pytest.raises(UserError, match="describes 3 classes, the weights next to it have 2"):
         choose_model_config(ModelConfig(), 2, weights)
 
 
