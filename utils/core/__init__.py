@@ -1,1 +1,1 @@
-"""What everything else builds on; imports nothing of the project above it."""
+"""The basis of the project: imports nothing from the rest of it."""

@@ -1,4 +1,4 @@
-"""A bounded queue between two threads, and a generator that runs ahead in a thread."""
+"""A bounded queue between two threads, and a generator that prefetches in a thread."""
 
 import threading
 from collections import deque
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 POLL_SECONDS = 0.1  # longest single wait: Windows delivers Ctrl-C only between waits
-PREFETCH_DEPTH = 2  # items that wait for the consumer of `prefetch`
+PREFETCH_DEPTH = 2  # items that `prefetch` computes ahead
 
 Item = TypeVar("Item")
 
 
 class BoundedQueue(Generic[Item]):
-    """A bounded queue between two threads that also passes on the end and errors.
+    """A bounded queue between two threads that also signals the end and passes on errors.
 
     Iterate over it to take the items out; the iteration ends when the queue is closed and empty.
 
     Args:
-        size: items that it holds at most.
+        size: maximum number of items.
         newest: when full, drop the oldest item instead of making the producer wait.
     """
 
@@ -33,7 +33,7 @@ class BoundedQueue(Generic[Item]):
         """Append an item, waiting for space.
 
         Returns:
-            False if the queue is closed; the item is dropped then.
+            False if the queue is closed, and the item was dropped.
 
         Raises:
             BaseException: the error that the queue was closed with.
@@ -48,7 +48,7 @@ class BoundedQueue(Generic[Item]):
             return not self._closed
 
     def get_nowait(self) -> Item | None:
-        """The oldest item, or None if the queue is empty."""
+        """Take out and return the oldest item; None if the queue is empty."""
         with self._changed:
             self._changed.notify_all()
             return self._items.popleft() if self._items else None

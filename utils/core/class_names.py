@@ -11,7 +11,7 @@ WELL_KNOWN = {80: "coco_classes.txt", 20: "voc_classes.txt"}
 
 
 def read_class_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """The class names that the key `data.classes` stands for.
+    """Return the class names given by the key `data.classes`.
 
     Args:
         classes: names, or a text file with one name per line, as given or in the project's
@@ -37,7 +37,7 @@ def read_class_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | N
 
 
 def default_class_names(count: int) -> list[str]:
-    """Names for weights that come without: COCO's for 80 classes, VOC's for 20, else numbers."""
+    """Names for weights without any: COCO's for 80 classes, VOC's for 20, else numbers."""
     if count in WELL_KNOWN:
         return read_lines(CLASS_LIST_DIR / WELL_KNOWN[count])
     return [f"class {index}" for index in range(count)]

@@ -1,4 +1,4 @@
-"""What the command lines share. Imports nothing slow, so that `--help` is immediate."""
+"""Helpers that the command lines share. Imports nothing slow, so that `--help` is immediate."""
 
 import argparse
 import io
@@ -76,7 +76,7 @@ def _fail(message: str) -> None:
 
 
 def _install_hint(error: ImportError) -> str | None:
-    """How to install the missing library, in one line; None if the import error is our own bug."""
+    """Return how to install the missing library, in one line; None if the error is our own bug."""
     if DISPLAY_LIBRARY.search(str(error)):
         return (
             f"OpenCV cannot be imported ({error}); on a machine without a display use the package "

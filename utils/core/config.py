@@ -65,7 +65,7 @@ def make_config(
 
 
 def restore_config(values: Mapping[str, Any], origin: str) -> Config:
-    """Validate a saved configuration, in which keys may have their former names.
+    """Validate a saved configuration, which may use former names of keys.
 
     Raises:
         UserError: as for `make_config`.
@@ -83,7 +83,7 @@ def restore_config(values: Mapping[str, Any], origin: str) -> Config:
 
 
 def update_config(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A copy of a configuration with some values changed.
+    """Return a copy of a configuration with some values changed.
 
     Args:
         config: not modified.
@@ -127,7 +127,7 @@ def dump_config(config: Config) -> str:
 
 
 def find_config(name: str | Path, asked_by: str = "--config") -> Path:
-    """The path of a configuration file.
+    """Find a configuration file.
 
     Args:
         name: a file as given, or one in `configs/`, with or without `.yaml`.
@@ -146,7 +146,7 @@ def find_config(name: str | Path, asked_by: str = "--config") -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; empty for an empty file.
+    """Read the mapping in a YAML file; an empty file gives an empty mapping.
 
     Raises:
         UserError: the file cannot be read, or is not a YAML mapping.
@@ -190,7 +190,7 @@ def as_words(changes: Mapping[str, Any]) -> str:
 
 
 def _read_inherited(path: Path, children: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """The own values of a file and of all that it inherits from, ancestors first."""
+    """Read the values set in a file and in each file it inherits from, ancestors first."""
     if path.resolve() in children:
         raise UserError(f"{path}: base: inherits from itself")
     values = read_yaml(path)

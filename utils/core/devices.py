@@ -16,11 +16,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that the key `device` names.
+    """Return the device that the key `device` names.
 
     Args:
-        name: `auto` is the first GPU, else Apple's MPS, else the CPU. In a distributed run every
-            process gets a GPU of its own.
+        name: `auto` is the first GPU, else Apple's MPS, else the CPU. In a distributed run,
+            each process gets a different GPU.
 
     Raises:
         UserError: this machine has no such device.
@@ -47,7 +47,7 @@ def _best_device() -> str:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """The precision that the key `precision` names on `device`.
+    """Return the precision that the key `precision` selects on `device`.
 
     Args:
         name: `auto` is bf16 where the hardware supports it, else fp32 (emulated bf16 is slower).
@@ -67,7 +67,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context manager for a network's forward pass."""
+    """Return the autocast context manager for a network's forward pass."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
@@ -89,7 +89,7 @@ def cached_constant(
 
 @lru_cache(maxsize=256)
 def _cached_constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # what inference creates must be usable in training
+    with torch.inference_mode(False):  # so that training can use it, too
         return torch.tensor(values, dtype=dtype, device=device)
 
 
@@ -100,7 +100,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    """Instruction set extensions of the CPU; empty where they cannot be read (not on Linux)."""
+    """Instruction set extensions of the CPU; empty if they cannot be read (other than on Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

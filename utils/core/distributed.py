@@ -1,7 +1,7 @@
-"""Training one network in several processes that `torchrun` starts; a no-op in a single process.
+"""Training one network in several processes started by `torchrun`; a no-op in a single process.
 
-Every process reads the same data and draws the same random numbers, and works on its own rows of
-each batch. Gradients, batch-norm statistics and the counts in the loss are reduced over all
+Every process reads the same data and draws the same random numbers, but processes different rows
+of each batch. Gradients, batch-norm statistics and the counts in the loss are reduced over all
 processes, so that together they compute what a single process would.
 """
 
@@ -50,7 +50,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Index of this process among all."""
+    """Index of this process among all processes."""
     return dist.get_rank() if _is_initialized() else 0
 
 
@@ -65,7 +65,7 @@ def is_main_process() -> bool:
 
 
 def barrier() -> None:
-    """Wait until all processes get here."""
+    """Wait until all processes have reached this call."""
     if world_size() > 1:
         dist.barrier(device_ids=[local_rank()] if torch.cuda.is_available() else None)
 
@@ -112,7 +112,7 @@ def broadcast_from_main(function: Callable[[], Value]) -> Value:
 
 
 def gather(items: Sequence[Value]) -> list[Value]:
-    """Interleave the lists of all processes: the first item of each, the second of each, ..."""
+    """Gather the lists of all processes, interleaved: the first item of each, the second, ..."""
     if world_size() == 1:
         return list(items)
     lists: list[list[Value]] = [[] for _ in range(world_size())]
@@ -146,7 +146,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 def synchronize_batch_norms(network: nn.Module) -> nn.Module:
-    """Take the statistics of every batch norm over all processes; state dict keys stay the same."""
+    """Compute batch norm statistics over all processes; state dict keys stay the same."""
     if next(network.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for module in network.modules():

@@ -37,7 +37,7 @@ def cpu_count() -> int:
 
 
 def describe_device(device: torch.device) -> str:
-    """Name of the GPU; or of the CPU, with its cores and the threads of PyTorch."""
+    """Return the name of the GPU, or of the CPU with its cores and PyTorch's threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{cpu_name()}, {cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -1,4 +1,4 @@
-"""Mistakes of the user, reported in one line."""
+"""User errors, reported in one line."""
 
 import difflib
 import importlib
@@ -19,8 +19,8 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
         prefix: put before the suggestion, e.g. the section of a key.
 
     Returns:
-        `"; did you mean 'x'?"` for the closest valid name; where none is close, the list of all;
-        empty where there are none.
+        `"; did you mean 'x'?"` for the closest valid name; if none is close, the list of all; empty
+        if there are none.
     """
     names = [str(item) for item in valid]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)

@@ -39,7 +39,7 @@ def configure_training(device: torch.device) -> None:
 
 
 def silence_opencv() -> None:
-    """Turn off the log lines of OpenCV and of the FFmpeg in it: our errors are one line."""
+    """Turn off the logs of OpenCV and its FFmpeg: our own errors take one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -1,7 +1,7 @@
-"""Interleaved timing: what is compared runs round by round, so that a slow moment hits everything.
+"""Interleaved timing: candidates run in rounds, so that a slow moment affects all of them.
 
-The ratio of two timings within a round says which one is faster; a lone timing also says how busy
-the machine was.
+The ratio of two timings within a round says which one is faster; a single timing also depends on
+how busy the machine was.
 """
 
 import math
@@ -51,10 +51,10 @@ class Budget:
     """How long to measure.
 
     Attributes:
-        seconds: measuring time; a fifth of it is spent on warm-up before.
-        min_rounds: measure at least so many rounds, however long they take.
-        max_rounds: measure at most so many rounds; None: no limit.
-        warmup: least number of warm-up rounds; 0: no warm-up at all.
+        seconds: measuring time; another fifth of it is spent on warm-up first.
+        min_rounds: minimum number of rounds, however long they take.
+        max_rounds: maximum number of rounds; None: no limit.
+        warmup: minimum number of warm-up rounds; 0: no warm-up at all.
     """
 
     seconds: float
@@ -71,10 +71,10 @@ def interleave(
     Args:
         clocks: name to clock.
         budget: how long to measure.
-        title: shown at the progress bar.
+        title: label of the progress bar.
 
     Returns:
-        Milliseconds of each clock, float64 `(rounds,)`; index i of all of them is the same round.
+        Milliseconds of each clock, float64 `(rounds,)`; index i is the same round for all clocks.
     """
     with progress_bar(desc=title, unit="run") as bar:
         if budget.warmup:
@@ -106,11 +106,11 @@ def timed(
     device: torch.device | None = None,
     before: Callable[[], Any] | None = None,
 ) -> Clock:
-    """A clock that measures the mean time of a call.
+    """Return a clock that measures the mean time of a call, milliseconds.
 
     Args:
         call: what to time.
-        count: calls in a row, in one measurement.
+        count: number of consecutive calls per measurement.
         device: where `call` computes; a GPU is synchronized before and after.
         before: called before each measurement, untimed, e.g. to refill the caches.
     """
@@ -124,7 +124,7 @@ def timed(
 
 
 def block_timed(call: Callable[[], Any], block: float, device: torch.device | None = None) -> Clock:
-    """A clock for a short call: each measurement repeats it and takes the mean.
+    """Return a clock for a short call: each measurement repeats it and takes the mean.
 
     An untimed call comes before each measurement, since other clocks have emptied the caches.
 
@@ -141,7 +141,7 @@ def block_timed(call: Callable[[], Any], block: float, device: torch.device | No
 def milliseconds(
     call: Callable[[], Any], count: int = 1, device: torch.device | None = None
 ) -> float:
-    """Mean time of `count` calls in a row; arguments as for `timed`."""
+    """Return the mean time of `count` consecutive calls; arguments as for `timed`."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(count):
