@@ -1,4 +1,4 @@
-"""Compare settings over several seeds: which is better, by how much, how sure, and at what cost.
+"""Compare settings over several seeds: which is better, by how much, how certainly, at what cost.
 
 examples:
   python compare.py --config shapes.yaml              none se cbam eca, seeds 0 1 2
@@ -9,15 +9,15 @@ examples:
   python compare.py --config voc.yaml --phi none se --ray          on all cores or GPUs
   python compare.py --config voc.yaml --phi none se --ray auto     on a running Ray cluster
 
-A file for --settings maps names to overrides, nested or dotted; `{}` is the configuration as it is:
+A file for --settings maps names to overrides, nested or dotted; `{}` changes nothing:
   plain: {}
   se at feat1: {phi: se, attention.at: [feat1]}
   se as identity: {phi: se, attention: {init: identity}}
 
 --ray needs `pip install -r requirements-ray.txt`. All machines of a cluster must see the project,
-the data and --out under the same paths (a network file system), and have the same libraries.
+the data and --out at the same paths (a network file system) and have the same libraries installed.
 
-The same command resumes an interrupted comparison and tries failed trials again.
+The same command resumes an interrupted comparison and retries failed trials.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from utils.core.cli import run_command
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,15 +55,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--control",
         choices=["params", "latency"],
-        help="beside every attention setting, plain convolutions with as many parameters, "
-        "or that take as many milliseconds",
+        help="add to every attention setting a control: plain convolutions with the same number "
+        "of parameters, or the same latency",
     )
     parser.add_argument(
         "--ray",
         nargs="?",
         const="local",
         metavar="ADDRESS",
-        help="trials side by side: on this machine, or on a cluster "
+        help="run trials in parallel: on this machine, or on a cluster "
         "(auto, host:6379, ray://host:10001)",
     )
     parser.add_argument(
@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, compare, print."""
+    """Parse the arguments, run the comparison, and print its summary."""
     args = make_parser().parse_intermixed_args()
     # imported here, where `run_command` explains a missing library
     from utils.compare.controls import with_controls

@@ -1,4 +1,4 @@
-"""Measure a trained detector: COCO AP, VOC AP, class by class.
+"""Evaluate a trained detector: COCO AP and VOC AP, overall and per class.
 
 examples:
   python eval.py                                              newest run, its validation split
@@ -19,10 +19,10 @@ def parse() -> argparse.Namespace:
     )
     add_weights(parser)
     parser.add_argument(
-        "--split", default="val", help="train, val or a split as the dataset names it; default: val"
+        "--split", default="val", help="train, val or another split of the dataset; default: val"
     )
     parser.add_argument(
-        "--config", metavar="NAME|PATH", help="use the data of this experiment, not the run's"
+        "--config", metavar="NAME|PATH", help="evaluate on the data of this experiment instead"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument(
@@ -31,13 +31,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", dest="plots", help=argparse.SUPPRESS)  # the former name
     add_backend(parser)
     parser.add_argument(
-        "--reference", action="store_true", help="also measure in float32 and print the AP lost"
+        "--reference", action="store_true", help="also evaluate in float32 and print the AP lost"
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="e.g. eval.nms_iou=0.5 device=cpu; output=DIR: where the runs are",
+        help="e.g. eval.nms_iou=0.5 device=cpu; output=DIR: folder of the runs",
     )
     return parser.parse_intermixed_args()
 

@@ -1,4 +1,4 @@
-"""Write a trained detector for other programs: ONNX, or Darknet's weights, cfg and names.
+"""Export a trained detector to ONNX, or to Darknet's weights, cfg and names.
 
 examples:
   python export.py --format onnx                              newest run; runs/<name>/best.onnx
@@ -19,10 +19,10 @@ def parse() -> argparse.Namespace:
     add_weights(parser)
     parser.add_argument("--format", required=True, choices=("onnx", "darknet"))
     parser.add_argument(
-        "--out", metavar="FILE", help="default: beside the weights, with the format's suffix"
+        "--out", metavar="FILE", help="default: next to the weights, with the format's suffix"
     )
     parser.add_argument(
-        "--opset", type=int, help="onnx: version of the operator set; default: the exporter's"
+        "--opset", type=int, help="onnx: operator set version; default: the exporter's"
     )
     return parser.parse_args()
 

@@ -1,12 +1,12 @@
-"""Detect objects in images, folders and video, show what attention looks at, measure the speed.
+"""Detect objects in images, folders and videos, visualize attention, measure the speed.
 
 examples:
   python predict.py --source street.jpg                       newest run, result in runs/predict
   python predict.py --source a.jpg b.jpg --weights runs/voc --json detections.json
   python predict.py --mode dir --source photos --out results  subfolders are kept
   python predict.py --mode video --source drive.mp4 --out result.mp4
-  python predict.py --mode video --show                       camera 0; q or Esc ends
-  python predict.py --mode fps --backend auto                 measures all, takes the fastest
+  python predict.py --mode video --show                       camera 0; q or Esc quits
+  python predict.py --mode fps --backend auto                 measure all backends, use the fastest
   python predict.py --mode heatmap --source street.jpg        attention and the best detection
   python predict.py --mode heatmap --source street.jpg --site feat1 --point 320,200 --class car
 """
@@ -38,12 +38,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
     parser.add_argument(
-        "--score", type=float, help="lowest score shown, 0 to 1; default: the run's predict.score"
+        "--score", type=float, help="minimum score, 0 to 1; default: the run's predict.score"
     )
     parser.add_argument(
         "--nms-iou",
         type=float,
-        help="IoU above which the weaker box is dropped; default: the run's predict.nms_iou",
+        help="IoU threshold of NMS, 0 to 1; default: the run's predict.nms_iou",
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps; default: the run's")
     add_backend(parser)
@@ -51,22 +51,22 @@ def parse() -> argparse.Namespace:
         "--precision", help="auto, fp32, bf16, fp16 or int8 (openvino); default: the run's"
     )
     parser.add_argument(
-        "--show", action="store_true", help="open a window: any key for the next, q or Esc ends"
+        "--show", action="store_true", help="open a window: any key for the next, q or Esc quits"
     )
     heatmap = parser.add_argument_group("heatmap")
     heatmap.add_argument(
-        "--site", help="only this site; default: those with attention, feat1 and feat2"
+        "--site", help="show only this site; default: sites with attention, feat1 and feat2"
     )
     heatmap.add_argument(
         "--point",
         metavar="X,Y",
-        help="the point whose attention is shown, pixels; default: the middle of the detection",
+        help="pixel whose attention is shown; default: the center of the detection",
     )
     heatmap.add_argument(
         "--class",
         dest="class_name",
         metavar="NAME",
-        help="class to explain; default: the best detection's",
+        help="class to explain; default: that of the best detection",
     )
     return parser.parse_args()
 

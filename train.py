@@ -21,7 +21,7 @@ def parse() -> argparse.Namespace:
     )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
-        "--config", metavar="NAME|PATH", help="an experiment (YAML), as given or in configs/"
+        "--config", metavar="NAME|PATH", help="experiment: a YAML file, or its name in configs/"
     )
     action.add_argument(
         "--resume",

@@ -152,7 +152,7 @@ def test_resume_looks_for_runs_where_output_says(
 ):
     arguments = ("--resume", trained.run.name, f"output={trained.run.parent}")
     assert call(train_cli, monkeypatch, *arguments) == 2
-    assert "to the end already" in capsys.readouterr().err
+    assert "training is already finished" in capsys.readouterr().err
     assert call(train_cli, monkeypatch, "--resume", trained.run.name) == 2
     assert "no last.pt" in capsys.readouterr().err
 
@@ -261,7 +261,7 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (train_cli, lambda run: ["--config", "coco.yaml"], ["datasets/coco", "data.root="]),
     (train_cli, lambda run: ["--config", voc("cat")], ["a.xml", "cat", "dog"]),
     (train_cli, lambda run: ["--resume", "runs/none"], ["--resume runs/none", "last.pt"]),
-    (train_cli, lambda run: ["--resume", run.run], ["to the end already"]),
+    (train_cli, lambda run: ["--resume", run.run], ["training is already finished"]),
     (train_cli, lambda run: ["--resume", run.run, "train.epochs=9"], ["--resume", "KEY=VALUE"]),
     (eval_cli, lambda run: [], ["train first", "--weights"]),
     (eval_cli, lambda run: ["--weights", "none.pt"], ["--weights none.pt", "no such file"]),

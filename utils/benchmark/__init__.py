@@ -1,6 +1,6 @@
 """The speed of every part, measured side by side in one run: `python -m utils.benchmark`.
 
-The content of `--json`; these keys do not change:
+The content of `--json`, whose keys are stable:
 
     command     the command line
     machine     device, cpu, cores, threads, gpu (null without one), precision, versions

@@ -6,7 +6,7 @@ examples:
   python -m utils.benchmark --config voc.yaml data.root=/data/VOCdevkit train.batch_size=32
   python -m utils.benchmark inference --weights runs/neu_det  a trained network on its own data
   python -m utils.benchmark evaluation video --full           5,000 images, 10,000 frames
-  python -m utils.benchmark --quick                           whether it works; numbers mean nothing
+  python -m utils.benchmark --quick                           a smoke test; the numbers mean nothing
   python -m utils.benchmark --json speed.json --format markdown > speed.md
 
 sections: gemm train inference data post evaluation video
@@ -34,15 +34,17 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, group = parser.add_argument, parser.add_mutually_exclusive_group
-    add("words", nargs="*", metavar="SECTION|KEY=VALUE", help="sections; keys to change")
+    add("words", nargs="*", metavar="SECTION|KEY=VALUE", help="sections to run; keys to change")
     network, duration = group(), group()
     network.add_argument("--config", metavar="NAME|PATH", help="default: the embedded data")
     network.add_argument("--weights", metavar="FILE|RUN", help="default: random weights")
-    duration.add_argument("--seconds", type=float, help="per section (at least 5 rounds); 30")
+    duration.add_argument(
+        "--seconds", type=float, help="per section (at least 5 rounds), default 30"
+    )
     duration.add_argument("--rounds", type=int, metavar="N", help="exactly N rounds instead")
     add("--quick", action="store_true", help="two rounds of small images, fewer backends")
     add("--full", action="store_true", help="metrics of 5,000 images, a video of 10,000 frames")
-    add("--json", metavar="FILE", help="also write every number there")
+    add("--json", metavar="FILE", help="also write all numbers as JSON")
     add("--format", choices=("text", "markdown"), default="text", help="default: text")
     args = parser.parse_intermixed_args()
     if args.seconds is not None and args.seconds <= 0:

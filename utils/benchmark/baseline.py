@@ -1,6 +1,6 @@
 """The baseline: the same network in fp32, eager, contiguous NCHW, with nothing fused or cached.
 
-It runs in a process of its own with PyTorch's defaults for everything that is set per process.
+It runs in a separate process with PyTorch's defaults for all per-process settings.
 """
 
 import copy
@@ -48,12 +48,12 @@ def baseline_step(
 def make_clocks(
     weights: Path, canvas: np.ndarray, block: float, batch: Sequence[np.ndarray] | None = None
 ) -> dict[str, Clock]:
-    """The clocks `detect`, of one image, and with a batch `step`, of a training step.
+    """Return the clocks `detect`, for one image, and with a batch `step`, for a training step.
 
     Args:
         weights: a checkpoint.
         canvas: uint8 `(1, H, W, 3)`.
-        block: milliseconds over which detections are measured.
+        block: milliseconds over which detection is timed.
         batch: images, boxes and labels.
     """
     detector = load_model(weights, backend="torch", precision="fp32")

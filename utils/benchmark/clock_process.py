@@ -1,4 +1,4 @@
-"""Clocks in a process of their own, so that allocator, threads and flags are not shared with it.
+"""Clocks in a separate process, so that they share no allocator, threads or flags with this one.
 
 The parent waits while the child computes, and the child while the parent does: they never overlap.
 """
@@ -25,12 +25,12 @@ class ClockProcess:
     """A child process that holds the clocks that `make(*arguments)` returns there.
 
     Args:
-        make: a module's function; returns clocks by name.
-        arguments: of `make`.
+        make: a module-level function that returns clocks by name.
+        arguments: arguments of `make`.
         timeout: seconds that `make` may take.
 
     Raises:
-        UserError: `make` failed, ended its process, or took too long; a clock likewise.
+        UserError: `make` or a clock failed, ended its process, or took too long.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ClockProcess:
         self._call(timeout, _make_clocks, make, arguments)
 
     def clock(self, name: str) -> Clock:
-        """The clock `name` of the child."""
+        """Return the clock `name` of the child."""
         return partial(self._call, TIMEOUT, _read_clock, name)
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class ClockProcess:
 
 
 def _prepare(threads: int) -> None:
-    """In the child: as many threads as the parent; what compilers and runtimes print is dropped."""
+    """In the child: use the parent's number of threads, and drop what compilers print."""
     torch.set_num_threads(threads)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
@@ -83,7 +83,7 @@ def _read_clock(name: str) -> float:
 
 
 def call_with_user_errors(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call; any error becomes one line that the parent can unpickle."""
+    """Call the function; any error becomes one line that the parent can unpickle."""
     try:
         return call(*arguments)
     except UserError:

@@ -1,4 +1,4 @@
-"""The data pipeline: files to canvases, caches and batches, beside what a training step needs."""
+"""The data pipeline: files to canvases, caches and batches, against what a training step needs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -25,12 +25,12 @@ def data_table(session: BenchmarkSession) -> ResultTable:
     height, width = session.image.shape[:2]
     suffix = session.train_set.samples[0].path.suffix[1:]
     notes = [f"files: like {width}x{height} {suffix}; blocks of {size} images"]
-    title = "images per second, beside those that a training step takes"
+    title = "images per second, against those that a training step takes"
     return ResultTable("data", title, rows, notes)
 
 
 def step_clock(trainer: Trainer, batch: Batch) -> Clock:
-    """Milliseconds per training step on a ready batch, each time the first of its epoch."""
+    """Milliseconds per training step on a ready batch, always the first step of an epoch."""
     trainer.start_epoch()
 
     def step() -> None:
@@ -41,13 +41,13 @@ def step_clock(trainer: Trainer, batch: Batch) -> Clock:
 
 
 def rewind(trainer: Trainer) -> None:
-    """Back to the first step of the epoch; the weights stay."""
+    """Go back to the first step of the epoch; the weights are kept."""
     trainer.progress.step = 0
     trainer.progress.sums = {}
 
 
 def endless_batches(maker: BatchMaker) -> Iterator[Batch]:
-    """The batches of the first epoch over and over."""
+    """Yield the batches of the first epoch repeatedly."""
     while True:
         yield from maker.epoch(0, closing=False)
 

@@ -1,4 +1,4 @@
-"""Evaluation: the metrics beside pycocotools' own loop, and a detector beside its network."""
+"""Evaluation: the metrics against pycocotools' own loop, and a detector against its network."""
 
 import contextlib
 import io
@@ -54,7 +54,7 @@ def evaluation_table(session: BenchmarkSession) -> ResultTable:
         f"detector: {len(dataset)} validation images in batches of "
         f"{session.config.eval.batch_size}, {detector.precision}",
     ]
-    title = "seconds for the metrics, images per second for the whole"
+    title = "seconds for the metrics, images per second for the detector"
     return ResultTable("evaluation", title, rows, notes)
 
 
@@ -98,7 +98,7 @@ def _random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def coco_rows(images: Sequence[Sample | Detections]) -> np.ndarray:
-    """Objects as pycocotools reads them: `(n, 7)`, image, x, y, width, height, score, class."""
+    """Objects in pycocotools' format: `(n, 7)`, image, x, y, width, height, score, class."""
     rows = []
     for index, image in enumerate(images):
         corner, far_corner = np.split(image.boxes, 2, axis=1)
@@ -109,7 +109,7 @@ def coco_rows(images: Sequence[Sample | Detections]) -> np.ndarray:
 
 
 def coco_truth(samples: Sequence[Sample]) -> COCO:
-    """The objects in pycocotools' form."""
+    """The ground truth in pycocotools' format."""
     images = COCO()
     images.dataset = {
         "info": {},

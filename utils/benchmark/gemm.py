@@ -1,7 +1,6 @@
-"""The GEMM peak: the rate of PyTorch's matrix products, which networks are compared with.
+"""The GEMM peak: the rate of PyTorch's matrix products, with which networks are compared.
 
-It is what a program reaches without tuning; a runtime with kernels that suit the CPU better may
-exceed it.
+It is reached without tuning; a runtime with better kernels for the CPU may exceed it.
 """
 
 import torch
@@ -40,7 +39,7 @@ def fastest_product(products: list[Product], precision: str) -> Case | None:
 
 
 def gemm_table(products: list[Product]) -> ResultTable:
-    """A row per precision and size."""
+    """The table, one row per precision and size."""
     title = "square matrix products; the best size of a precision is its peak"
     return ResultTable("gemm", title, [row for _, row in products])
 
@@ -54,7 +53,7 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def network_precision(precision: str, device: torch.device) -> str:
-    """The precision that a network multiplies in: on CUDA, fp32 convolutions use TF32."""
+    """The precision in which a network multiplies: on CUDA, fp32 convolutions use TF32."""
     tf32 = device.type == "cuda" and precision == "fp32" and torch.backends.cudnn.allow_tf32
     return "tf32" if tf32 and pick_precision("auto", device) == "bf16" else precision
 

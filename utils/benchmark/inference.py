@@ -1,4 +1,4 @@
-"""One image at a time: every backend and precision beside the baseline, and end to end."""
+"""Batch 1: every backend and precision against the baseline, and end to end."""
 
 from pathlib import Path
 
@@ -43,13 +43,13 @@ def inference_table(session: BenchmarkSession) -> ResultTable:
     ratio = times["end_to_end"] / times["network"]
     added = Stat.of(100 * (ratio - 1))
     target = Target(OVERHEAD_TARGET, at_least=False)
-    what = "letterbox and NMS, over the network"
+    what = "letterbox and NMS, relative to the network"
     overhead = Measurement("overhead", what, "%", added, target=target)
     return ResultTable("inference", "images per second", [*rows, overhead], notes)
 
 
 def backends_to_try(session: BenchmarkSession) -> list[tuple[str, str]]:
-    """Backends and precisions that suit the device: bf16 where it is native, fp16 on a GPU."""
+    """Backends and precisions for the device: bf16 where it is native, fp16 on a GPU."""
     left_out = set()
     if pick_precision("auto", session.device) != "bf16":
         left_out.add("bf16")
@@ -64,7 +64,7 @@ def backends_to_try(session: BenchmarkSession) -> list[tuple[str, str]]:
 def compiled_clock(
     weights: Path, canvas: np.ndarray, precision: str, block: float
 ) -> dict[str, Clock]:
-    """`detect` with the backend `compile`, for a process of its own."""
+    """The clock `detect` with the backend `compile`, for a separate process."""
     detector = load_model(weights, backend="compile", precision=precision)
     return {"detect": network_clock(detector, torch.from_numpy(canvas), block)}
 
@@ -78,7 +78,7 @@ def _backend_cases(session: BenchmarkSession, backend: str, precision: str) -> l
     """The network, and image to detections except with `compile`."""
     key, what = f"{backend}.{precision}", f"{backend}, {precision}"
     end_to_end = []
-    if backend == "compile":  # in a process, as a compiler that hangs can be ended there
+    if backend == "compile":  # in a process, which can be ended if the compiler hangs
         arguments = (session.weights, session.canvas.numpy(), precision, session.block)
         process = session.start_process(compiled_clock, *arguments, timeout=COMPILE_TIMEOUT)
         clock = process.clock("detect")
@@ -101,6 +101,6 @@ def _configured_cases(session: BenchmarkSession) -> list[Case]:
 
 
 def _detector_clocks(session: BenchmarkSession, detector: Detector) -> tuple[Clock, Clock]:
-    """Of the network, and from an image to detections."""
+    """The clocks of the network, and from an image to detections."""
     whole = block_timed(lambda: detector(session.image), session.block)
     return network_clock(detector, session.canvas, session.block), whole

@@ -1,4 +1,4 @@
-"""Post-processing: maps to boxes, and candidates to detections beside a loop over the classes."""
+"""Post-processing: maps to boxes, and candidates to detections against a loop over the classes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -91,7 +91,7 @@ def candidates(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def nms_loop(
     boxes: Tensor, scores: Tensor, score: float, nms_iou: float, max_detections: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The detections of `non_max_suppression` without voting, one class after the other."""
+    """The detections of `non_max_suppression` without voting, computed class by class."""
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for label in range(scores.shape[1]):
         valid = scores[:, label] > score

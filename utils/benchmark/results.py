@@ -30,13 +30,13 @@ class Case:
     Attributes:
         key: identifies it within its section.
         what: a label for readers; "" leaves it out of the table.
-        clock: does the work once and returns its milliseconds.
-        count: what one call processes, in the unit's terms: images, frames, GFLOP.
+        clock: does the work once and returns its duration in milliseconds.
+        count: amount that one call processes, in terms of the unit: images, frames, GFLOP.
         unit: "s" per call, "ms" per image, or a rate such as "images/s".
-        over: key of the case that the ratio compares with; "" for no ratio.
-        target: what is aimed at.
-        gflop: 10^9 operations of one call; 0 if not counted.
-        precision: of the matrix product that `gflop` is compared with.
+        over: key of the case that the ratio is relative to; "" for no ratio.
+        target: target for the value or the ratio.
+        gflop: 10^9 operations per call; 0 if not counted.
+        precision: precision of the matrix product that `gflop` is compared with.
     """
 
     key: str
@@ -94,7 +94,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """What a section measured, and notes on how."""
+    """Results of a section, with notes on the measurement."""
 
     name: str
     title: str
@@ -138,12 +138,12 @@ class ResultTable:
 def measure(
     cases: Sequence[Case], budget: Budget, title: str, peaks: Mapping[str, Case] | None = None
 ) -> tuple[list[Measurement], dict[str, np.ndarray]]:
-    """Time cases interleaved, round by round.
+    """Time the cases, interleaved round by round.
 
     Args:
-        cases: what to time.
-        budget: how long.
-        title: of the progress bar.
+        cases: the cases to time.
+        budget: duration or number of rounds.
+        title: title of the progress bar.
         peaks: by precision, the matrix product to time in the same rounds.
 
     Returns:
@@ -179,7 +179,7 @@ def _in_unit(milliseconds: np.ndarray, unit: str) -> np.ndarray:
 
 
 def rows_with_target(tables: Sequence[ResultTable], met: bool) -> dict[str, Measurement]:
-    """The measurements that met their target, or those that missed it, by their whole key."""
+    """The measurements that met their target, or those that missed it, by full key."""
     chosen = {}
     for table in tables:
         for row in table.rows:
@@ -189,7 +189,7 @@ def rows_with_target(tables: Sequence[ResultTable], met: bool) -> dict[str, Meas
 
 
 def summary(tables: Sequence[ResultTable]) -> str:
-    """How many targets are met, and which are missed."""
+    """The number of targets met, and which were missed."""
     met, missed = rows_with_target(tables, True), rows_with_target(tables, False)
     names = [f"{key} ({format_number(row.bounded)}, {row.target})" for key, row in missed.items()]
     text = f"targets met: {len(met)} of {len(met) + len(missed)}"

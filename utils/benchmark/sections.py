@@ -24,11 +24,11 @@ SECTIONS: dict[str, Callable[[BenchmarkSession], ResultTable]] = {
     "evaluation": evaluation_table,
     "video": video_table,
 }
-NEED_GEMM = {"train", "inference"}  # they state shares of the GEMM peak
+NEED_GEMM = {"train", "inference"}  # they report shares of the GEMM peak
 
 
 def choose_sections(names: Sequence[str]) -> list[str]:
-    """The named sections in their order; all if none is named.
+    """Return the named sections in their order; all if none is named.
 
     Raises:
         UserError: a section does not exist.

@@ -1,4 +1,4 @@
-"""What the sections share: data, network, trainers and the baseline, each made at first use."""
+"""What the sections share: data, network, trainers and the baseline, each created on first use."""
 
 import contextlib
 import sys
@@ -49,9 +49,9 @@ class BenchmarkOptions:
     Attributes:
         config: the experiment.
         weights: a trained network; None: random weights, as when training starts.
-        budget: of each section.
-        quick: as little as shows that everything works.
-        full: the large sets, which take minutes.
+        budget: budget of each section.
+        quick: measure only enough to show that everything works.
+        full: use the large sets, which take minutes.
     """
 
     config: Config
@@ -64,7 +64,7 @@ class BenchmarkOptions:
 def benchmark_config(
     name: str | None, weights: str | None, overrides: Sequence[str], quick: bool
 ) -> Config:
-    """The experiment: of a YAML file, of the weights, or the embedded data at 416x416."""
+    """The experiment: from a YAML file, from the weights, or the embedded data at 416x416."""
     words = [*QUICK, *overrides] if quick else list(overrides)
     if weights is None:
         return load_config(name, words) if name else load_config("shapes.yaml", EMBEDDED + words)
@@ -79,13 +79,13 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
     """One run of the benchmark; leaving it ends its processes and removes its temporary files.
 
     Attributes:
-        options: what to measure.
+        options: the options of the command.
         config: the experiment.
-        device: where everything computes.
-        precision: of training and of PyTorch's inference.
-        block: milliseconds over which a short call is measured.
-        folder: temporary files.
-        processes: those of the current section; they hold memory until closed.
+        device: the device that everything runs on.
+        precision: precision of training and of PyTorch's inference.
+        block: milliseconds over which a short call is timed.
+        folder: folder for temporary files.
+        processes: processes of the current section; they hold memory until closed.
     """
 
     def __init__(self, options: BenchmarkOptions) -> None:
@@ -106,7 +106,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
         self._folder.cleanup()
 
     def scaled(self, usual: T, quick: T) -> T:
-        """One of two sizes of the work."""
+        """Choose between two sizes of the work."""
         return quick if self.options.quick else usual
 
     @cached_property
@@ -117,7 +117,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
     def measure(
         self, section: str, cases: Sequence[Case]
     ) -> tuple[list[Measurement], dict[str, np.ndarray]]:
-        """Time cases as `results.measure` does, beside the products they are compared with."""
+        """Time cases as `results.measure` does, with the products they are compared with."""
         peaks = {}
         for precision in {case.precision for case in cases if case.gflop}:
             peak = fastest_product(self.products, network_precision(precision, self.device))
@@ -170,7 +170,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
         workers: int,
         class_names: Sequence[str] = (),
     ) -> DetectionDataset:
-        """A dataset with a disk cache of its own."""
+        """A dataset with its own disk cache."""
         return DetectionDataset(
             samples,
             self.config.input_size,
@@ -183,7 +183,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
 
     @cached_property
     def train_set(self) -> DetectionDataset:
-        """The images of an epoch; on a GPU many, as the wait at its end must count little."""
+        """The images of an epoch; many on a GPU, so that the wait at its end hardly counts."""
         steps = self.scaled(50 if self.device.type == "cuda" else 4, quick=2)
         return self._load_split("train", steps * self.config.train.batch_size)
 
@@ -194,12 +194,12 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
 
     @cached_property
     def image(self) -> np.ndarray:
-        """An image of a file: RGB uint8 `(h, w, 3)`."""
+        """An image read from a file: RGB uint8 `(h, w, 3)`."""
         return self.train_set.samples[0].read_image()
 
     @cached_property
     def canvas(self) -> torch.Tensor:
-        """An image as the network takes it: uint8 `(1, H, W, 3)`."""
+        """A canvas, the input of the network: uint8 `(1, H, W, 3)`."""
         return torch.from_numpy(self.train_set.canvases([0]))
 
     @cached_property
@@ -211,7 +211,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
 
     @cached_property
     def weights(self) -> Path:
-        """A checkpoint of the network; backends keep what they derive from it beside it."""
+        """A checkpoint of the network; backends store what they derive from it next to it."""
         if self.options.weights:
             detector = load_model(self.options.weights, backend="torch", precision="fp32")
         else:
@@ -248,7 +248,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
 
     @cached_property
     def gflops(self) -> float:
-        """10^9 operations of one image's forward pass."""
+        """10^9 operations of the forward pass of one image."""
         return measure_cost(self.detector(precision="fp32").network, self.config.input_size).gflops
 
     def header(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by the phases that the trainer marks for the profiler."""
+"""The time of a training step, by the phases that the trainer marks for the profiler."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Training: a step on a ready batch and whole epochs beside the baseline's step, and its phases."""
+"""Training: a step on a ready batch and whole epochs against the baseline's step, and phases."""
 
 from utils.benchmark.data import endless_batches, rewind, step_clock
 from utils.benchmark.results import Case, Measurement, ResultTable, Target
@@ -8,7 +8,7 @@ from utils.core.timing import Stat, milliseconds, timed
 from utils.engine.trainer import Trainer
 
 PASSES = 3  # a training step computes about as much as three forward passes
-EPOCH_TARGETS = {"bf16": 3.5, "fp16": 3.5, "fp32": 1.5}  # over the baseline
+EPOCH_TARGETS = {"bf16": 3.5, "fp16": 3.5, "fp32": 1.5}  # relative to the baseline
 LOSS_TARGET = 3.0  # percent of the step
 
 
@@ -20,7 +20,7 @@ def train_table(session: BenchmarkSession) -> ResultTable:
     for precision in dict.fromkeys([session.precision, "fp32"]):
         cases += _cases(session, precision)
     shares: list[dict[str, float]] = []
-    if session.device.type != "mps":  # the profiler does not see its kernels
+    if session.device.type != "mps":  # the profiler does not record its kernels
         cases.append(_profile_case(session, shares))
     decoding = _decoding(session)
     rows, times = session.measure("train", cases)
@@ -33,7 +33,7 @@ def train_table(session: BenchmarkSession) -> ResultTable:
         f"shares: of {rounds} profiled {session.precision} steps, with making their batches",
     ]
     rows = [*rows, decoding, *_share_rows(shares[-rounds:])]
-    return ResultTable("train", "images per second, beside a baseline step", rows, notes)
+    return ResultTable("train", "images per second, against a baseline step", rows, notes)
 
 
 def run_epoch(trainer: Trainer) -> None:
@@ -64,7 +64,7 @@ def _cases(session: BenchmarkSession, precision: str) -> list[Case]:
 
 
 def _profile_case(session: BenchmarkSession, shares: list[dict[str, float]]) -> Case:
-    """A profiled step, whose shares are appended to `shares`."""
+    """Profile a step and append its shares to `shares`."""
     trainer = session.trainer(session.precision)
     trainer.start_epoch()
     batches = endless_batches(trainer.batches)

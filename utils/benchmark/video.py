@@ -20,7 +20,7 @@ from utils.visualization.video_pipeline import PredictFrames, process_video
 
 SIZE = (640, 480)  # width, height
 FPS = 25.0
-LONG = 10_000  # frames of the video whose memory is watched
+LONG = 10_000  # frames of the video for which memory is measured
 MEMORY_SAMPLES = 200  # over that video
 EFFICIENCY_TARGET = 90.0  # percent of the slowest stage's own rate
 GROWTH_TARGET = 5.0  # percent that memory may grow from the first half to the second
@@ -47,18 +47,18 @@ def video_table(session: BenchmarkSession) -> ResultTable:
     what, target = "of the slowest stage alone", Target(EFFICIENCY_TARGET)
     rows.append(Measurement("efficiency", what, "%", share, target=target))
     notes = [
-        f"{count} frames of {SIZE[0]}x{SIZE[1]}; stages share the CPU: where they load it, "
-        "the sum counts"
+        f"{count} frames of {SIZE[0]}x{SIZE[1]}; the stages share the CPU: if it is the limit, "
+        "their sum counts"
     ]
     if session.options.full and resident_mib() is None:
         notes.append("memory left out: this system has no /proc/self/statm")
     elif session.options.full:
         rows += _long_video(session, predict)
-    return ResultTable("video", "frames per second, each stage alone and the whole", rows, notes)
+    return ResultTable("video", "frames per second, each stage alone and all", rows, notes)
 
 
 def make_predict(session: BenchmarkSession) -> PredictFrames:
-    """The detector on frame after frame; boxes to draw are made up if it is not trained."""
+    """The detector on consecutive frames; boxes to draw are made up if it is not trained."""
     detector = session.detector()
     if session.options.weights:
         return partial(detect_stream, detector)
@@ -100,9 +100,9 @@ def run_pipeline(
 
 
 def write_clip(path: Path, count: int) -> Path:
-    """Write bright bars that move over a soft texture.
+    """Write a video of bright bars that move over a soft texture.
 
-    Like a camera's, neighboring pixels resemble each other: noise takes an encoder twice the time.
+    Neighboring pixels are similar, as in a camera's: noise would double the encoding time.
     """
     width, height = SIZE
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -143,7 +143,7 @@ def memory_growth(memory: list[float]) -> float:
 
 
 def resident_mib() -> float | None:
-    """Memory that this process uses, MiB; None if the system does not say."""
+    """Memory used by this process, in MiB; None if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -24,7 +24,7 @@ class Spread:
     """A score over seeds, in points.
 
     Attributes:
-        mean: over seeds.
+        mean: mean over seeds.
         deviation: standard deviation (n - 1), NaN for one seed.
         count: number of seeds.
     """
@@ -39,17 +39,17 @@ class SettingSummary:
     """A setting with at least one finished trial. Scores are in points.
 
     Attributes:
-        name: of the setting.
-        control_of: name of the setting that this one is the fair control of.
+        name: name of the setting.
+        control_of: name of the setting for which this one is the fair control.
         failed: number of failed trials.
         params: number of parameters.
         gflops: 10^9 operations per image.
         latency: median milliseconds per image.
-        train_seconds: median over seeds.
-        ap: over seeds.
-        ap50: over seeds.
+        train_seconds: training time, median over seeds.
+        ap: AP over seeds.
+        ap50: AP50 over seeds.
         ap_image_error: standard error of the mean AP over test images.
-        ap50_image_error: the same for AP50.
+        ap50_image_error: standard error of the mean AP50 over test images.
         per_class: name -> (ap, ap50).
         curves: learning curve of each seed.
     """
@@ -74,16 +74,16 @@ class PairSummary:
     """A setting and its reference. Differences are setting minus reference, in points.
 
     Attributes:
-        name: of the setting.
+        name: name of the setting.
         reference: name of the setting that it is compared with.
-        ap: over the seeds that both finished.
-        ap50: over the same seeds.
+        ap: AP differences over the seeds that both finished.
+        ap50: AP50 differences over the same seeds.
         images: 95% bootstrap interval of the mean AP difference over test images.
         images50: the same for AP50.
         combined: 95% interval of the mean AP difference for new seeds and new images.
-        corrected_p: by Holm's method, over all pairs.
-        verdict: on AP.
-        power: chance that so many seeds find a true difference of 1 AP; NaN if unknown.
+        corrected_p: p corrected by Holm's method over all pairs.
+        verdict: verdict on AP.
+        power: probability that so many seeds find a true difference of 1 AP; NaN if unknown.
         needed: seeds that find it in four of five comparisons; None: more than 1000, or unknown.
         needed_range: the same for both ends of the spread's 95% interval.
         differences: seed -> AP difference.
@@ -111,11 +111,11 @@ class Comparison:
     """Everything that a report shows.
 
     Attributes:
-        plan: what was compared.
+        plan: the plan of the comparison.
         settings: in the plan's order.
         pairs: in the plan's order.
         failed: (setting, seed) -> why it failed.
-        results: of the finished trials.
+        results: results of the finished trials.
         splits: setting -> its test images.
         images: number of test images.
         resamples: number of bootstrap resamples.
@@ -147,15 +147,15 @@ def analyze(
     """Compute every number of the report.
 
     Args:
-        plan: what was compared.
-        results: of the finished trials.
+        plan: the plan of the comparison.
+        results: results of the finished trials.
         failed: (setting, seed) -> why it failed.
         latency: setting -> milliseconds per image.
         splits: setting with a finished trial -> its test images.
-        resamples: of the bootstrap.
+        resamples: number of bootstrap resamples.
 
     Raises:
-        UserError: the test images are not those that a trial was measured on.
+        UserError: the test images differ from those that a trial was evaluated on.
     """
     _refuse_changed_truth(results, splits)
     by_key = {(result.trial.setting, result.trial.seed): result for result in results}

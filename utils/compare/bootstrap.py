@@ -1,10 +1,10 @@
 """The bootstrap over test images: COCO AP of many resamples at once.
 
-AP is no mean over images, so every resample needs its own precision-recall curve. Detections are
+AP is not a mean over images, so every resample needs its own precision-recall curve. Detections are
 matched within their image, so they are matched once; a resample only changes how often each image
 counts. Between two hits the envelope of the curve cannot rise, so only the hits are visited, with
-the number of errors ranked before each of them: one matrix product for all resamples. The numbers
-are those of pycocotools, which a test compares them with.
+the number of errors ranked before each of them: one matrix product for all resamples. A test checks
+that the results equal those of pycocotools.
 
 Percentile intervals: Efron, Bootstrap methods, Annals of Statistics 1979.
 """
@@ -26,12 +26,12 @@ BATCH = 100  # resamples computed at once, to limit memory
 
 
 class WeightedAP:
-    """The matches of an evaluated detector, which give its AP for any weights of the images.
+    """The matches of an evaluated detector, from which AP follows for any weights of the images.
 
     Args:
         samples: the test images.
-        detections: of each image.
-        num_classes: length of the class list.
+        detections: detections of each image.
+        num_classes: number of classes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class WeightedAP:
         return 100 * per_iou.mean(1), 100 * per_iou[:, 0]
 
     def _class_ap(self, class_index: int, weights: np.ndarray) -> np.ndarray:
-        """AP of a class at the ten IoUs, `(B, 10)`; NaN where it has no object."""
+        """AP of a class at the ten IoUs, `(B, 10)`; NaN where it has no objects."""
         positives = weights @ self._objects[class_index]
         ranked = self._ranked[class_index]
         per_iou = [

@@ -27,12 +27,12 @@ Phi = dict[str, dict[str, Any]]
 
 
 def with_controls(plan: Plan, kind: Literal["params", "latency"] | None) -> Plan:
-    """The plan with a setting `<name>-control` behind every setting that has attention blocks.
+    """Return the plan with a setting `<name>-control` after every setting with attention blocks.
 
     Args:
-        plan: is not modified.
+        plan: the plan; not modified.
         kind: what a control has in common with the block it replaces: its number of parameters,
-            or the time that the network takes; None: no controls.
+            or the latency of the network; None: no controls.
     """
     if kind is None:
         return plan
@@ -64,7 +64,7 @@ def _sites(setting: Setting) -> dict[str, Any]:
 
 
 def match_parameters(setting: Setting) -> Phi:
-    """`phi` with a control for every block, as near to its number of parameters as possible."""
+    """`phi` with a control for every block, as close to its number of parameters as possible."""
     counts = {}
     for site, spec in _sites(setting).items():
         counts[site] = count_parameters(attention.build(spec, SITES[site]))

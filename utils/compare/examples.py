@@ -23,9 +23,9 @@ class Example:
     """An image with the ground truth, the reference's detections and the setting's.
 
     Attributes:
-        name: of the image file.
-        difference: of the F1, setting minus reference, -1..1, mean over seeds.
-        seed: the one drawn.
+        name: name of the image file.
+        difference: F1 of the setting minus F1 of the reference, mean over seeds, -1..1.
+        seed: the seed whose detections are drawn.
         drawn: RGB uint8 `(h, w, 3)`.
     """
 
@@ -36,7 +36,7 @@ class Example:
 
 
 def image_f1(samples: Sequence[Sample], detections: Sequence[Detections]) -> np.ndarray:
-    """F1 at IoU 0.5 of every image, float64 `(images,)`; 1 for no object and no detection."""
+    """F1 at IoU 0.5 of every image, float64 `(images,)`; 1 without objects and detections."""
     objects, candidates, pairs = flatten(samples, detections)
     hit, ignored = coco.match_all(objects, candidates, pairs)
     counted = ~ignored[0]
@@ -78,7 +78,7 @@ class ExampleFinder:
     def _draw(
         self, pair: PairSummary, index: int, difference: float, by_seed: Mapping[int, np.ndarray]
     ) -> Example:
-        """The image as the seed nearest to the mean difference sees it."""
+        """The image, drawn for the seed whose difference is nearest to the mean."""
         seed = min(by_seed, key=lambda seed: abs(by_seed[seed][index] - difference))
         split = self._splits[pair.name]
         sample = split.samples[index]

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.compare.analysis import Comparison, SettingSummary
 
-# Okabe and Ito's colors, which the color-blind can tell apart; the first is the baseline's
+# Okabe and Ito's color-blind-safe palette; the first color is the baseline's
 COLORS = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 PLOT_STYLE: dict[Any, Any] = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10}
 DPI = 170

@@ -1,4 +1,4 @@
-"""Latency of the settings, interleaved: whatever else the machine does slows all of them alike."""
+"""Latency of the settings, interleaved so that other load slows all of them alike."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from utils.engine.report import write_json
 from utils.engine.runs import BEST
 
 LATENCY_FILE = "latency.json"
-SECONDS = 2.0  # for each setting
+SECONDS = 2.0  # per setting
 MIN_ROUNDS = 10
 MAX_ROUNDS = 200
 WARMUP_ROUNDS = 3
@@ -49,7 +49,7 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
 
 
 def interleaved_medians(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median milliseconds of functions that run in turn, about `seconds` for each of them."""
+    """Median milliseconds of interleaved functions, measured for about `seconds` each."""
     budget = Budget(seconds * len(calls), MIN_ROUNDS, MAX_ROUNDS, WARMUP_ROUNDS)
     clocks = {name: timed(call) for name, call in calls.items()}
     times = interleave(clocks, budget, "measuring latency")

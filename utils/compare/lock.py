@@ -10,15 +10,15 @@ from pathlib import Path
 from utils.core.errors import UserError, require_package
 
 LOCK = ".lock"
-HOLDER = ".holder"  # who holds the lock: a line for people, and a token unique to this command
+HOLDER = ".holder"  # who holds the lock: a readable line, and a token unique to this command
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep every other `compare.py` out of `folder`.
 
-    The operating system holds the lock, so it is released however the process ends. Where the file
-    system has no locks, there is none.
+    The operating system holds the lock, so it is released however the process ends. On a file
+    system without locks, nothing is locked.
 
     Raises:
         UserError: another command holds the lock.
@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
             " wait, or give another --out"
         ) from None
     except (NotImplementedError, OSError):
-        pass  # some network file systems have no locks; comparing must be possible there too
+        pass  # some network file systems have no locks; compare.py must work there too
     try:
         write_holder(folder)
         yield
@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_holder(folder: Path) -> None:
-    """Sign the folder: `read_holder` returns the same text on all machines that see this folder."""
+    """Sign the folder, so that `read_holder` returns the same text on all machines that see it."""
     holder = f"{socket.gethostname()}, process {os.getpid()}\n{secrets.token_hex(8)}\n"
     with open(folder / HOLDER, "w", encoding="utf-8") as file:
         file.write(holder)

@@ -9,7 +9,7 @@ NONE = "–"
 
 
 def sentence(pair: PairSummary) -> str:
-    """What the trials say about a setting and its reference, in one or two sentences."""
+    """Describe the result for a setting and its reference in one or two sentences."""
     seeds_interval = f"95% interval over seeds {interval(pair.ap.interval)}"
     if pair.verdict != NO_DIFFERENCE:
         difference = f"{abs(pair.ap.mean):.2f} AP"
@@ -47,12 +47,12 @@ def _outlook(pair: PairSummary) -> str:
     return (
         f"{no_verdict}To see a difference of 1 AP in four of five comparisons,"
         f" {seed_count(pair.needed)} seeds would be needed ({seed_count(low)} to"
-        f" {seed_count(high)}, as {seeds} seeds do not tell the spread more precisely)."
+        f" {seed_count(high)}, as {seeds} seeds do not determine the spread more precisely)."
     )
 
 
 def seed_count(count: int | None) -> str:
-    """Seeds needed; None is more than anybody trains."""
+    """A number of seeds; None means more than `MAX_SEEDS`."""
     return f"more than {MAX_SEEDS}" if count is None else str(count)
 
 

@@ -1,4 +1,4 @@
-"""What is compared: settings, seeds, and the folder of every trial."""
+"""The plan of a comparison: settings, seeds, and the folder of every trial."""
 
 import argparse
 import re
@@ -32,14 +32,14 @@ OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 @dataclass(frozen=True)
 class Setting:
-    """One of the things compared.
+    """A setting that is compared with others.
 
     Attributes:
         name: as shown in the report.
         folder: the name as a folder name.
         config: the configuration, with the base experiment's seed.
         seed_offset: added to every seed, so that a setting can be compared with itself.
-        control_of: name of the setting that this one is the fair control of.
+        control_of: name of the setting for which this one is the fair control.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Trial:
         setting: the setting's name.
         seed: one of the comparison's seeds.
         folder: run folder.
-        config: complete configuration, with the seed that is trained with.
+        config: complete configuration, with the seed of the training.
     """
 
     setting: str
@@ -74,10 +74,10 @@ class Plan:
     """A comparison as requested.
 
     Attributes:
-        out: its folder.
-        config_name: the base experiment.
-        settings: what is compared, in the order of the report.
-        seeds: of every setting.
+        out: folder of the comparison.
+        config_name: name of the base experiment.
+        settings: the settings, in the order of the report.
+        seeds: seeds of every setting.
         baseline: name of the setting that all others are compared with.
     """
 
@@ -111,9 +111,9 @@ class Plan:
 
 
 def separate_overrides(args: argparse.Namespace) -> None:
-    """Move `KEY=VALUE` words that belong to no option into `args.overrides`.
+    """Move `KEY=VALUE` words that are not values of an option into `args.overrides`.
 
-    In `--phi none se train.epochs=5` argparse takes the last word for a value of `--phi`, and in
+    In `--phi none se train.epochs=5` argparse takes the last word as a value of `--phi`, and in
     `--ray train.epochs=5` for the address.
     """
     overrides = []
@@ -136,7 +136,7 @@ def make_plan(
     baseline: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Plan:
-    """Read and check everything that a comparison consists of, before any training.
+    """Read and check all parts of a comparison before any training.
 
     Args:
         config: the base experiment.
@@ -149,7 +149,7 @@ def make_plan(
         overrides: `KEY=VALUE` words for all settings.
 
     Raises:
-        UserError: something cannot be trained or compared.
+        UserError: a setting cannot be trained, or the settings cannot be compared.
     """
     changes = parse_overrides(overrides)
     if "seed" in changes:
@@ -233,7 +233,7 @@ def _read_settings(name: str) -> dict[str, dict[str, Any]]:
 def _make_settings(
     base: Config, overrides_by_name: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Setting, ...]:
-    settings: dict[str, Setting] = {}  # by folder: not every file system tells Se from se
+    settings: dict[str, Setting] = {}  # by folder: not every file system distinguishes Se from se
     for name, overrides in overrides_by_name.items():
         setting = _make_setting(base, name, dict(flatten(overrides)))
         if setting.folder.lower() in settings:

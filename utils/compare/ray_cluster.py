@@ -14,27 +14,27 @@ from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
 
-LOCAL = "local"  # the address that makes this command start a Ray of its own
+LOCAL = "local"  # the address that makes this command start its own Ray instance
 CONNECT_SECONDS = 10.0
 RETRIES = 3  # new attempts for a trial whose worker died
 GIB = 2**30
-# Memory of a training on the CPU: so much per pixel of its batch, and per process.
+# Memory of a training on the CPU: an amount per pixel of its batch, and one per process.
 BYTES_PER_PIXEL = 512
 CPU_PROCESS_BYTES = GIB
 GPU_PROCESS_BYTES = 3 * GIB
 # Ray reads these when it is imported; the user's own values take precedence.
 RAY_ENVIRONMENT = {
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # no messages of its own about dead workers
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning of a future change
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # hide Ray's messages about dead workers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about a future change
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # trainings are no background work
+    "RAY_worker_niceness": "0",  # trainings are not background work
     "RAY_task_oom_retries": str(RETRIES),  # by default without limit
 }
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a trial takes of its machine.
+    """The resources that a trial takes on its machine.
 
     Attributes:
         gpus: number of GPUs, 0 or 1.
@@ -48,7 +48,7 @@ class Resources:
 
 
 def check_ray(address: str, plan: Plan) -> None:
-    """Find the mistakes of `--ray` before minutes go into reading data.
+    """Check the options of `--ray`, before minutes are spent reading data.
 
     Raises:
         UserError: Ray is missing, nothing answers at the address, or a setting names one GPU.
@@ -74,10 +74,10 @@ def check_ray(address: str, plan: Plan) -> None:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """Yield the module `ray`, connected; a connection that exists already is used and kept.
+    """Yield the module `ray`, connected; an existing connection is used and kept.
 
     Args:
-        address: a cluster's, or `local` for a Ray that lives as long as this block.
+        address: address of a cluster, or `local` for a Ray instance that ends with this block.
 
     Raises:
         UserError: Ray is missing, or the cluster cannot be joined.
@@ -89,11 +89,11 @@ def connect(address: str) -> Iterator[Any]:
     options: dict[str, Any] = {}
     if address == LOCAL:
         options = local_options()
-    elif "://" in address:  # there a process of the cluster unpickles our functions
+    elif "://" in address:  # a process of the cluster unpickles our functions
         options = {"runtime_env": {"env_vars": _python_path()}}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except Exception as error:  # of many types: no such cluster, other versions, no memory
+    except Exception as error:  # of many types: no such cluster, different versions, no memory
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--ray {address}: {lines[0]}") from None
     try:
@@ -109,7 +109,7 @@ def _import_ray() -> Any:
 
 
 def local_options() -> dict[str, Any]:
-    """For a Ray of our own: the cores this process may use, and little memory for objects."""
+    """Options of our own Ray instance: the cores of this process, and little object memory."""
     options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -123,12 +123,12 @@ def estimate_resources(
 ) -> Resources:
     """Choose what a trial gets: a GPU with its share of the cores, or `threads` cores, or one.
 
-    Trials on one core each finish sooner than one after the other on all cores. Never more than
-    some machine has, so that every trial can start.
+    Parallel trials on one core each finish sooner than sequential ones on all cores. A trial never
+    gets more than some machine has, so that every trial can start.
 
     Args:
-        config: the trial's.
-        machines: Ray's resources of every machine.
+        config: configuration of the trial.
+        machines: resources of every machine, as Ray reports them.
         image_counts: number of images in the training and in the validation split.
     """
     height, width = config.input_size
@@ -144,7 +144,7 @@ def estimate_resources(
         cpus = min(config.threads or 1, most or 1)
         memory = CPU_PROCESS_BYTES + BYTES_PER_PIXEL * config.train.batch_size * height * width
     if cpus > 1:
-        cpus = int(cpus)  # Ray takes fractions only below one
+        cpus = int(cpus)  # Ray accepts fractions only below one
     if config.data.cache == "ram":
         for count in image_counts:
             memory += int(min(count * height * width * 3, config.data.cache_gb * GIB))
@@ -171,6 +171,6 @@ def task_options(resources: Resources) -> dict[str, Any]:
 
 
 def _python_path() -> dict[str, str]:
-    """Where workers find the project."""
+    """The environment in which workers find the project."""
     paths = [str(PROJECT_DIR), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

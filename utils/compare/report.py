@@ -21,7 +21,7 @@ from utils.compare.tables import report_tables
 from utils.core.errors import UserError
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Columns of results.csv and where their values are found.
+# Columns of results.csv and the sources of their values.
 SCORE_COLUMNS = {
     "setting": "name",
     "control_of": "control_of",
@@ -89,7 +89,7 @@ def write_report(out: Path, comparison: Comparison, command: str) -> None:
 
 
 def render_html(comparison: Comparison, command: str) -> str:
-    """The page with all images in it."""
+    """The HTML page, with all images embedded."""
     context = _context(comparison, command)
     context["figures"] = _figures(comparison)
     context["examples"] = _examples(comparison)
@@ -136,7 +136,7 @@ def _figures(comparison: Comparison) -> dict[str, EmbeddedImage]:
             figures.cost(comparison), "cost", "Accuracy against latency. Hollow: fair controls."
         ),
         "Every training, AP": _png(
-            figures.curves(comparison), "curves", "Over the epochs; bands reach over all seeds."
+            figures.curves(comparison), "curves", "Over the epochs; bands span all seeds."
         ),
     }
     if comparison.pairs:
@@ -147,7 +147,7 @@ def _figures(comparison: Comparison) -> dict[str, EmbeddedImage]:
 
 
 def _examples(comparison: Comparison) -> list[tuple[PairSummary, list[EmbeddedImage]]]:
-    """The images on which a setting and its reference differ most, of pairs that have any."""
+    """The images on which a setting and its reference differ most, for pairs that have any."""
     finder = ExampleFinder(comparison)
     examples = []
     for pair in comparison.pairs:

@@ -26,8 +26,8 @@ class TrialResult:
     Attributes:
         trial: the trial.
         ap: AP of the best weights on the test images, points 0..100.
-        ap50: the same for AP50.
-        per_class: name -> (ap, ap50), NaN where the class has no object.
+        ap50: AP50 of the same.
+        per_class: name -> (ap, ap50), NaN if the class has no objects.
         threshold: score with the best F1.
         params: number of parameters.
         gflops: 10^9 operations per image.
@@ -81,7 +81,7 @@ def _read_curve(path: Path) -> list[dict[str, float]]:
 
 
 def fingerprint(samples: Sequence[Sample]) -> int:
-    """A checksum of the images' sizes and objects, in their order."""
+    """A checksum of the images' sizes and objects, in order."""
     checksum = 0
     for sample in samples:
         for array in (sample.boxes, sample.labels, sample.difficult, sample.crowd):
@@ -113,7 +113,7 @@ def read_detections(
     """Read the detections of a finished trial, one entry per image.
 
     Raises:
-        UserError: they belong to another number of images.
+        UserError: the number of images differs.
     """
     with np.load(trial.folder / DETECTIONS) as arrays:
         if int(arrays["images"]) != len(samples):

@@ -1,8 +1,8 @@
-"""What the paired scores of a few seeds can show. Scores and differences are in points, 0..100.
+"""Statistics of paired scores over a few seeds. Scores and differences are in points, 0..100.
 
 A pair is two trainings with the same seed: the same order of the data, the same initial values of
 the shared layers. Verdicts come from Student's paired t test over seeds, corrected by Holm's method
-over all pairs of settings that get one. `docs/comparing.md` explains the choice, and the other
+over all pairs of settings that get one. `docs/comparing.md` explains this choice and the other
 numbers.
 
 Student: The probable error of a mean, Biometrika 1908.
@@ -27,7 +27,7 @@ except ImportError:
         "comparisons need scipy, which is not installed: pip install -r requirements-compare.txt"
     ) from None
 
-ALPHA = 0.05  # chance that any pair of a comparison claims a difference where there is none
+ALPHA = 0.05  # probability that any pair of a comparison claims a difference that does not exist
 POWER = 0.8
 # Two differences may agree by chance wherever the noise has two modes (a training that collapses).
 MIN_SEEDS = 3  # for a verdict
@@ -39,7 +39,7 @@ NO_DIFFERENCE: Verdict = "no difference that these runs can show"
 
 
 class Interval(NamedTuple):
-    """A 95% interval; NaN where there is none."""
+    """A 95% interval; NaN if undefined."""
 
     low: float
     high: float
@@ -54,13 +54,13 @@ class PairedDifference:
 
     Attributes:
         seeds: number of differences.
-        mean: of the differences.
+        mean: mean of the differences.
         spread: standard deviation of the differences (n - 1).
         interval: 95% t interval of the mean over seeds.
-        p: paired t test, two-sided, not corrected.
-        sign_p: exact sign-flip permutation test of the mean.
-        sign_floor: the smallest p of that test with so many seeds.
-        effect: Hedges' g of the differences (Cohen's d_z without its bias), from three seeds on.
+        p: p of the paired t test, two-sided, not corrected.
+        sign_p: p of the exact sign-flip permutation test of the mean.
+        sign_floor: smallest possible p of that test with this number of seeds.
+        effect: Hedges' g of the differences (unbiased Cohen's d_z), for three or more seeds.
     """
 
     seeds: int
@@ -99,8 +99,8 @@ def paired_difference(differences: Sequence[float] | np.ndarray) -> PairedDiffer
 def t_test(differences: np.ndarray) -> np.ndarray:
     """Two-sided p of Student's paired test along the last axis, which has at least two entries.
 
-    Where all differences are equal, p is 1: the seeds then repeat one training, which says nothing
-    about the next.
+    If all differences are equal, p is 1: the seeds then repeat a single training, which says
+    nothing about another one.
     """
     equal = np.std(differences, axis=-1) <= NO_SPREAD
     distinct = np.arange(differences.shape[-1], dtype=float)
@@ -150,23 +150,23 @@ def power(
     """The chance that the paired t test finds a true difference in its direction (noncentral t).
 
     Args:
-        seeds: number of pairs; below three there is no verdict, and the chance is 0.
-        spread: standard deviation of the paired differences, points.
-        difference: the true one, points.
-        alpha: level of the test; in a family of m pairs Holm grants at least `ALPHA / m`.
+        seeds: number of pairs; with fewer than three there is no verdict, and the probability is 0.
+        spread: standard deviation of the paired differences, in points.
+        difference: the true difference, in points.
+        alpha: level of the test; in a family of m pairs Holm's method allows at least `ALPHA / m`.
     """
     enough = np.asarray(seeds) >= MIN_SEEDS
     seeds = np.maximum(np.asarray(seeds, float), 2)
     shift = np.minimum(difference / max(spread, NO_SPREAD) * np.sqrt(seeds), 1e3)
     limit = stats.t.isf(alpha / 2, seeds - 1)
-    # scipy's noncentral t loses precision for large shifts, where the chance is 1 beyond doubt
+    # scipy's noncentral t loses precision for large shifts, where the probability is 1
     certain = shift > 30 + 30 * limit
     chance = stats.nct.sf(limit, seeds - 1, np.where(certain, 1.0, shift))
     return enough * np.where(certain, 1.0, np.nan_to_num(chance, nan=1.0))
 
 
 def seeds_needed(spread: float, difference: float = 1.0, alpha: float = ALPHA) -> int | None:
-    """The fewest seeds that find a true difference with a chance of 80%; None: more than 1000."""
+    """The fewest seeds that find a true difference with a power of 80%; None: more than 1000."""
     candidates = np.arange(MIN_SEEDS, MAX_SEEDS + 1)
     enough = power(candidates, spread, difference, alpha) >= POWER
     return int(candidates[np.argmax(enough)]) if enough.any() else None
@@ -183,8 +183,8 @@ def combine_intervals(mean: float, seeds: Interval, images: Interval) -> Interva
     """95% interval of the mean difference for new seeds and new images (Zou and Donner).
 
     The squared distances from the mean to the ends of both intervals are added, so it is wider than
-    either. What seeds and images do only together is in both: it is rather too wide than too
-    narrow.
+    either. The interaction of seeds and images is part of both, so it tends to be too wide rather
+    than too narrow.
 
     Args:
         mean: the mean difference.
@@ -206,7 +206,7 @@ def _hedges(mean: float, spread: float, seeds: int) -> float:
 
 
 def _sign_flip(differences: np.ndarray) -> float:
-    """p of the mean under all sign flips, from 14 seeds on under 9999 random ones."""
+    """p of the mean under all sign flips; with 14 or more seeds, under 9999 random ones."""
     exact = len(differences) <= EXACT_SEEDS
     result = stats.permutation_test(
         (differences,),

@@ -1,4 +1,4 @@
-"""The tables of a report, as text; the templates render them."""
+"""The tables of a report as text, which the templates render."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class ReportTable:
     """A table with its heading.
 
     Attributes:
-        heading: what stands above it.
+        heading: heading above the table.
         remark: a sentence on how to read it, or "".
-        head: names of the columns; the first column is a name, the others are numbers.
+        head: names of the columns; the first column holds names, the others numbers.
         rows: text of the cells.
         marks: CSS class of each row, or "".
     """
@@ -40,7 +40,7 @@ class ReportTable:
 
 
 def report_tables(comparison: Comparison) -> list[ReportTable]:
-    """All tables that have rows, in the report's order."""
+    """Return all tables that have rows, in the report's order."""
     tables = [
         _settings_table(comparison),
         _pairs_table(comparison),
@@ -139,14 +139,14 @@ def _power_table(comparison: Comparison) -> ReportTable:
 
     return _table(
         "What these runs could show",
-        "Of the AP differences.",
+        "For the AP differences.",
         comparison.pairs,
         {
             "setting – reference": _pair_name,
             "spread between seeds": lambda pair: number(pair.ap.spread),
             "effect g": lambda pair: signed(pair.ap.effect),
             "sign-flip p": lambda pair: probability(pair.ap.sign_p),
-            "its least value": lambda pair: probability(pair.ap.sign_floor),
+            "smallest possible p": lambda pair: probability(pair.ap.sign_floor),
             "power for 1 AP": lambda pair: percent(pair.power),
             "seeds needed for 1 AP": needed,
         },
@@ -156,7 +156,7 @@ def _power_table(comparison: Comparison) -> ReportTable:
 def _ap50_table(comparison: Comparison) -> ReportTable:
     return _table(
         "Differences of AP50",
-        "Without a verdict, in points.",
+        "In points, without a verdict.",
         comparison.pairs,
         {
             "setting – reference": _pair_name,
@@ -219,7 +219,7 @@ def _class_differences_table(comparison: Comparison) -> ReportTable:
         rows.append([label, *(text(pair.per_class[label]) for pair in comparison.pairs)])
     return ReportTable(
         "Classes, AP difference",
-        "In brackets the 95% interval over seeds, not corrected for the number of classes.",
+        "In parentheses: the 95% interval over seeds, not corrected for the number of classes.",
         ["class", *(_pair_name(pair) for pair in comparison.pairs)],
         rows,
         [""] * len(rows),
@@ -229,7 +229,7 @@ def _class_differences_table(comparison: Comparison) -> ReportTable:
 def _failed_table(comparison: Comparison) -> ReportTable:
     return _table(
         "Failed trials",
-        "They are left out of all numbers; the same command tries them again.",
+        "They are excluded from all numbers; the same command retries them.",
         comparison.failed.items(),
         {
             "trial": lambda item: f"{item[0][0]}, seed {item[0][1]}",

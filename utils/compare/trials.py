@@ -1,8 +1,8 @@
-"""Trials: trained once, resumed after an interruption, and kept.
+"""Trials: each is trained once, resumed after an interruption, and kept.
 
 A trial's folder is a run folder. Beside the run's own files it holds `detections.npz` (all
 detections on the test images), then `trial.json` (scores and cost: the trial is finished), or
-`error.txt` (it failed). Trials that run side by side print to `log.txt`.
+`error.txt` (it failed). Trials that run in parallel print to `log.txt`.
 """
 
 import json
@@ -40,8 +40,8 @@ class SharedData:
         if key in self._loaded:
             return self._loaded[key]
         datasets = open_datasets(config)
-        # An image that is decoded every epoch may turn out damaged only then, and is left out from
-        # then on. Trials must not depend on the ones before: such datasets are not shared.
+        # An image that is decoded every epoch may turn out to be damaged late and lose its objects
+        # from then on. Trials must not depend on earlier ones, so such datasets are not shared.
         damaged = datasets.train.notices or datasets.val.notices
         if config.data.cache != "none" and not damaged:
             self._loaded[key] = datasets
@@ -49,7 +49,7 @@ class SharedData:
 
 
 def read_state(trial: Trial) -> TrialState:
-    """Find out how far a trial is.
+    """Return the state of a trial.
 
     Raises:
         UserError: its folder holds a training with another configuration.
@@ -77,12 +77,12 @@ def find_difference(trial: Trial) -> str | None:
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    """All keys but those that do not change the result."""
+    """All keys except those that do not change the result."""
     return dict(flatten(config.model_dump(mode="json", exclude=set(FIXED_KEYS))))
 
 
 def run_trial(trial: Trial, data: SharedData) -> bool:
-    """Bring a trial to its end, wherever it stands; False if it failed.
+    """Run a trial to its end, whatever its state; return False if it failed.
 
     Any error is written to `error.txt`; only Ctrl-C is raised.
     """
@@ -93,7 +93,7 @@ def run_trial(trial: Trial, data: SharedData) -> bool:
         datasets = data.load(trial.config)
         _write_result(trial, _train(trial, datasets), datasets)
         return True
-    except Exception as error:  # the other trials go on
+    except Exception as error:  # the other trials continue
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()
         write_failure(trial, text)
         return False
@@ -106,14 +106,14 @@ def write_failure(trial: Trial, text: str) -> None:
 
 
 def read_failure(trial: Trial) -> str:
-    """The last line of what went wrong in a failed trial."""
+    """The last line of the error of a failed trial."""
     lines = (trial.folder / ERROR).read_text(encoding="utf-8").rstrip().splitlines()
     return lines[-1] if lines else ""
 
 
 def _train(trial: Trial, datasets: Datasets) -> Result:
     """Train from the start, or from the last checkpoint, or only evaluate."""
-    # A failed trial may have had another configuration: then it cannot be resumed.
+    # A failed trial may have had another configuration and then cannot be resumed.
     if not (trial.folder / LAST).is_file() or find_difference(trial):
         _clear(trial.folder)
         return train(trial.config, trial.folder, datasets)

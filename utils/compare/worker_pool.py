@@ -1,9 +1,9 @@
-"""The trials of a comparison side by side, one Ray task each.
+"""The trials of a comparison in parallel, one Ray task each.
 
-Ray starts a task where its cores, GPU and memory are free, and repeats it if its worker dies; the
-repeated task resumes the trial from its last checkpoint. On CPUs a worker process runs one trial
-after the other and keeps the data; a trial on a GPU gets a process of its own (Ray's default),
-because an error on a GPU outlives the training that made it.
+Ray starts a task where its cores, GPU and memory are free, and retries it if its worker dies; the
+retried task resumes the trial from its last checkpoint. On CPUs a worker process runs one trial
+after the other and keeps the data; a trial on a GPU gets its own process (Ray's default), because
+a GPU error persists in the process in which it occurred.
 
 All machines see the same folders under the same paths: a task changes to the command's working
 directory and must find the command's signature in the comparison's folder.
@@ -46,9 +46,9 @@ from utils.compare.trials import (
 from utils.core.errors import UserError
 from utils.core.process import configure_process
 
-POLL_SECONDS = 1.0  # between looks at which trials have begun
-PATIENCE_SECONDS = 60.0  # without any trial running, until the user is told why
-FILE_DELAY_SECONDS = 90.0  # until a network file system must show a file
+POLL_SECONDS = 1.0  # between checks for trials that have begun
+PATIENCE_SECONDS = 60.0  # without a running trial, before the user is notified
+FILE_DELAY_SECONDS = 90.0  # within which a network file system must show a file
 SAME_FOLDERS = "all machines must see the same folders under the same paths"
 ATTEMPT = re.compile(rb"^--- .*, (\S+), process \d+$", re.MULTILINE)  # in a trial's log
 
@@ -87,7 +87,7 @@ def _worker_data() -> SharedData:
 
 
 def run_in_worker(trial: Trial, workplace: Workplace) -> bool:
-    """`run_trial` in a worker process, printing to the trial's log."""
+    """Call `run_trial` in a worker process, printing to the trial's log."""
     workplace.enter()
     trial.folder.mkdir(parents=True, exist_ok=True)
     path = trial.folder / LOG
@@ -104,10 +104,10 @@ def run_in_worker(trial: Trial, workplace: Workplace) -> bool:
 
 
 def time_left(mean: float, running: Sequence[float], waiting: int) -> float:
-    """Seconds until all trials are finished, if each takes `mean` seconds.
+    """Return the seconds until all trials are finished, if each takes `mean` seconds.
 
     Args:
-        mean: seconds of a trial.
+        mean: duration of a trial, in seconds.
         running: seconds since the start of each running trial.
         waiting: number of trials that start when one of these ends.
     """
@@ -121,12 +121,12 @@ def time_left(mean: float, running: Sequence[float], waiting: int) -> float:
 def run_on_cluster(
     address: str, plan: Plan, finished: Sequence[Trial], image_counts: Sequence[int]
 ) -> None:
-    """Run every trial that is not finished, with a line when it begins and one when it ends.
+    """Run every unfinished trial, printing a line when it begins and one when it ends.
 
     Args:
-        address: of a Ray cluster, or `local`.
+        address: address of a Ray cluster, or `local`.
         plan: the comparison.
-        finished: trials that are finished already.
+        finished: trials that are already finished.
         image_counts: number of images in the training and in the validation split.
 
     Raises:
@@ -145,7 +145,7 @@ def run_on_cluster(
 
 
 class PendingTrial:
-    """A trial that has been handed to Ray, as the command sees it through its log."""
+    """A trial submitted to Ray, which the command follows through its log."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
@@ -157,7 +157,7 @@ class PendingTrial:
         self._read = log.stat().st_size if log.is_file() else 0
 
     def look(self) -> None:
-        """Print a line for every attempt that has begun since the last look."""
+        """Print a line for every attempt that has begun since the last call."""
         try:
             with open(self.trial.folder / LOG, "rb") as log:
                 log.seek(self._read)
@@ -189,7 +189,7 @@ class WorkerPool:
         self._functions: dict[Resources, Any] = {}
 
     def submit(self, trial: Trial, resources: Resources) -> None:
-        """Hand a trial to Ray, which starts trials of equal resources in this order."""
+        """Submit a trial to Ray, which starts trials with equal resources in this order."""
         if resources not in self._functions:
             remote = self.ray.remote(**task_options(resources))
             self._functions[resources] = remote(run_in_worker)
@@ -198,7 +198,7 @@ class WorkerPool:
         self.pending[task] = pending
 
     def wait(self) -> None:
-        """Wait for all trials; whatever ends this early ends them, too."""
+        """Wait for all trials; if the wait ends early, they are ended too."""
         last_sign = time.monotonic()
         try:
             while self.pending:
@@ -228,12 +228,12 @@ class WorkerPool:
             self.durations.append(seconds if whole else read_result(trial).train_seconds)
             message = f"finished in {duration(seconds)}"
         else:
-            message = f"failed: {read_failure(trial)}; going on with the others"
+            message = f"failed: {read_failure(trial)}; continuing with the others"
         self.done += 1
         print(f"[{self.done}/{self.total}] {trial}: {message}{self._describe_time_left()}")
 
     def _result(self, task: Any, trial: Trial) -> bool:
-        """Whether the trial is finished; a failure that it could not write itself is written."""
+        """Whether the trial is finished; writes the failure if the trial could not."""
         errors = self.ray.exceptions
         try:
             return self.ray.get(task)
@@ -249,14 +249,14 @@ class WorkerPool:
         return False
 
     def _describe_time_left(self) -> str:
-        """The time left at the moment in which a trial has ended."""
+        """The estimated time left just after a trial has ended."""
         now = time.monotonic()
         running = [now - each.begun for each in self.pending.values() if each.attempts]
         waiting = len(self.pending) - len(running)
         if not self.durations or not self.pending:
             return ""
         mean = sum(self.durations) / len(self.durations)
-        # The worker that has just become free takes one of the waiting trials.
+        # The worker that just became free takes one of the waiting trials.
         seconds = time_left(mean, [*running, mean], waiting)
         return f", about {duration(seconds)} left"
 
@@ -266,6 +266,6 @@ def _await_file(path: Path, host: str) -> None:
     end = time.monotonic() + FILE_DELAY_SECONDS
     while not path.is_file():
         if time.monotonic() > end:
-            raise UserError(f"{path}: {host} has written it, but it is not here: {SAME_FOLDERS}")
+            raise UserError(f"{path}: written by {host}, but not visible here: {SAME_FOLDERS}")
         time.sleep(0.2)
-        list(path.parent.glob("*"))  # reading the folder makes them look again
+        list(path.parent.glob("*"))  # listing the folder refreshes their cache

@@ -21,12 +21,12 @@ OLD_TRIALS = "cells"  # the folder of the trials in earlier versions
 
 
 def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Comparison:
-    """Run the trials that are missing, analyze all, and write the report.
+    """Run the missing trials, analyze all of them, and write the report.
 
     Args:
         plan: what to compare.
-        command: words of the command line; the report shows how to repeat it.
-        ray: address of a Ray cluster, or `local`, to run the trials side by side;
+        command: words of the command line, which the report shows.
+        ray: address of a Ray cluster, or `local`, to run the trials in parallel;
             None: one after the other in this process.
 
     Raises:
@@ -56,10 +56,10 @@ def _make_folder(out: Path) -> None:
 
 
 def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
-    # refuses a folder of other trainings before any work
+    # fails on a folder of other trainings before any work
     finished = [trial for trial in plan.trials if read_state(trial) == "finished"]
     datasets = data.load(plan.settings[0].config)  # bad data fails here, once
-    print(f"{len(plan.trials)} trials, {len(finished)} of them finished already")
+    print(f"{len(plan.trials)} trials, {len(finished)} of them already finished")
     if ray is None:
         run_trials(plan.trials, finished, data)
     else:
@@ -79,7 +79,7 @@ def run_trials(trials: Sequence[Trial], finished: Sequence[Trial], data: SharedD
         start = time.monotonic()
         new = read_state(trial) == "new"
         if not run_trial(trial, data):
-            print(f"failed: {read_failure(trial)}; going on with the others")
+            print(f"failed: {read_failure(trial)}; continuing with the others")
         elif new:
             durations.append(time.monotonic() - start)
         else:
@@ -96,7 +96,7 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
         elif state == "failed":
             failed[trial.setting, trial.seed] = read_failure(trial)
     if not results:
-        raise UserError(f"no trial finished; the first one says: {next(iter(failed.values()))}")
+        raise UserError(f"no trial finished; the first error: {next(iter(failed.values()))}")
     first_trials: dict[str, Trial] = {}  # a finished one of each setting
     for result in results:
         first_trials.setdefault(result.trial.setting, result.trial)

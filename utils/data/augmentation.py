@@ -1,7 +1,7 @@
 """Augmentation as batched tensor operations on the device: mosaic, affine, flip, color, mixup.
 
-Every random number comes from a CPU generator that the caller seeds, so a batch depends on its seed
-alone: not on the device, the number of workers or earlier draws.
+All random numbers come from a CPU generator that the caller seeds, so a batch depends on its seed
+only, not on the device, the number of workers or earlier draws.
 """
 
 import math
@@ -18,8 +18,7 @@ from utils.data.warp import Geometry, warp_boxes, warp_images
 
 GRAY = PAD_VALUE / 255
 MEETING_POINT = (0.3, 0.7)  # where the tiles of a mosaic meet, as fractions of the side
-# NTSC's YIQ, in which a shift of the hue is a rotation of the last two axes, and a change of
-# saturation scales them
+# NTSC's YIQ, in which a hue shift rotates the last two axes and a saturation change scales them
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
@@ -82,7 +81,7 @@ class Augmenter:
 
     Args:
         config: strengths and probabilities.
-        closing: leave out mosaic and mixup, for the last epochs.
+        closing: leave out mosaic and mixup, as in the last epochs.
     """
 
     def __init__(self, config: AugmentConfig, closing: bool = False) -> None:
@@ -125,7 +124,7 @@ class Augmenter:
             tiles: int64 `(B, 4)` on the CPU, indices into `pool` of the images that make up each
                 row of the batch; -1 after the first one if it is no mosaic.
             generator: a CPU generator.
-            rows: the rows of the batch to make, default all; their content does not depend on it.
+            rows: rows of the batch to make, default: all; their content does not depend on this.
         """
         batch_size = len(tiles)
         rows = range(batch_size) if rows is None else rows
@@ -205,7 +204,7 @@ def _color_matrix(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def _compose_batch(pool: ImagePool, tiles: Tensor, parameters: _RandomParameters) -> Batch:
-    """Compose plain images and mosaics apart, and put them in the order of `tiles`."""
+    """Compose plain images and mosaics separately, then restore the order of `tiles`."""
     is_mosaic = tiles[:, 1] >= 0
     parts: list[Batch] = []
     order: list[Tensor] = []
@@ -251,7 +250,7 @@ def _join(parts: list[Batch], rows: Tensor, max_objects: int) -> Batch:
     Args:
         parts: batches with different numbers of targets per image.
         rows: int64 `(B,)`, where each image belongs in the joined batch.
-        max_objects: the most objects that any image has; padding beyond it is dropped.
+        max_objects: largest number of objects in an image; padding beyond it is dropped.
     """
     longest = max(max_objects, *(part.labels.shape[1] for part in parts))
     all_boxes, all_labels = [], []

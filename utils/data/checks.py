@@ -42,12 +42,12 @@ ORIENTATION = 0x0112  # EXIF tag
 
 @dataclass
 class DatasetReport:
-    """What was read and what was repaired: counts, with the first few examples of each kind.
+    """Counts of what was read and what was repaired, with the first few examples of each kind.
 
     Attributes:
         images: number of samples.
-        objects: number of their boxes.
-        empty: samples without a box.
+        objects: number of boxes.
+        empty: number of samples without boxes.
         per_class: class name -> number of boxes.
         counts: key of `RULES` -> number of cases.
         examples: key of `RULES` -> at most three files.
@@ -147,7 +147,7 @@ class RawAnnotation:
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image file tells.
+    """Properties read from the header of an image file.
 
     Attributes:
         size: (width, height) of the upright image, in pixels; `None` if it cannot be decoded.
@@ -159,7 +159,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read size, color mode and EXIF rotation; decodes the image only if Pillow cannot tell."""
+    """Read size, color mode and EXIF rotation; decode the image only if Pillow fails."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -175,7 +175,7 @@ def read_header(path: Path) -> Header:
         if orientation >= 5:
             width, height = height, width
     elif rotated or not (width and height):
-        # which rotations are applied outside JPEG depends on the decoder: ask it
+        # outside JPEG, which rotations are applied depends on the decoder, so decode the image
         try:
             height, width = read_image(path).shape[:2]
         except UserError:
@@ -184,7 +184,7 @@ def read_header(path: Path) -> Header:
 
 
 def _color_rules(image: Image.Image) -> list[str]:
-    """The keys of `RULES` that the color mode of an image shows."""
+    """The keys of `RULES` that apply to the color mode of an image."""
     rules = []
     if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
         rules.append("image in grayscale")
@@ -198,7 +198,7 @@ def _color_rules(image: Image.Image) -> list[str]:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8.
 
-    `Image.getexif` would decode every PNG, and believes XMP, which OpenCV ignores.
+    `Image.getexif` would decode every PNG, and it honors XMP, which OpenCV ignores.
     """
     if image.format == "TIFF":
         return image.getexif().get(ORIENTATION, 1)
@@ -215,7 +215,7 @@ def clean_boxes(
     Args:
         annotation: the boxes as written.
         size: (width, height) of the image, in pixels.
-        report: where to count what was repaired.
+        report: report that counts the repairs.
 
     Returns:
         boxes float32 `(n, 4)`, xyxy pixels inside the image; and their int64 indices `(n,)` among
@@ -256,8 +256,8 @@ def build_samples(
 
     Args:
         annotations: one per image; a repeated image is ignored, an undecodable one skipped.
-        report: where to count what was repaired.
-        workers: threads that read the headers of the images; the result does not depend on it.
+        report: report that counts the repairs.
+        workers: threads that read the image headers; the result does not depend on it.
         progress: show a progress bar.
 
     Returns:

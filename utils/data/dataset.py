@@ -31,9 +31,9 @@ class FileState(IntEnum):
 class DetectionDataset:
     """Images of one split, letterboxed to uint8 canvases, with their targets.
 
-    The canvases are the same bit for bit for every `cache` and every `workers`. An image that
-    cannot be decoded becomes a gray canvas without objects; of a truncated one the intact part is
-    used. Both are counted in `report`: by `prepare` if the cache holds the image, else when the
+    The canvases are bit-identical for every `cache` and every `workers`. An image that cannot be
+    decoded becomes a gray canvas without objects; the intact part of a truncated image is used.
+    Both are counted in `report`: by `prepare` if the cache holds the image, otherwise when the
     image is first decoded.
 
     Args:
@@ -43,8 +43,8 @@ class DetectionDataset:
             time).
         cache_gb: maximum size of the cache, in GiB. Images beyond it are decoded every time.
         workers: decoding threads; 0 and 1 mean 2 while the cache is filled and 1 afterwards.
-        cache_dir: folder of the disk caches; default `.cache/images` in the working directory.
-        report: where to count undecodable and truncated files; default a new report.
+        cache_dir: folder of the disk caches; default: `.cache/images` in the working directory.
+        report: report that counts undecodable and truncated files; default: a new report.
         class_names: what the labels index.
 
     Attributes:
@@ -144,7 +144,7 @@ class DetectionDataset:
         return canvases, states
 
     def _fill_disk_cache(self, count: int, progress: bool) -> tuple[np.ndarray | None, np.ndarray]:
-        """The same, mapped from a file; no canvases if it cannot be written."""
+        """As `_fill_ram_cache`, but mapped from a file; no canvases if it cannot be written."""
         key = disk_cache.cache_key(self.samples[:count], self.input_size)
         path = self.cache_dir / f"{key}.bin"
         if not disk_cache.is_complete(path, count, self.input_size):

@@ -21,7 +21,7 @@ import torch
 from utils.data.sample import Sample
 
 UNUSED_DAYS = 14  # files not opened for this long are removed
-VERSION = 2  # of the file's layout
+VERSION = 2  # version of the file layout
 
 
 def cache_key(samples: Sequence[Sample], input_size: tuple[int, int]) -> str:
@@ -48,7 +48,7 @@ def is_complete(path: Path, count: int, input_size: tuple[int, int]) -> bool:
 
 
 def write(path: Path, decoded: Iterable[tuple[np.ndarray, int]]) -> None:
-    """Write canvases and states, and remove files of the folder that are no longer used.
+    """Write canvases and states, and remove unused files from the folder.
 
     `path` appears only when it is complete.
 
@@ -60,7 +60,7 @@ def write(path: Path, decoded: Iterable[tuple[np.ndarray, int]]) -> None:
     states: list[int] = []
     descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
-        # written, not mapped: a full disk is an error then, not a SIGBUS
+        # written, not mapped, so that a full disk is an error and not a SIGBUS
         with os.fdopen(descriptor, "wb") as file:
             for canvas, state in decoded:
                 file.write(canvas.tobytes())

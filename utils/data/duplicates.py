@@ -1,4 +1,4 @@
-"""Duplicate images: the same file, or the same bytes, twice in one split or in two (a leak)."""
+"""Duplicate images, by path or by content, within a split or across splits (a leak)."""
 
 import filecmp
 import zlib
@@ -12,10 +12,10 @@ TAIL = 4096  # bytes compared first; compressed images differ at the end rather 
 
 
 def identical_files(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Find files with the same content; whole files are read only if size and last bytes agree.
+    """Find files with the same content. Whole files are read only if size and last bytes agree.
 
     Returns:
-        (earlier, later) for every file with the bytes of an earlier one.
+        (earlier, later) for every file with the same bytes as an earlier one.
     """
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
@@ -32,7 +32,7 @@ def identical_files(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
 
 
 def find_leaks(train: Sequence[Sample], val: Sequence[Sample]) -> list[tuple[Path, Path]]:
-    """Find validation images that are training images, too.
+    """Find validation images that are also training images.
 
     Returns:
         (training image, validation image): the same file, or two files with the same bytes.

@@ -29,8 +29,8 @@ def load_dataset(
 
     Args:
         data: format, folder, splits, classes and cache.
-        split: `train` and `val` stand for `data.train` and `data.val`; any other name is a split as
-            the format names splits.
+        split: `train` and `val` stand for `data.train` and `data.val`; any other name is that of a
+                split in the dataset.
         input_size: (height, width) that images are letterboxed to, in pixels; synthetic images
             (`shapes`) are drawn at this size.
         class_names: class names of a trained network, which override those of the dataset.

@@ -1,4 +1,4 @@
-"""An image with its labels: what every dataset format is read into."""
+"""An image with its labels: the common form of all dataset formats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,8 @@ class Sample:
         boxes: float32 `(n, 4)`, x1 y1 x2 y2 in pixels of the upright image; never empty, and
             inside the image.
         labels: int64 `(n,)`, indices into the class names.
-        difficult: bool `(n,)`, Pascal VOC's flag: VOC AP counts these neither as hit nor as miss.
+        difficult: bool `(n,)`, Pascal VOC's flag: VOC AP counts these objects neither as hit nor as
+            miss.
         crowd: bool `(n,)`, COCO's `iscrowd`: a region that is never a training target; detections
             inside it do not count.
         draw: draws a synthetic image, RGB uint8 `(height, width, 3)`; picklable. `None` if the

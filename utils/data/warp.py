@@ -1,4 +1,4 @@
-"""Geometry of the augmentation: warps one image, or four that meet in a point, into each output.
+"""Geometry of the augmentation: warps one image, or four that meet at a point, into each output.
 
 Forward map of tile k, in pixels: `out = mirror(linear @ (in - anchor_in[k]) + anchor_out)`;
 `anchor_in[k]` is the corner of tile k that touches the meeting point `anchor_out` (for a single
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from utils.core.devices import cached_constant
 
-MIN_SIDE = 2.0  # in pixels: objects cut to less are dropped
+MIN_SIDE = 2.0  # pixels; smaller remains of an object are dropped
 MIN_VISIBLE = 0.2  # fraction of an object's area that must remain
 OUTSIDE = 9.0  # a `grid_sample` coordinate that reads padding
 # the corner of each tile at the meeting point, x y as fractions of the tile: upper left tile, upper
@@ -57,7 +57,7 @@ def _tile_corners(device: torch.device) -> Tensor:
 
 
 def warp_images(stacks: Tensor, geometry: Geometry) -> Tensor:
-    """Bilinear sampling.
+    """Sample the tiles bilinearly.
 
     Args:
         stacks: `(B, 3, K*h, w)`, the K tiles of each image one above the other.
@@ -73,7 +73,7 @@ def warp_images(stacks: Tensor, geometry: Geometry) -> Tensor:
 def _sampling_grid(geometry: Geometry) -> Tensor:
     """`grid_sample` coordinates `(B, h, w, 2)`.
 
-    What depends on a column or a row alone is computed once per column or row.
+    Terms that depend only on the column or the row are computed once per column or row.
     """
     height, width = geometry.size
     dx, is_right = _offsets(geometry, 0)  # (B, w)

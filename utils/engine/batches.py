@@ -1,4 +1,4 @@
-"""The order of the data and the batches made from it, as pure functions of (seed, epoch, step)."""
+"""Data order and training batches, as pure functions of (seed, epoch, step)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,24 +21,24 @@ CHUNK = 512  # images decoded and copied at a time
 
 def generator_for(*key: int) -> torch.Generator:
     """Return a CPU generator seeded by the whole key; different keys give unrelated streams."""
-    # with the length, because a SeedSequence treats (1, 2) and (1, 2, 0) alike
+    # the length is included because SeedSequence treats (1, 2) and (1, 2, 0) alike
     sequence = np.random.SeedSequence([len(key), *(value % 2**32 for value in key)])
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
 
 class BatchMaker:
-    """Makes the training batches; of several processes, each makes its own rows of every batch.
+    """Makes the training batches. With several processes, each makes its own rows of every batch.
 
-    Nothing is carried over from one step to the next: a resumed run sees the same batches, and the
-    number of decoding workers changes nothing.
+    No state is carried from one step to the next: a resumed run sees the same batches, whatever the
+    number of decoding workers.
 
     Args:
         dataset: the training images.
         config: augmentation.
         batch_size: images per step, over all processes.
         seed: determines the order, the mosaics and the distortions.
-        device: where batches are made.
-        pool: all images, where they fit on the device; None: each batch loads what it needs.
+        device: device on which batches are made.
+        pool: all images, if they fit on the device; None: each batch loads what it needs.
 
     Raises:
         UserError: the processes cannot share a batch evenly.
@@ -92,14 +92,14 @@ class BatchMaker:
             yield batch
 
     def _make(self, indices: Tensor, augmenter: Augmenter, generator: torch.Generator) -> Batch:
-        """Make the rows of this process of the batch of `indices`, int64 `(B,)`."""
+        """Make this process's rows of the batch of `indices`, int64 `(B,)`."""
         partners = augmenter.mosaic_partners(len(indices), len(self.dataset), generator)
         tiles = torch.cat([indices[:, None], partners], 1)  # (B, 4) indices into the dataset
         if self.pool:
             return augmenter(self.pool, tiles, generator, self.rows)
         needed = tiles[augmenter.rows_needed(self.rows, len(indices))]
         loaded = needed[needed >= 0].unique()
-        # rows that only other processes need point anywhere
+        # rows that only other processes need may point anywhere
         positions = torch.searchsorted(loaded, tiles).clamp(max=len(loaded) - 1)
         pool = make_pool(self.dataset, loaded.tolist(), self.device)
         return augmenter(pool, torch.where(tiles >= 0, positions, -1), generator, self.rows)
@@ -111,7 +111,7 @@ def _rows_of_this_process(batch_size: int) -> range:
     if rest or not each:
         raise UserError(
             f"train.batch_size: expected a multiple of the {processes} processes, got {batch_size} "
-            "(no more than there are images)"
+            "(limited to the number of images)"
         )
     return range(each * distributed.rank(), each * (distributed.rank() + 1))
 
@@ -123,11 +123,11 @@ def resident_pool(
 
     Args:
         dataset: the images.
-        device: where to.
-        limit_gb: most memory for them, GiB; None: half of what is free.
+        device: the GPU.
+        limit_gb: maximum memory for them, in GiB; None: half of the free memory.
 
     Returns:
-        None where they do not fit, or the device is not a GPU.
+        The images, or None if they do not fit or the device is not a GPU.
     """
     if device.type != "cuda":
         return None
@@ -137,7 +137,7 @@ def resident_pool(
 
 
 def make_pool(dataset: DetectionDataset, indices: Sequence[int], device: torch.device) -> ImagePool:
-    """Load images and their objects onto the device; crowd regions are no training targets."""
+    """Load images and their objects onto the device; crowd regions are not training targets."""
     boxes, labels, counts = [], [], []
     for index in indices:
         single = ~dataset.crowd[index]

@@ -15,8 +15,8 @@ class Datasets:
     """The splits that an experiment uses.
 
     Attributes:
-        train: to train on.
-        val: to evaluate on.
+        train: the training split.
+        val: the validation split.
     """
 
     train: DetectionDataset
@@ -24,7 +24,7 @@ class Datasets:
 
 
 def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> Datasets:
-    """Open both splits with `open_dataset`, and print a note where they share images."""
+    """Open both splits with `open_dataset`, and print a note if they share images."""
     train = open_dataset(config, "train", class_names)
     val = open_dataset(config, "val", class_names)
     shared = find_leaks(train.samples, val.samples)
@@ -44,11 +44,11 @@ def open_dataset(
 
     Args:
         config: `data`, `input_size` and `train.workers` are read.
-        split: `train`, `val`, or a split as the dataset names it.
-        class_names: those of a trained network, which the data must not override.
+        split: `train`, `val`, or another split of the dataset.
+        class_names: class names of a trained network; they take precedence over the dataset's.
 
     Raises:
-        UserError: data missing, unknown split or class, or no usable image.
+        UserError: the data is missing, the split or a class is unknown, or no image is usable.
     """
     dataset = load_dataset(config.data, split, config.input_size, class_names, config.train.workers)
     with distributed.main_process_first():

@@ -1,4 +1,4 @@
-"""Opening the detector that a command works with: weights, process settings, int8 calibration."""
+"""Opening the detector of a command: weights, process settings, int8 calibration."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +21,7 @@ def open_detector(
 ) -> Detector:
     """Load a detector and configure the process for it.
 
-    Where the detector turns out to compute in int8, it is calibrated on training images of `data`.
+    If the detector computes in int8, it is calibrated on training images of `data`.
 
     Args:
         path: weights file or folder of a run.
@@ -29,7 +29,7 @@ def open_detector(
         values: the same for top-level keys; None leaves the weights' own.
 
     Raises:
-        UserError: not readable as weights, or a change that does not suit them.
+        UserError: the file cannot be read as weights, or a change does not fit them.
     """
     detector = load_model(path, changes, **values)
     configure_process(detector.config.threads)

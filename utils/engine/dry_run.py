@@ -1,4 +1,4 @@
-"""A forward pass in training mode before the training: finds what evaluation mode does not show."""
+"""A forward pass in training mode before training, to catch what evaluation mode does not show."""
 
 import copy
 from functools import partial
@@ -8,24 +8,24 @@ from torch import nn
 
 from utils.core.errors import UserError
 
-REFUSED = "Expected more than 1"  # begins the error of PyTorch's batch and instance normalization
+REFUSED = "Expected more than 1"  # how the error of PyTorch's batch and instance norm starts
 
 
 @torch.no_grad()
 def dry_run(network: nn.Module, size: tuple[int, int], batch_size: int) -> None:
-    """Refuse a training in which a normalization gets one value per channel, which has no variance.
+    """Raise if a normalization layer would see one value per channel, which has no variance.
 
-    That happens where a step of one image meets a 1 x 1 map: at an input of 32 x 32, or behind
-    global pooling in a user's block. Works on a copy: weights, batch statistics and random states
-    stay as they are.
+    This happens if a step has one image and a map is 1 x 1: with a 32 x 32 input, or after global
+    pooling in a user's block. The check runs on a copy, so weights, batch statistics and random
+    states do not change.
 
     Args:
-        network: what will be trained.
+        network: the network to train.
         size: (height, width) of the input, pixels.
         batch_size: images per step on one device.
 
     Raises:
-        UserError: names the layer and the keys.
+        UserError: training would fail; the message names the layer and the keys to change.
     """
     dry = copy.deepcopy(network).train()
     device = next(dry.parameters()).device

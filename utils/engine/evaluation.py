@@ -25,11 +25,11 @@ from utils.metrics import Metrics, evaluate
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a detector achieves on a split.
+    """Results of a detector on a split.
 
     Attributes:
-        metrics: AP and counts, class by class.
-        detections: those of each image, in the order of the dataset.
+        metrics: AP and counts, overall and per class.
+        detections: detections of each image, in the order of the dataset.
         seconds: wall-clock time.
     """
 
@@ -53,7 +53,7 @@ def detect_dataset(
 ) -> list[Detections]:
     """Detect on every image with the limits of `config.eval`.
 
-    Several processes share the images; each of them gets all detections.
+    With several processes the images are divided among them, and each gets all detections.
 
     Returns:
         Detections of each image, in pixels of the original image.
@@ -74,7 +74,7 @@ def detect_dataset(
 def evaluate_detector(
     detector: Detector, dataset: DetectionDataset, progress: bool = True
 ) -> Evaluation:
-    """Detect and measure."""
+    """Run the detector on the split and compute the metrics."""
     start = perf_counter()
     detections = detect_dataset(detector, dataset, progress)
     metrics = distributed.broadcast_from_main(
@@ -92,20 +92,21 @@ def evaluate_weights(
     plots: str | None = None,
     reference: bool = False,
 ) -> Evaluation:
-    """Evaluate trained weights and write what is asked for: the work of `eval.py`.
+    """Evaluate trained weights and write the requested files; implements `eval.py`.
 
     Args:
         weights: file or run; None: the newest run.
-        split: `train`, `val`, or a split as the dataset names it.
+        split: `train`, `val`, or another split of the dataset.
         changes: dotted key to value, for the weights' own configuration.
-        config: an experiment whose `data` replaces that of the weights; runs are looked up in its
+        config: experiment whose `data` replaces that of the weights; runs are looked up in its
             `output`.
         json_path: where to write the numbers.
         plots: folder for curves, confusion matrix and predictions.
-        reference: also evaluate in float32, as int8 always does, and print how much AP is lost.
+        reference: also evaluate in float32 and print how much AP is lost; always done for int8.
 
     Raises:
-        UserError: weights, split or data missing, or the data has classes unknown to the network.
+        UserError: the weights, the split or the data are missing, or the data has classes that the
+            network does not know.
     """
     changes = dict(changes or {})
     output = str(changes.get("output", OUTPUT))

@@ -30,7 +30,7 @@ from utils.engine.runs import BEST, LAST, OUTPUT, create_run, find_run
 from utils.engine.trainer import Trainer
 
 METRICS = "metrics.json"  # a run that has it is finished
-FEW_STEPS = 10  # fewer steps per epoch learn little; the user is told
+FEW_STEPS = 10  # with fewer steps per epoch the user is warned: little is learned
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Result:
 
     Attributes:
         run: its folder.
-        evaluation: that of its best weights on the validation split.
+        evaluation: evaluation of its best weights on the validation split.
     """
 
     run: Path
@@ -62,10 +62,10 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
     Args:
         config: the experiment.
         run: the folder of the run; None: a new one, `<output>/<name>`.
-        datasets: what `open_datasets(config)` returns, where several runs share it.
+        datasets: result of `open_datasets(config)`, if several runs share it.
 
     Raises:
-        UserError: anything wrong with the configuration or the data, or a loss that is not finite.
+        UserError: the configuration or the data is invalid, or the loss is not finite.
     """
     configure_process(config.threads)
     pretrained = check_config(config)
@@ -81,15 +81,15 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
 
 
 def check_config(config: Config) -> WeightsFile | None:
-    """Find the mistakes that need no data, before minutes go into reading it.
+    """Check everything that can be checked without data, before minutes are spent reading it.
 
-    A network of one class makes a dry run; the real one needs the classes and boxes of the data.
+    The dry run uses a network with one class: the real one needs the classes and boxes of the data.
 
     Returns:
         The pretrained weights that the configuration names, if any.
 
     Raises:
-        UserError: what is wrong.
+        UserError: the configuration is invalid.
     """
     detector = Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
     dry_run(detector.network, config.input_size, config.train.batch_size)
@@ -99,21 +99,21 @@ def check_config(config: Config) -> WeightsFile | None:
 def resume(
     run: str | Path, changes: Mapping[str, Any] | None = None, datasets: Datasets | None = None
 ) -> Result:
-    """Continue an interrupted run with the step after the last saved one.
+    """Continue an interrupted run from the step after the last saved one.
 
     Args:
         run: its folder, or its name in the output folder.
-        changes: may name the folder of the runs, `output`, and nothing else.
-        datasets: what `open_datasets` returns, where several runs share it.
+        changes: overrides; only `output`, the folder of the runs, is allowed.
+        datasets: result of `open_datasets`, if several runs share it.
 
     Raises:
-        UserError: no such run, or it is finished.
+        UserError: there is no such run, or it is finished.
     """
     changes = changes or {}
     if set(changes) - {"output"}:
         raise UserError(
-            f"--resume {run}: a run continues as it began; KEY=VALUE (other than output=DIR, where "
-            "the runs are) needs a new run"
+            f"--resume {run}: the configuration of a run cannot change; start a new run for "
+            "KEY=VALUE (only output=DIR, the folder of the runs, is allowed)"
         )
     folder = find_run(run, str(changes.get("output", OUTPUT)))
     saved = _read_checkpoint(folder / LAST, f"--resume {run}")
@@ -131,7 +131,7 @@ def resume(
 
 
 def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
-    """The content of a `last.pt` whose training is not finished."""
+    """Return the content of a `last.pt`, whose training must not be finished."""
     saved = checkpoints.load(last)
     if "training" not in saved:
         raise UserError(
@@ -139,7 +139,7 @@ def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
         )
     if saved["training"]["progress"]["done"] and last.with_name(METRICS).is_file():
         raise UserError(
-            f"{asked_by}: trained to the end already ({saved['epoch']} epochs); start a new run"
+            f"{asked_by}: training is already finished ({saved['epoch']} epochs); start a new run"
         )
     return saved
 
@@ -147,9 +147,9 @@ def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
 def new_detector(
     config: Config, dataset: DetectionDataset, pretrained: WeightsFile | None = None
 ) -> Detector:
-    """A network at its start: anchors fitted, heads at the data's rates, or pretrained weights.
+    """A new network: fitted anchors, head biases set to the class rates, or pretrained weights.
 
-    Its configuration has the box coder of pretrained heads that fit.
+    If pretrained heads fit, the configuration takes over their box coder.
     """
     if pretrained is not None:
         config = _with_coder_of(pretrained, config, len(dataset.class_names))
@@ -180,7 +180,7 @@ def _with_coder_of(pretrained: WeightsFile, config: Config, num_classes: int) ->
         for key, value in model.model_dump(mode="json").items()
         if value != requested[key]
     }
-    print(f"{pretrained.path}: its heads fit and bring their box coder: {as_words(changes)}")
+    print(f"{pretrained.path}: its heads fit, so their box coder is used: {as_words(changes)}")
     return update_config(config, changes)
 
 
@@ -192,7 +192,7 @@ def _set_prior(network: YOLOv4Tiny, dataset: DetectionDataset) -> None:
 
 
 def _announce(trainer: Trainer) -> None:
-    """Print what is about to happen, and draw the first batch."""
+    """Print a summary of the run and draw its first batch."""
     detector, batches = trainer.detector, trainer.batches
     cost = measure_cost(detector.network, detector.input_size)
     print(f"{describe(detector)}; {cost.params:,} parameters, {cost.gflops:.2f} GFLOP")
@@ -218,7 +218,7 @@ def _finish(trainer: Trainer) -> Result:
 
 def close_run(run: Path, val: DetectionDataset) -> Result:
     """Evaluate the best weights of a finished training and write its numbers and plots."""
-    distributed.barrier()  # the main process has written them
+    distributed.barrier()  # until the main process has written them
     detector = load_model(run / BEST)
     evaluation = evaluate_detector(detector, val)
     write_json(run / METRICS, evaluation.to_json(detector))

@@ -33,7 +33,7 @@ from utils.visualization.heatmap import (
 )
 from utils.visualization.window import Window
 
-BACKBONE = ("feat1", "feat2")  # class activation is shown here where no site is named
+BACKBONE = ("feat1", "feat2")  # class activation is shown here if no site is named
 TITLES = {
     "channel": "channel attention",
     "spatial": "spatial attention",
@@ -51,8 +51,8 @@ class Focus:
 
     Attributes:
         site: the only site shown; None: those with attention, and feat1 and feat2.
-        point: (x, y) in pixels of the image; None: the middle of the explained detection.
-        label: class index to explain; None: the best detection's.
+        point: (x, y) in pixels of the image; None: the center of the explained detection.
+        label: class index to explain; None: that of the best detection.
     """
 
     site: str | None = None
@@ -65,9 +65,9 @@ class Explanation:
     """What a network looks at in one image.
 
     Attributes:
-        sheets: by site, RGB uint8 `(h, w, 3)`.
+        sheets: site -> its sheet, RGB uint8 `(h, w, 3)`.
         overview: all sites in one sheet.
-        detections: those of the image.
+        detections: detections in the image.
     """
 
     sheets: dict[str, np.ndarray]
@@ -81,16 +81,16 @@ def parse_focus(
     point: str | None = None,
     class_name: str | None = None,
 ) -> Focus:
-    """Check the options of the command line.
+    """Parse and check the options of the command line.
 
     Args:
-        detector: knows the classes.
+        detector: the detector, for its class names.
         site: name of a site.
         point: "x,y" in pixels.
-        class_name: one of the detector's.
+        class_name: name of the class to explain.
 
     Raises:
-        UserError: no such site or class, or not a point.
+        UserError: the site or class does not exist, or the point is malformed.
     """
     if site is not None and site not in SITES:
         raise UserError(f"--site {site}: no such site{nearest(site, SITES)}")
@@ -124,15 +124,16 @@ def explain_images(
     """Write a sheet per site, `<image>-<site>.png`, and an overview, `<image>.png`; see `explain`.
 
     Args:
-        detector: what is explained.
-        images: read one by one.
+        detector: the detector to explain.
+        images: the images, read one by one.
         focus: what to explain in each.
         out: folder; None: `runs/predict`, then `runs/predict-2`, ... A name in use gets "-2".
-        json_path: gets a list of `Detections.to_json()`.
-        show: a window per image: any key for the next, q or Esc ends.
+        json_path: file for a list of `Detections.to_json()`.
+        show: show each image in a window: any key for the next, q or Esc quits.
 
     Raises:
-        UserError: an unreadable image, nothing to show, or an output that cannot be written.
+        UserError: an image cannot be read, an output cannot be written, or there is nothing to show
+            in an image.
     """
     if out is not None and Path(out).suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"--out {out}: --mode heatmap writes several images, give a folder")
@@ -167,10 +168,10 @@ def explain(
     """Show what the network attends to in an image: attention maps and Grad-CAM by site.
 
     Args:
-        detector: what is explained.
+        detector: the detector to explain.
         image: RGB uint8 `(h, w, 3)`.
         focus: what to explain.
-        name: of the image, for titles and errors.
+        name: name of the image, for titles and errors.
 
     Raises:
         UserError: the point lies outside the image, or there is neither detection nor attention.
@@ -230,7 +231,7 @@ def _activation(
 def _point(
     focus: Focus, box: np.ndarray | None, image: np.ndarray, name: str
 ) -> tuple[float, float]:
-    """The point that query-key blocks are asked about, in pixels of the image."""
+    """The point whose attention query-key blocks show, in pixels of the image."""
     height, width = image.shape[:2]
     if focus.point is not None:
         x, y = focus.point
@@ -247,7 +248,7 @@ def _point(
 def _label(
     site: str, specs: Mapping[str, attention.Spec], attended_site: SiteAttention | None
 ) -> str:
-    """The label of a row: site, block, and how far an identity start has opened."""
+    """The label of a row: site, block, map shape, and the learned alpha of an identity start."""
     if attended_site is None:
         return f"{site}\nno attention"
     alpha = attended_site.alpha

@@ -1,4 +1,4 @@
-"""Files for other programs, each checked after writing: the work of `export.py`."""
+"""Exported files, each verified after writing; implements `export.py`."""
 
 import importlib.util
 from pathlib import Path
@@ -17,7 +17,7 @@ from utils.engine.detectors import open_detector
 from utils.engine.runs import find_weights
 
 SUFFIXES = {"onnx": ".onnx", "darknet": ".weights"}
-# largest differences that float32 summation in another order explains
+# largest differences that a different order of float32 summation can cause
 MAX_BOX_DIFFERENCE = 0.05  # pixels
 MAX_SCORE_DIFFERENCE = 1e-4
 
@@ -30,26 +30,26 @@ def export(
     Args:
         weights: file or run; None: the newest run.
         kind: "onnx", or "darknet": `.weights`, `.cfg` and `.names` for Darknet and OpenCV 4.
-        out: the file to write; None: beside the weights, with the format's suffix.
-        opset: version of ONNX's operator set; None: the exporter's own.
+        out: the file to write; None: next to the weights, with the format's suffix.
+        opset: ONNX operator set version; None: the exporter's default.
 
     Returns:
-        Lines that say what was written and how closely it agrees.
+        Lines that state what was written and how closely it agrees with the detector.
 
     Raises:
-        UserError: no such weights, nothing to export in them, or the file cannot be written.
+        UserError: the weights do not exist or cannot be exported, or the file cannot be written.
     """
     source = find_weights(weights)
     if source.suffix == ".onnx":
         raise UserError(
-            f"--weights {source}: an ONNX file is exported already; expected .pt, .pth or .weights"
+            f"--weights {source}: an ONNX file is already exported; expected .pt, .pth or .weights"
         )
     if opset is not None and kind != "onnx":
         raise UserError(f"--opset {opset}: only for --format onnx")
     detector = open_detector(source, backend="torch", device="cpu", precision="fp32")
     path = Path(out) if out else source.with_suffix(SUFFIXES[kind])
     if path.resolve() == source.resolve():
-        raise UserError(f"--out {path}: would replace the weights themselves; give another name")
+        raise UserError(f"--out {path}: would overwrite the weights; give another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "onnx":
@@ -93,7 +93,7 @@ def _compare(detector: Detector, exported: Backend) -> str:
     """The largest differences between the detector and its exported file, on two random images.
 
     Raises:
-        UserError: they are more than rounding.
+        UserError: the differences exceed rounding error.
     """
     canvases = torch.randint(0, 256, (2, *detector.input_size, 3), dtype=torch.uint8)
     boxes, scores = detector.backend(canvases)
@@ -103,7 +103,7 @@ def _compare(detector: Detector, exported: Backend) -> str:
     # NaN fails both comparisons
     if not (box <= MAX_BOX_DIFFERENCE and score <= MAX_SCORE_DIFFERENCE):
         raise UserError(
-            "the exported file gives other results: "
+            "the exported file gives different results: "
             f"boxes differ by {box:.3g} px, scores by {score:.3g}"
         )
     return f"largest difference {box:.2g} px in boxes, {score:.2g} in scores"

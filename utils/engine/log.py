@@ -24,14 +24,14 @@ COLUMNS = (
 
 
 class RunLog:
-    """Keeps `results.csv` and `curves.png` of a run equal to its history; the main process writes.
+    """Keeps `results.csv` and `curves.png` of a run up to date; only the main process writes.
 
     Args:
         run: folder of the run.
         tensorboard: also write event files, for `tensorboard --logdir runs`.
 
     Raises:
-        UserError: TensorBoard asked for and not installed.
+        UserError: TensorBoard is requested but not installed.
     """
 
     def __init__(self, run: Path, tensorboard: bool) -> None:
@@ -45,7 +45,7 @@ class RunLog:
         """Write the whole history, so that a resumed run drops rows of steps that it repeats.
 
         Args:
-            history: a row per finished epoch, by `COLUMNS`; metrics only where measured.
+            history: one row per finished epoch, keyed by `COLUMNS`; metrics only where measured.
         """
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -66,6 +66,6 @@ def _summary_writer(run: Path):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError(
-            "train.tensorboard=true: TensorBoard is missing: pip install tensorboard"
+            "train.tensorboard=true: TensorBoard is not installed: pip install tensorboard"
         ) from None
     return SummaryWriter(str(run / "tensorboard"))

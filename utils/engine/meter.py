@@ -1,4 +1,4 @@
-"""The loss over an epoch, summed where it is computed."""
+"""The loss over an epoch, summed on the device that computes it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from torch import Tensor
 class LossMeter:
     """Sums named values over steps, on their device.
 
-    Reading a number from a GPU waits for all work queued before it. There, `latest` returns what an
-    asynchronous copy has brought, a few steps old; only `sums` waits.
+    Reading a number from a GPU waits for all work queued before it. On a GPU, `latest` therefore
+    returns the result of an asynchronous copy, a few steps old; only `sums` waits.
 
     Args:
-        names: of the values.
-        device: where the values are.
+        names: names of the values.
+        device: device of the values.
     """
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
@@ -30,7 +30,7 @@ class LossMeter:
         """Begin an epoch, or continue one.
 
         Args:
-            sums: by name, so far; a missing one is 0.
+            sums: sums so far, by name; missing ones are 0.
             steps: number of steps so far.
         """
         full = {name: sums.get(name, 0.0) for name in self.names}
@@ -49,7 +49,7 @@ class LossMeter:
         return dict(zip(self.names, self._total.tolist(), strict=True))
 
     def latest(self) -> tuple[dict[str, float], int]:
-        """Return sums and the number of steps that they are of; on a GPU, of a moment ago."""
+        """Return the sums and the number of steps they cover; on a GPU, from a few steps ago."""
         if self._synchronous:
             return self.sums(), self._steps
         if self._pending and self._pending[1].query():

@@ -19,16 +19,16 @@ WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 @dataclass
 class Summary:
-    """What was done; `str()` is the report for the terminal.
+    """Summary of a prediction; `str()` is the report for the terminal.
 
     Attributes:
         unit: "images" or "frames".
-        done: how many of them.
+        done: number of images or frames processed.
         seconds: wall-clock time.
         counts: detections per class name.
         skipped: one line for each image that could not be read.
         out: the folder or file that was written.
-        stopped: the user ended it early.
+        stopped: whether the user stopped it early.
     """
 
     unit: str
@@ -72,15 +72,15 @@ def unused_path(path: Path) -> Path:
 
 
 class ImageTarget:
-    """Names the file that each image is written to; a new folder is made when the first one asks.
+    """Chooses the file that each image is written to; a new folder is created on first use.
 
     Args:
         out: a folder, or for a single image a file; None: `runs/predict`, `runs/predict-2`, ...
         count: number of images.
-        keep_folders: names are relative paths, whose folders are repeated below `out`.
+        keep_folders: names are relative paths, whose folders are recreated below `out`.
 
     Raises:
-        UserError: several images for one file.
+        UserError: `out` is a file, but there are several images.
     """
 
     def __init__(self, out: str | Path | None, count: int, keep_folders: bool) -> None:
@@ -112,10 +112,10 @@ def video_target(out: str | Path | None, name: str, source: str | int | Path) ->
     Args:
         out: a video file, or a folder for "<name>.mp4"; None: a new folder.
         name: file name or address of the video.
-        source: what it is read from.
+        source: the video that is read.
 
     Raises:
-        UserError: not a video file, or the source itself.
+        UserError: `out` is not a video file, or is the source itself.
     """
     stem = "stream" if "://" in name else Path(name).stem
     if out is None:
@@ -136,9 +136,10 @@ def _refuse_source(path: Path, source: str) -> None:
 
 @contextmanager
 def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that appends an entry to the JSON list in `path`; None: it does nothing.
+    """Yield a function that appends an entry to the JSON list in `path`; None: it does nothing.
 
-    Entries are written at once, so memory stays flat; an error or Ctrl-C closes the list, too.
+    Entries are written immediately, so memory use is constant. The list is closed even after an
+    error or Ctrl-C.
 
     Raises:
         UserError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Detection on images, folders and video: the work of `predict.py`."""
+"""Detection on images, folders and videos; implements `predict.py`."""
 
 import sys
 import time
@@ -28,7 +28,7 @@ from utils.visualization.video import VideoSink, open_video
 from utils.visualization.video_pipeline import process_video
 from utils.visualization.window import Window
 
-VALIDATION_IMAGES = 16  # predicted where no source is given
+VALIDATION_IMAGES = 16  # used if no source is given
 EXPLAINED_IMAGES = 4
 
 
@@ -42,11 +42,11 @@ class PredictOptions:
         weights: file or run; None: the newest run.
         out: folder or file to write to; None: `runs/predict`, `runs/predict-2`, ...
         json: file for the detections.
-        score: lowest score shown, 0..1.
-        nms_iou: IoU above which the weaker box is dropped, 0..1.
-        device: where to compute.
-        backend: what computes.
-        precision: how exactly.
+        score: minimum score, 0..1.
+        nms_iou: IoU threshold of NMS, 0..1.
+        device: device to run on.
+        backend: inference backend.
+        precision: numerical precision.
         show: open a window.
         site: heatmap: the only site shown.
         point: heatmap: "x,y", pixels.
@@ -70,10 +70,10 @@ class PredictOptions:
 
 
 def predict(options: PredictOptions) -> Summary | Speed:
-    """Do what the options ask for; `str()` of the result is the report.
+    """Run the selected mode; `str()` of the result is the report.
 
     Raises:
-        UserError: a mistake in the options, or an input or output that cannot be read or written.
+        UserError: an option is invalid, an input cannot be read, or an output cannot be written.
     """
     if options.mode not in ("image", "heatmap") and len(options.source or ()) > 1:
         raise UserError(
@@ -84,7 +84,7 @@ def predict(options: PredictOptions) -> Summary | Speed:
         find_weights(options.weights),
         _limit_changes(options),
         device=options.device,
-        # heatmap: gradients of small weights, as exact as they can be
+        # heatmaps need gradients, and small ones need float32
         backend="torch" if options.mode == "heatmap" else options.backend,
         precision="fp32" if options.mode == "heatmap" else options.precision,
     )
@@ -92,7 +92,7 @@ def predict(options: PredictOptions) -> Summary | Speed:
 
 
 def _limit_changes(options: PredictOptions) -> dict[str, float]:
-    """The limits that the options set, as changes of the configuration."""
+    """The thresholds given on the command line, as configuration changes."""
     changes = {}
     for key, value in (("score", options.score), ("nms_iou", options.nms_iou)):
         if value is None:
@@ -105,7 +105,7 @@ def _limit_changes(options: PredictOptions) -> dict[str, float]:
 
 
 def _images(detector: Detector, options: PredictOptions, limit: int) -> list[ImageSource]:
-    """The source's image files, or `limit` validation images where none is given."""
+    """The source's image files, or `limit` validation images if none is given."""
     if options.source:
         return image_files(options.source)
     return validation_images(detector.config, limit)
@@ -160,13 +160,13 @@ def predict_images(
     """Detect on images and write them with boxes.
 
     Args:
-        detector: finds the objects.
-        images: read one by one.
+        detector: the detector to run.
+        images: the images, read one by one.
         out: folder, or for a single image a file; None: `runs/predict`, then `runs/predict-2`, ...
-            In a folder nothing is overwritten: a name that is taken gets "-2".
-        json_path: gets a list of `Detections.to_json()`.
-        show: a window per image: any key for the next, q or Esc ends.
-        from_folder: names are relative paths, repeated below `out`, and images that cannot be
+            In a folder nothing is overwritten: a name in use gets "-2".
+        json_path: file for a list of `Detections.to_json()`.
+        show: show each image in a window: any key for the next, q or Esc quits.
+        from_folder: names are relative paths, recreated below `out`, and images that cannot be
             read are reported and skipped; else they are an error.
 
     Raises:
@@ -217,12 +217,12 @@ def predict_video(
     """Detect on a video and write it with boxes.
 
     Args:
-        detector: finds the objects.
+        detector: the detector to run.
         source: a video file, the address of a stream, or the number of a camera.
         out: video file, or a folder for "<name>.mp4"; None: `runs/predict`, `runs/predict-2`, ...
-        json_path: gets an entry per frame, as for images, with "image": "<video>#<frame>" and
+        json_path: file for a list with one entry per frame, with "image": "<video>#<frame>" and
             "frame": index from 0.
-        show: a window; q or Esc ends.
+        show: show the frames in a window; q or Esc quits.
 
     Raises:
         UserError: the source cannot be opened, or an output cannot be written or is the source.

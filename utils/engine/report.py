@@ -23,7 +23,7 @@ BATCH_IMAGES = 16  # images of a training batch drawn
 
 @distributed.main_process_only
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, making the folder if need be.
+    """Write JSON, creating the folder if needed.
 
     Raises:
         UserError: the file cannot be written.
@@ -42,9 +42,9 @@ def write_plots(
     """Write precision-recall curves, the confusion matrix and example predictions.
 
     Args:
-        folder: gets `pr.png`, `confusion.png` and `predictions.png`.
-        metrics: of the detections.
-        detections: those of each image, in the order of the dataset.
+        folder: folder for `pr.png`, `confusion.png` and `predictions.png`.
+        metrics: metrics of the detections.
+        detections: detections of each image, in the order of the dataset.
         dataset: the images.
     """
     plot_pr_curves(metrics, folder / "pr.png")
@@ -58,9 +58,9 @@ def draw_predictions(
     """Draw images spread over the dataset: ground truth (dashed) beside detections.
 
     Args:
-        detections: those of each image, in the order of the dataset.
+        detections: detections of each image, in the order of the dataset.
         dataset: the images.
-        score: lowest score drawn, 0..1.
+        score: minimum score of a drawn detection, 0..1.
 
     Returns:
         RGB uint8 `(h, w, 3)`, a grid.

@@ -1,7 +1,7 @@
-"""Run folders, `<output>/<name>`: made and looked up.
+"""Run folders, `<output>/<name>`: creation and lookup.
 
-A run is named by the path of its folder, or by its name inside the output folder. That folder is
-what `output` says where a command takes KEY=VALUE, and `runs` where it does not.
+A run is given by the path of its folder or by its name inside the output folder, which is `output`
+for commands that take KEY=VALUE, and `runs` for the others.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def create_run(config: Config, run: Path | None = None) -> Path:
 
     Args:
         config: the experiment.
-        run: the folder; None: `<output>/<name>`, or with `-2`, `-3`, ... where that exists.
+        run: the folder; None: `<output>/<name>`, with `-2`, `-3`, ... appended if that exists.
 
     Raises:
         UserError: the folder cannot be made.
@@ -64,7 +64,7 @@ def find_run(run: str | Path, output: str = OUTPUT) -> Path:
         output: the folder of the runs.
 
     Raises:
-        UserError: no `last.pt` there.
+        UserError: there is no `last.pt` in it.
     """
     for candidate in (Path(run), Path(output) / run):
         folder = candidate.parent if candidate.is_file() else candidate
@@ -85,7 +85,7 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
         output: the folder of the runs.
 
     Raises:
-        UserError: nothing there; says what to do.
+        UserError: there are no such weights; the message says what to do.
     """
     if weights is None:
         return _newest_weights(output)

@@ -15,11 +15,11 @@ from utils.data.loading import load_dataset
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image that is read when it is needed; files and drawn datasets are treated alike.
+    """An image that is read on demand, from a file or a synthetic dataset.
 
     Attributes:
-        name: as reported, a path, absolute or not.
-        read: returns RGB uint8 `(h, w, 3)`; raises `UserError` if the file is no image.
+        name: name in reports: a path, absolute or relative.
+        read: returns RGB uint8 `(h, w, 3)`; raises `UserError` if the file is not an image.
     """
 
     name: str
@@ -41,7 +41,7 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
 
 
 def _similar(path: Path) -> str:
-    """A hint at a file of nearly the same name; empty rather than a list of all files."""
+    """A hint at a file with a similar name; empty rather than a list of all files."""
     names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = nearest(path.name, names)
     return hint if hint.startswith("; did") else ""
@@ -51,7 +51,7 @@ def image_folder(folder: str | Path) -> list[ImageSource]:
     """All images in a folder and its subfolders, sorted and named by their relative path.
 
     Raises:
-        UserError: no such folder, or no images in it.
+        UserError: the folder does not exist or has no images.
     """
     folder = Path(folder)
     if not folder.is_dir():

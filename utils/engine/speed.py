@@ -17,12 +17,12 @@ class Speed:
     Attributes:
         runs: number of measurements.
         median: ms per image, end to end (letterbox, network, NMS).
-        low: 5th percentile of the same, ms.
-        high: 95th percentile of the same, ms.
+        low: 5th percentile of the end-to-end latency, ms.
+        high: 95th percentile of the end-to-end latency, ms.
         network: median ms of the network and its decoding alone.
-        overhead: median of (end to end / network - 1), each pair measured side by side, 0..
+        overhead: median of (end to end / network - 1), each pair measured back to back; >= 0.
         input_size: (height, width) of the network's input, pixels.
-        backend: backend and precision.
+        backend: name of the backend and precision.
     """
 
     runs: int
@@ -54,7 +54,7 @@ def measure_fps(detector: Detector, image: np.ndarray, seconds: float = 10.0) ->
     """Time the detector and, interleaved with it, its network alone.
 
     Args:
-        detector: its results lie in main memory, so a GPU's work is included.
+        detector: the detector; its results are in main memory, so a GPU's work is included.
         image: RGB uint8 `(h, w, 3)`.
         seconds: how long to measure, after a fifth of that as warm-up.
     """

@@ -38,17 +38,17 @@ DROPOUT_STREAM = 1  # keeps the seeds of dropout apart from those of the data
 
 @dataclass
 class Progress:
-    """How far a training has come: everything a checkpoint holds besides tensors.
+    """Progress of a training: everything that a checkpoint holds besides tensors.
 
     Attributes:
         epoch: epochs finished.
         step: steps finished in the current epoch.
         seconds: training time so far.
-        sums: each of `LOSS_NAMES`, summed over those steps.
+        sums: sum of each of `LOSS_NAMES` over those steps.
         history: one row per finished epoch.
         best: best map50_95 so far.
-        stale: evaluations since then.
-        done: trained to the end, or stopped early.
+        stale: number of evaluations since the best one.
+        done: whether training is finished or was stopped early.
     """
 
     epoch: int = 0
@@ -162,7 +162,7 @@ class Trainer:
         """The network, wrapped for several processes and compiled, as configured."""
         forward: nn.Module = self.network
         if distributed.world_size() > 1:
-            # handles the parameters that need gradients now: wrapped anew when the backbone thaws
+            # covers the parameters that need gradients now: wrapped again after the backbone thaws
             devices = [self.device] if self.device.type == "cuda" else None
             forward = DistributedDataParallel(forward, devices)
         return torch.compile(forward) if self.config.train.compile else forward
@@ -235,7 +235,7 @@ class Trainer:
         )
 
     def _read_losses(self) -> None:
-        """Bring the sums of the losses into `progress`; precedes every save: NaN is never saved."""
+        """Copy the loss sums into `progress`; called before every save, so NaN is never saved."""
         self.progress.sums = self.meter.sums()
         self._check_finite(self.progress.sums, self.progress.step)
 
@@ -311,7 +311,7 @@ class Trainer:
         }
 
     def _save_due(self) -> bool:
-        """Whether it is time to save inside the epoch; its end saves anyway."""
+        """Whether to save within the epoch; at its end it is saved anyway."""
         waited = time.monotonic() - self._saved_at
         return (
             waited > 60 * self.config.train.save_minutes and self.progress.step < self.batches.steps
@@ -333,7 +333,7 @@ class Trainer:
         checkpoints.save(self.run / LAST, {**self.weights(), "training": training})
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Continue from a checkpoint, with the step that would have come next.
+        """Continue from a checkpoint, at the step that would have come next.
 
         Args:
             saved: content of a `last.pt`.

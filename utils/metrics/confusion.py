@@ -10,10 +10,10 @@ MIN_SCORE = 0.25
 def confusion_matrix(
     objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs, classes: int
 ) -> np.ndarray:
-    """Count which class is detected as which.
+    """Compute the confusion matrix.
 
-    Detections of score >= 0.25 and objects of any class are matched one to one if their IoU is at
-    least 0.5, the highest IoU first. Difficult objects and crowd regions are left out, and so are
+    Detections with score >= 0.25 and objects of any class are matched one to one if their IoU is at
+    least 0.5, highest IoU first. Difficult objects and crowd regions are ignored, and so are
     unmatched detections that overlap them.
 
     Returns:
@@ -29,7 +29,7 @@ def confusion_matrix(
     match = _match(pairs.select(~on_skipped), len(skip))
     unmatched = confident & ~excused
     unmatched[match[match >= 0]] = False
-    predicted = np.append(detections.label, classes)[match]  # -1, not detected: background
+    predicted = np.append(detections.label, classes)[match]  # -1 (not detected): background
     background = np.full(int(unmatched.sum()), classes)
     rows = np.concatenate([objects.label[~skip], background])
     columns = np.concatenate([predicted[~skip], detections.label[unmatched]])
@@ -38,7 +38,7 @@ def confusion_matrix(
 
 
 def _match(pairs: CandidatePairs, objects: int) -> np.ndarray:
-    """The detection of each object, -1 for none, int64 `(objects,)`: one to one, greedy by IoU."""
+    """The detection matched to each object, -1 for none, int64 `(objects,)`; greedy by IoU."""
     pairs = pairs.select(np.argsort(-pairs.iou, kind="stable"))
     match = np.full(objects, -1)
     used: set[int] = set()

@@ -1,4 +1,4 @@
-"""The one evaluator of detections: COCO AP, VOC AP, precision-recall curves, confusion matrix."""
+"""Evaluation of detections: COCO AP, VOC AP, precision-recall curves, confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,13 +41,13 @@ class ClassMetrics:
     best_score: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain floats, ints and None (for NaN); the curve is left out."""
+        """Return plain floats, ints and None (for NaN), without the curve."""
         return {**_fractions(self), "images": self.images, "objects": self.objects}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Results for a dataset: fractions 0..1, means over the classes with objects, NaN if none has.
+    """Results for a dataset: fractions 0..1, means over the classes with objects, NaN without any.
 
     Attributes:
         map50: COCO AP at IoU 0.5.
@@ -83,7 +83,7 @@ class Metrics:
     images: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain floats, ints and None (for NaN), fractions with six digits; no curves."""
+        """Return plain floats, ints and None (for NaN), fractions with six digits; no curves."""
         return {
             **_fractions(self),
             "per_class": {name: metrics.to_json() for name, metrics in self.per_class.items()},
@@ -116,18 +116,18 @@ def evaluate(
 ) -> Metrics:
     """Compare detections with the objects in the same images.
 
-    Boxes are continuous edges, so a side is `x2 - x1`. VOC's devkit adds one because its boxes name
-    the first and last pixel inside; with edges the same box has the same IoU without it.
+    Box coordinates are continuous edges, so a side is `x2 - x1`. VOC's devkit adds one because its
+    boxes name the first and last pixel inside; with edges the same box has the same IoU without it.
 
-    COCO AP knows no `difficult` flag: it counts such objects, VOC AP and the confusion matrix leave
-    them out. Crowd regions never count as objects, nor detections inside them as errors. COCO's
-    small, medium and large go by the area of the box, since samples have no segmentation. COCO AP
-    counts the 100 best detections per class and image, VOC AP all of them.
+    COCO AP has no `difficult` flag and counts such objects; VOC AP and the confusion matrix ignore
+    them. Crowd regions never count as objects, nor detections inside them as errors. COCO's small,
+    medium and large refer to the area of the box, since samples have no segmentation. COCO AP uses
+    the 100 best detections per class and image, VOC AP all of them.
 
     Args:
         samples: the images with their objects, boxes in pixels of the original image.
         detections: the detections in each of these images, in the same order.
-        class_names: what the labels of both index.
+        class_names: class names that the labels of both index.
 
     Raises:
         ValueError: the lists differ in length, or a label is not an index into `class_names`.

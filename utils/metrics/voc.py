@@ -23,11 +23,11 @@ class VocResult:
 def evaluate(
     objects: FlatObjects, detections: FlatDetections, pairs: CandidatePairs, classes: int
 ) -> VocResult:
-    """VOC AP: a detection belongs to the object of its class with the highest IoU, from 0.5 on.
+    """VOC AP: a detection belongs to the object of its class with the highest IoU, at least 0.5.
 
-    The best-scored detection of an object is a hit, every further one a false positive, even if it
-    overlaps another, undetected object. Detections of a `difficult` object count neither way, and
-    so do those of a crowd region that belong to no other object.
+    The detection of an object with the highest score is a hit, all others are false positives, even
+    if they overlap another, undetected object. Detections of a `difficult` object count neither
+    way, nor do those of a crowd region that belong to no other object.
     """
     pairs = pairs.select(detections.label[pairs.detection] == objects.label[pairs.object])
     best_first = (pairs.object, -pairs.iou, objects.crowd[pairs.object], pairs.detection)

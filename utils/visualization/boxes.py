@@ -1,6 +1,6 @@
 """Boxes with labels on images, readable from thumbnails to camera size, and grids of images.
 
-Text is drawn with Pillow, since `cv2.putText` only knows ASCII.
+Text is drawn with Pillow, since `cv2.putText` only supports ASCII.
 """
 
 import colorsys
@@ -18,7 +18,7 @@ from utils.visualization.fonts import find_font, load_font
 
 Color = tuple[int, int, int]
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-MIN_FONT_SIZE = 9  # pixels; antialiased DejaVu Sans cannot be read below
+MIN_FONT_SIZE = 9  # pixels; antialiased DejaVu Sans is unreadable below this
 MAX_GRID_SIDE = 3840  # pixels
 
 
@@ -40,7 +40,7 @@ def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
 def draw_ground_truth(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
-    """Draw dashed boxes with white labels below them, to be told apart from detections.
+    """Draw dashed boxes with white labels below them, to distinguish them from detections.
 
     Args:
         image: RGB uint8 `(h, w, 3)`; not modified.
@@ -113,7 +113,7 @@ def _draw(
     font_size = _font_size(len(names), width, height)
     corners = _pixel_boxes(boxes, width, height)
     colors = [class_color(int(label)) for label in labels]
-    # From the last to the first: the best detection lies on top
+    # from last to first, so that the best detection is on top
     for box, color in zip(corners[::-1], colors[::-1], strict=True):
         _draw_outline(canvas, box, color, line_width, dashed=ground_truth)
     tags = []
@@ -164,9 +164,10 @@ def _draw_outline(
 def _place_tags(
     boxes: np.ndarray, tags: Sequence[np.ndarray], width: int, height: int, ground_truth: bool
 ) -> list[tuple[int, int]]:
-    """Choose the top left corner (x, y) of each tag, best detection first.
+    """Choose the top-left corner (x, y) of each tag, best detection first.
 
-    A tag should not hide other tags, nor its own object; else the first of its candidates wins.
+    A tag should hide neither other tags nor its own object; failing that, its first candidate is
+    used.
     """
     placed = np.zeros((len(tags), 4))
     for index, (box, tag) in enumerate(zip(boxes, tags, strict=True)):
@@ -186,7 +187,7 @@ def _place_tags(
 def _tag_candidates(
     box: np.ndarray, tag_width: int, tag_height: int, ground_truth: bool
 ) -> list[tuple[int, int]]:
-    """Positions (x, y) at a box, preferred ones first: above detections, below ground truth."""
+    """Positions (x, y) at a box, in order of preference: above detections, below ground truth."""
     x1, y1, x2, y2 = box
     left, right = x1, x2 - tag_width
     above = [(left, y1 - tag_height), (right, y1 - tag_height)]

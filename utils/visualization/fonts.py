@@ -1,4 +1,4 @@
-"""Fonts that can draw a class name.
+"""Fonts that can render a class name.
 
 The default is DejaVu Sans, which comes with matplotlib. For characters that it lacks, the first
 installed font that has them all is used; without one, they appear as empty boxes.
@@ -17,13 +17,13 @@ SKIPPED = ("emoji", "resort")  # color and placeholder fonts
 
 @lru_cache(maxsize=64)
 def load_font(path: str, size: int) -> ImageFont.FreeTypeFont:
-    """The font in a file, at a size in pixels."""
+    """Load a font file at a size in pixels."""
     return ImageFont.truetype(path, size)
 
 
 @lru_cache(maxsize=1024)
 def find_font(name: str) -> str:
-    """The file of the first font that has all characters of `name`, and digits for the score."""
+    """Return the file of the first font with all characters of `name`, and digits for the score."""
     default = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
     needed = {ord(character) for character in name + "0123456789." if not character.isspace()}
     missing = needed - _characters(default)

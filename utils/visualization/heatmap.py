@@ -18,7 +18,7 @@ from utils.core.images import Letterbox
 from utils.visualization.boxes import draw_detections
 from utils.visualization.plots import PLOT_STYLE
 
-STRENGTH = 0.6  # share of the color in an overlay; the rest is the image in gray
+STRENGTH = 0.6  # weight of the color in an overlay; the rest is the gray image
 PANEL = 3.1  # width of a panel, inches
 PANEL_HEIGHT = (1.9, 4.6)
 DPI = 130
@@ -31,10 +31,10 @@ class HeatPanel:
     """A heatmap over the image.
 
     Attributes:
-        title: of the panel.
+        title: title of the panel.
         values: `(h, w)`, covers the network's input.
-        colors: name of a matplotlib color map.
-        marked: show the chosen point as a star.
+        colors: name of a matplotlib colormap.
+        marked: whether to show the chosen point as a star.
     """
 
     title: str
@@ -64,7 +64,7 @@ class BranchPanel:
 
 @dataclass(frozen=True)
 class TextPanel:
-    """A sentence, if there is nothing to draw."""
+    """A sentence in place of a plot."""
 
     title: str
     text: str
@@ -101,7 +101,7 @@ class AnnotatedImage:
 def map_to_image(
     heat: np.ndarray, letterbox: Letterbox, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Resample a map of the network's input to the image, without the padding.
+    """Resample a map over the network's input to the image, without the padding.
 
     Bilinear between the centers of the map's cells.
 
@@ -138,7 +138,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, colors: str = "viridis") -> np.
     Args:
         image: RGB uint8 `(h, w, 3)`; not modified.
         heat: float `(h, w)`.
-        colors: name of a matplotlib color map.
+        colors: name of a matplotlib colormap.
 
     Returns:
         RGB uint8 `(h, w, 3)`.
@@ -186,7 +186,7 @@ def draw_sheet(scene: AnnotatedImage, rows: Sequence[PanelRow], title: str) -> n
 
 
 def _shrunk(scene: AnnotatedImage) -> AnnotatedImage:
-    """Shrink the image to what a panel can show; the letterbox maps to any size, so it stays."""
+    """Shrink the image to what a panel can show; the letterbox fits any size, so it is kept."""
     height, width = scene.image.shape[:2]
     scale = SIDE / max(height, width)
     if scale >= 1:
@@ -244,7 +244,7 @@ def _heat(figure: Figure, axes: Axes, panel: HeatPanel, scene: AnnotatedImage) -
     _show(axes, overlay(scene.image, heat, panel.colors))
     if panel.marked:
         _star(axes, scene.point)
-    scale = axes.inset_axes((1.02, 0.0, 0.04, 1.0))  # as high as the image, whatever its shape
+    scale = axes.inset_axes((1.02, 0.0, 0.04, 1.0))  # as tall as the image, whatever its shape
     bar = figure.colorbar(ScalarMappable(_range(heat), panel.colors), cax=scale)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
@@ -257,7 +257,7 @@ def _channels(axes: Axes, values: np.ndarray) -> None:
     corners = [(left, zero), (left, values), (left + 1, values), (left + 1, zero)]
     bars = np.stack(
         [np.stack(corner, 1) for corner in corners], 1
-    )  # (C, 4, 2): one artist, hundreds are slow to draw
+    )  # (C, 4, 2): one artist, since hundreds are slow to draw
     axes.add_collection(
         PolyCollection(list(bars), facecolors=colors, linewidth=0, antialiased=False)
     )

@@ -13,16 +13,16 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.metrics import RECALLS, ClassMetrics, Metrics
 
-LEGEND_ROWS = 20  # more classes than this: only the extremes are named
+LEGEND_ROWS = 20  # with more classes, only the best and worst are named
 EXTREMES = 8
-CELL_TEXT = 24  # up to so many rows, cells of the confusion matrix carry their number
+CELL_TEXT = 24  # up to this many rows, the cells of the confusion matrix show their counts
 MAX_TICKS = 100
 DPI = 130
 PLOT_STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "font.size": 9,
     "axes.titlesize": 10,
-}  # a "$" in a name is a "$"
+}  # a "$" in a name is not math
 
 
 def _save(figure: Figure, path: str | Path) -> None:
@@ -38,7 +38,7 @@ def _short(name: str, limit: int = 24) -> str:
 def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
     """Write the interpolated precision-recall curves at IoU 0.5, one per class, and their mean.
 
-    Classes without objects have no curve. Of more than 20 classes, only the eight best and the
+    Classes without objects have no curve. With more than 20 classes, only the eight best and the
     eight worst are named and colored; the others are gray.
     """
     present = {name: item for name, item in metrics.per_class.items() if not math.isnan(item.ap50)}
@@ -91,7 +91,7 @@ def plot_confusion_matrix(metrics: Metrics, path: str | Path) -> None:
     """Write the confusion matrix: colors are shares of the true class (row), numbers are counts.
 
     The last column counts missed objects, the last row false detections. With 25 rows or more the
-    cells have no numbers; of more than 100 rows only every second (third, ...) is labeled.
+    cells have no numbers; with more than 100 rows only every second (third, ...) is labeled.
     """
     counts = metrics.confusion
     names = [*map(_short, metrics.per_class), "background"]

@@ -21,12 +21,12 @@ class VideoSource(AbstractContextManager["VideoSource"]):
 
     Attributes:
         name: file name, address or "camera0".
-        is_camera: frames arrive in real time, from a camera or a network stream.
+        is_camera: whether frames arrive in real time, from a camera or a network stream.
         fps: frames per second.
-        width: pixels, upright.
-        height: pixels, upright.
+        width: width of an upright frame, in pixels.
+        height: height of an upright frame, in pixels.
         frame_count: the container's estimate; None if unknown.
-        note: an assumption about the video that the user should know, or None.
+        note: an assumption about the video that the user should know of, or None.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ def open_video(source: str | int | Path) -> VideoSource:
         source: a file, the number of a camera (`0` or `"0"`) or a stream's address (`rtsp://...`).
 
     Raises:
-        UserError: the file is missing, empty or no video; the camera or stream does not open.
+        UserError: the file is missing, empty or not a video, or the camera or stream does not open.
     """
     text = str(source)
     is_camera, is_stream = text.isdecimal(), "://" in text
@@ -94,7 +94,7 @@ def _open_error(source: str, is_camera: bool, is_stream: bool) -> str:
         )
     if is_stream:
         return f"cannot read video {source}: the stream does not open"
-    return f"cannot read video {source}: no video that OpenCV reads, without frames, or corrupt"
+    return f"cannot read video {source}: not a format that OpenCV reads, no frames, or corrupt"
 
 
 def _check_file(path: Path) -> None:
@@ -115,13 +115,13 @@ def _check_file(path: Path) -> None:
 
 
 class VideoSink(AbstractContextManager["VideoSink"]):
-    """A video file being written; closed at the end of the `with` block, also after an error.
+    """A video file being written; closed at the end of the `with` block, even after an error.
 
-    Frames of another size are resized. Odd sides grow by a repeated row or column, since the
-    codecs need even ones.
+    Frames of another size are resized. Odd sides are padded by repeating a row or column, since the
+    codecs need even sides.
 
     Args:
-        path: the file; its suffix chooses the codec (`CODECS`).
+        path: the file; its suffix selects the codec (`CODECS`).
         fps: frames per second, may be fractional.
         size: (width, height) of a frame, pixels.
 

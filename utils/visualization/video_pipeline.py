@@ -1,7 +1,8 @@
 """Detection in videos: decoding, detection and rendering overlap in three threads.
 
-Of a file, every frame is processed, in order; of a camera always the newest one, and its recording
-keeps real time. At most `QUEUE_SIZE` frames wait between two stages, so memory use is constant.
+Every frame of a file is processed, in order. Of a camera, always the newest frame is processed, and
+the recording keeps real time. At most `QUEUE_SIZE` frames wait between two stages, so memory use is
+constant.
 """
 
 import math
@@ -28,13 +29,13 @@ OnFrame = Callable[[int, Detections], None]
 
 @dataclass
 class VideoResult:
-    """What was processed.
+    """Summary of a processed video.
 
     Attributes:
         frames: number of frames.
         counts: detections by class name.
-        seconds: wall time.
-        stopped: whether the user ended it.
+        seconds: wall-clock time.
+        stopped: whether the user stopped it.
     """
 
     frames: int = 0
@@ -53,7 +54,7 @@ class _Frame:
 
     Attributes:
         image: RGB uint8 `(h, w, 3)`.
-        seconds: when it was decoded, from the start.
+        seconds: time of decoding, since the start.
     """
 
     image: np.ndarray
@@ -72,13 +73,13 @@ def process_video(
 ) -> VideoResult:
     """Detect objects in a video, in the calling thread; draw, write and show the frames.
 
-    An error in any thread ends all of them and is raised here. Ctrl-C is the usual way to stop a
+    An error in any thread stops all threads and is raised here. Ctrl-C is the usual way to stop a
     camera and returns the result so far; for a file it is raised. The caller closes `source` and
     `sink`.
 
     Args:
         source: the video.
-        sink: where the frames are written, or None.
+        sink: video to write the frames to, or None.
         predict: maps frames, RGB uint8 `(h, w, 3)`, to their detections in order. It may read
             frames ahead, which should not happen with a camera: its detections would be late.
         on_frame: called with the index of each frame (from 0) and its detections.
@@ -190,6 +191,6 @@ def _render(
 
 
 def _show_latest(screen: Window, rendered: BoundedQueue[np.ndarray]) -> bool:
-    """Show the newest rendered frame, if there is one; False once the user has stopped."""
+    """Show the newest rendered frame, if any; return False once the user has stopped."""
     image = rendered.get_nowait()
     return image is None or screen.show(image)

@@ -13,13 +13,13 @@ ESCAPE = 27
 
 
 class Window(AbstractContextManager["Window"]):
-    """A window that shows images; closed at the end of the `with` block.
+    """A window that shows images and is closed at the end of the `with` block.
 
     Args:
-        title: of the window.
+        title: title of the window.
 
     Raises:
-        UserError: there is no screen, or OpenCV was built without windows.
+        UserError: there is no screen, or OpenCV was built without window support.
     """
 
     def __init__(self, title: str) -> None:

@@ -113,5 +113,5 @@ def test_a_difference_is_not_hidden(
         write_darknet(build_model(make_config({}), network.num_classes, anchors), path)
 
     monkeypatch.setattr(export_module, "write_darknet", write_another)
-    with pytest.raises(UserError, match="the exported file gives other results"):
+    with pytest.raises(UserError, match="the exported file gives different results"):
         export(str(trained.run), "darknet", str(tmp_path / "a.weights"))

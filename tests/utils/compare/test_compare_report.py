@@ -179,8 +179,8 @@ def test_the_sentence_says_what_was_measured(finished: tuple[Plan, Comparison]):
     text = sentence(vague)
     assert f"{statistics.NO_DIFFERENCE} (+0.10 AP" in text
     assert (
-        "34 seeds would be needed (13 to more than 1000, as 5 seeds do not tell the spread more"
-        " precisely)" in text
+        "34 seeds would be needed (13 to more than 1000, as 5 seeds do not determine the spread"
+        " more precisely)" in text
     )
 
 

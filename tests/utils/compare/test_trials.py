@@ -40,7 +40,7 @@ def test_finished_trials_are_reused(
     compare(copied, [])
     assert before and changes() == before
     assert tables(copied.out) == expected
-    assert "4 trials, 4 of them finished already" in capsys.readouterr().out
+    assert "4 trials, 4 of them already finished" in capsys.readouterr().out
 
 
 def test_a_trial_holds_what_the_evaluator_measured(finished: tuple[Plan, Comparison]):
@@ -101,7 +101,7 @@ def test_no_finished_trial_is_an_error(
         raise UserError("the loss is not finite")
 
     monkeypatch.setattr(trials, "train", broken)
-    message = "no trial finished; the first one says: the loss is not finite"
+    message = "no trial finished; the first error: the loss is not finite"
     with pytest.raises(UserError, match=message):
         compare(replace(copied, out=tmp_path / "new"), [])
 

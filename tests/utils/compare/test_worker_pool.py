@@ -177,7 +177,7 @@ class TestOnRay:
         assert comparison.failed == {("se", 1): reason}
         assert (read_state(good), read_state(bad)) == ("finished", "failed")
         out = capsys.readouterr().out
-        assert f"se, seed 1: failed: {reason}; going on with the others" in out
+        assert f"se, seed 1: failed: {reason}; continuing with the others" in out
         compare(copied, [])
         assert tables(copied.out) == expected
 

@@ -151,7 +151,7 @@ def test_a_training_killed_inside_an_epoch_goes_on_bit_for_bit(
     assert_ended_alike(run, undisturbed, assert_same)
     ends = [json.loads((folder / "metrics.json").read_text()) for folder in (run, undisturbed)]
     assert ends[0]["map50_95"] == ends[1]["map50_95"]
-    with pytest.raises(UserError, match="to the end already"):
+    with pytest.raises(UserError, match="training is already finished"):
         resume(run)
 
 

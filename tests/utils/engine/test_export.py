@@ -117,14 +117,14 @@ def test_mistakes_are_one_line(
     weights = str(trained.run)
     (tmp_path / "file").write_text("in the way")
     for arguments, words in (
-        (["--weights", str(exported[0]), "--format", "onnx"], "exported already"),
+        (["--weights", str(exported[0]), "--format", "onnx"], "already exported"),
         (
             ["--weights", weights, "--format", "darknet", "--opset", "18"],
             "--opset 18: only for --format onnx",
         ),
         (
             ["--weights", weights, "--format", "onnx", "--out", f"{weights}/best.pt"],
-            "would replace the weights",
+            "would overwrite the weights",
         ),
         (
             ["--weights", weights, "--format", "onnx", "--opset", "3"],

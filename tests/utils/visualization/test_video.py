@@ -30,8 +30,8 @@ def test_absurd_frame_rates_fall_back_with_a_note(reported: float):
     [
         ("clip.mp5", "clip.mp5: no such file; did you mean 'clip.mp4'?"),
         ("", "it is a folder"),
-        ("noise.mp4", "no video"),
-        ("empty.mp4", "no video"),
+        ("noise.mp4", "not a format that OpenCV reads"),
+        ("empty.mp4", "not a format that OpenCV reads"),
         ("63", "--source"),
     ],
 )

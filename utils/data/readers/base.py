@@ -15,7 +15,7 @@ class SplitContents(NamedTuple):
     Attributes:
         samples: images with their labels, in the order of the split.
         class_names: what the labels index.
-        report: what was wrong with the files.
+        report: problems of the files.
     """
 
     samples: list[Sample]
@@ -32,8 +32,8 @@ class Reader(Protocol):
         """Read a split.
 
         Args:
-            data: where the dataset is; `data.classes`, if given, overrides the class names in it.
-            split: name of the split, as the format names splits.
+            data: location of the dataset; `data.classes`, if given, overrides its class names.
+            split: name of the split in the dataset.
             input_size: (height, width) to draw synthetic images at, in pixels; image files keep
                 their size.
             progress: show progress bars.
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
 
 def class_index(name: str, class_names: tuple[str, ...], source: str | Path) -> int:
-    """Index of the class `name`, which `source` mentions.
+    """Return the index of the class `name`, which occurs in `source`.
 
     Raises:
         UserError: it is not one of `class_names`.

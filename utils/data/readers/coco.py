@@ -16,7 +16,7 @@ from utils.data.checks import DatasetReport, RawAnnotation, build_samples
 from utils.data.readers.base import SplitContents, class_index
 from utils.data.readers.file_finder import FileFinder
 
-REQUIRED_KEYS = {  # list -> what each of its entries must have
+REQUIRED_KEYS = {  # list -> keys that each of its entries must have
     "images": ("file_name", "id"),
     "annotations": (),
     "categories": ("id", "name"),
@@ -29,9 +29,9 @@ def read(
     """Read a split: a name (`val2017`), or the path of a JSON file, relative to `data.root` or not.
 
     An image without annotations is kept as one without objects; an image with an annotation that
-    has no usable `bbox` is skipped. Samples come in the order of the file's `images`. Class names
+    has no usable `bbox` is skipped. Samples are in the order of the file's `images`. Class names
     are `data.classes`, else the categories of the training split, sorted by id; labels are indices
-    into them whatever the category ids are. See `Reader` for arguments and errors.
+    into them, whatever the category ids. See `Reader` for arguments and errors.
     """
     report = DatasetReport()
     path = json_file(data, split)
@@ -91,7 +91,7 @@ def _category(entry: dict[str, Any], categories: dict[Any, str], source: str) ->
 
 
 def _box(bbox: Any) -> tuple[float, float, float, float] | None:
-    """COCO's x, y, width, height -> x1 y1 x2 y2; `None` if that is not what `bbox` is."""
+    """COCO's x, y, width, height -> x1 y1 x2 y2; `None` if `bbox` is not of that form."""
     if not isinstance(bbox, list) or len(bbox) != 4:
         return None
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in bbox):
@@ -104,7 +104,7 @@ def json_file(data: DataConfig, split: str) -> Path:
     """The annotation file of a split.
 
     Raises:
-        UserError: there is none.
+        UserError: the split has no annotation file.
     """
     root = Path(data.root)
     folder = root / "annotations"
@@ -145,7 +145,7 @@ def _is_list_of_objects(entries: Any, keys: tuple[str, ...]) -> bool:
 
 
 def _train_class_names(data: DataConfig, path: Path, content: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the training split's categories; `path` and `content` stand in if it has no file."""
+    """Names of the training split's categories; those of `path` if that split has no file."""
     try:
         train = json_file(data, data.train)
     except UserError:
@@ -157,7 +157,7 @@ def _train_class_names(data: DataConfig, path: Path, content: dict[str, Any]) ->
 
 @functools.lru_cache(maxsize=4)
 def _read_category_names(path: Path, modified: int) -> tuple[str, ...]:
-    """Cached, since the file may take seconds to parse; `modified` renews it when it changes."""
+    """Cached, since parsing may take seconds; `modified` makes a changed file a new entry."""
     return _category_names(_load(path), path)
 
 

@@ -1,4 +1,4 @@
-"""Finding files by a name whose case or suffix may differ from the file's."""
+"""Finding files by name when the case or the suffix may differ."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ class FileFinder:
     """Looks names up in folders, each listed only once: a `stat` per file is slow over a network.
 
     Args:
-        suffixes: the suffixes that count, lower case, with the dot.
+        suffixes: accepted suffixes, in lower case, with the dot.
     """
 
     def __init__(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> None:
@@ -17,10 +17,10 @@ class FileFinder:
         self._listings: dict[Path, dict[tuple[str, str], str]] = {}
 
     def find(self, folder: Path, name: str) -> Path | None:
-        """Find a file by its exact name, else in another case, else with another suffix.
+        """Find a file by its exact name, else ignoring case, else with another suffix.
 
         Args:
-            folder: where to look.
+            folder: the folder to search.
             name: the file's name, with or without its suffix; may start with subfolders.
 
         Returns:
@@ -51,7 +51,7 @@ class FileFinder:
 
 
 def _lookup_keys(name: str, stem: str) -> tuple[tuple[str, str], ...]:
-    """What a file can be looked up by, the closest match first."""
+    """The keys that a file can be looked up by, the closest match first."""
     return (
         ("name", name),
         ("lower-case name", name.lower()),

@@ -1,10 +1,10 @@
-"""The built-in dataset: synthetic images of six shapes, so that everything runs without a download.
+"""The built-in dataset: synthetic images of six shapes, so that nothing needs a download.
 
-An image follows from (`data.shapes_seed`, split, index) alone and can be drawn at any size. It has
-a textured background, clutter that is no object (strokes, irregular blobs), and 1 to 5 shapes whose
-sizes span 5:1; they are slightly rotated, shaded, and partly covered by each other or cut by the
-border. A shape is not placed if less than 60% of it would be visible, or if it would push an
-earlier shape below that. A box encloses exactly the visible pixels of its shape.
+An image is determined by (`data.shapes_seed`, split, index) and can be drawn at any size. It has a
+textured background, clutter that belongs to no object (strokes, irregular blobs), and 1 to 5 shapes
+whose sizes span 5:1; they are slightly rotated, shaded, and partly covered by each other or cut by
+the border. A shape is not placed if less than 60% of it would be visible, or if it would cover an
+earlier shape to less than that. A box encloses exactly the visible pixels of its shape.
 """
 
 import functools
@@ -25,7 +25,7 @@ from utils.data.sample import Sample
 NAMES = ("circle", "cross", "ring", "square", "star", "triangle")
 DIAMETERS = (0.14, 0.65)  # smallest and largest, relative to the image's shorter side
 MIN_VISIBLE = 0.6  # fraction of a shape that must be inside the image and not covered
-SOLID = 0.5  # a pixel belongs to a shape from this coverage on
+SOLID = 0.5  # coverage from which a pixel belongs to a shape
 MAX_ROTATION = 20.0  # degrees
 SUPERSAMPLING = 4  # outlines are filled at this many times the resolution, for smooth edges
 MAX_SHAPES = 5  # per image
@@ -73,7 +73,7 @@ class Drawing:
 def read(
     data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
 ) -> SplitContents:
-    """Describe the images of a split; they are drawn when they are used.
+    """Describe the images of a split; they are drawn on demand.
 
     The split `data.train` has `data.shapes_train` images; `data.val` and `test` have
     `data.shapes_val`. See `Reader` for arguments and errors.
@@ -159,7 +159,7 @@ def _all_visible(masks: list[np.ndarray], areas: list[float]) -> bool:
 
 
 def visible_parts(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What the later coverages `(height, width)` leave visible of each one."""
+    """The part of each coverage `(height, width)` that later ones leave visible."""
     parts: list[np.ndarray] = []
     uncovered = np.float32(1)
     for mask in reversed(masks):
@@ -180,7 +180,7 @@ def coverage(shape: Shape, height: int, width: int) -> tuple[np.ndarray, float]:
     size = 2 * side + 1
     fine = np.zeros((size * SUPERSAMPLING, size * SUPERSAMPLING), np.uint8)
     for outline, fill in outlines(shape):
-        # cv2 counts from pixel centers, we count from pixel edges
+        # cv2's coordinates start at pixel centers, ours at pixel edges
         points = (outline - (left, top)) * SUPERSAMPLING - 0.5
         cv2.fillPoly(fine, [_fixed_point(points)], fill, cv2.LINE_8, 4)
     patch = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -231,7 +231,7 @@ def _polar(angles: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
 def _random_shape(
     rng: np.random.Generator, label: int, radius: float, height: int, width: int
 ) -> Shape:
-    # arguments are evaluated in this order: it is the order of the random draws
+    # the order of the arguments is the order of the random draws
     return Shape(
         label=label,
         center=(

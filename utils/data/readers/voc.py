@@ -2,7 +2,7 @@
 
 Corners are pixel numbers from 1 and inclusive, as the VOC devkit defines them, so xmin..xmax covers
 `[xmin - 1, xmax)` in our continuous coordinates. Boxes from labeling tools that count from 0 become
-at most one pixel larger on the left and top, clipped to the image. Fractions are accepted.
+at most one pixel larger on the left and top and are clipped to the image. Fractions are accepted.
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
@@ -30,7 +30,7 @@ def read(
 ) -> SplitContents:
     """Read a split, one list or several joined by `+`: `trainval`, `2007/trainval+2012/trainval`.
 
-    An image without XML is skipped (nothing says that it has no objects), and so is one whose XML
+    An image without XML is skipped (it may contain objects), and so is one whose XML
     cannot be read. Class names are `data.classes`, else the sorted names in the training split. See
     `Reader` for arguments and errors.
     """
@@ -69,7 +69,7 @@ def _find_files(data: DataConfig, split: str, report: DatasetReport) -> list[tup
 
 
 def _find_list(data: DataConfig, list_name: str) -> tuple[Path, Path]:
-    """`2007/trainval` -> (root/VOC2007, its list); downloads it if `data.download` says so."""
+    """`2007/trainval` -> (root/VOC2007, its list), downloaded if `data.download` is set."""
     year, _, name = list_name.rpartition("/")
     year_folder = f"VOC{year}" if year.isdigit() else year
     root = Path(data.root)
@@ -137,7 +137,7 @@ def _train_class_names(data: DataConfig) -> tuple[str, ...]:
 def _read_annotation(
     image: Path, xml: Path, tree: ElementTree.Element | None, class_names: tuple[str, ...]
 ) -> RawAnnotation:
-    """Raises ValueError for XML that cannot be parsed, or lacks a name or corner somewhere."""
+    """Raises a ValueError if the XML cannot be parsed, or an object lacks its name or a corner."""
     if tree is None:
         raise ValueError
     width, height = (int(float(tree.findtext(f"size/{key}") or 0)) for key in ("width", "height"))

@@ -2,7 +2,7 @@
 
 Layouts: `images/<split>/` with `labels/<split>/`; `<split>/images/` with `<split>/labels/`; or a
 text file that lists images (`<split>` is its path, or `<split>.txt` is in `data.root`). Polygons
-(`class x1 y1 x2 y2 x3 y3 ...`) are read as the box around them.
+(`class x1 y1 x2 y2 x3 y3 ...`) are read as their bounding boxes.
 """
 
 import math
@@ -25,7 +25,7 @@ CLASS_FILES = (
     "obj.names",
     "labels/classes.txt",
 )
-LIMIT = 2.0  # coordinates beyond it are no rounding errors: the file holds pixels or something else
+LIMIT = 2.0  # coordinates beyond this are not rounding errors: the file may hold pixels
 
 
 def read(
@@ -33,7 +33,7 @@ def read(
 ) -> SplitContents:
     """Read a split.
 
-    An image without a label file has no objects, as everywhere in the YOLO family, and is counted.
+    An image without a label file has no objects, as usual in the YOLO family, and is counted.
     An image whose label file has an unreadable line is skipped. Samples are sorted by name, or in
     the order of the list. Class names are `data.classes`, else `names` in data.yaml, else
     classes.txt. See `Reader` for arguments and errors.
@@ -57,7 +57,7 @@ def read(
 
 
 def label_folder(image_folder: Path) -> Path:
-    """Where the labels of a folder of images are: its last `images` part becomes `labels`."""
+    """The label folder of an image folder: its last `images` part becomes `labels`."""
     parts = list(image_folder.parts)
     for index in reversed(range(len(parts))):
         if parts[index].lower() == "images":
@@ -125,7 +125,7 @@ def _class_names_from_yaml(path: Path) -> tuple[str, ...]:
 
 
 def _read_annotation(image: Path, labels: Path, class_names: tuple[str, ...]) -> RawAnnotation:
-    """Raises ValueError naming `file:line` for a line that cannot be read."""
+    """Raises a ValueError with `file:line` for a line that cannot be read."""
     annotation = RawAnnotation(image, str(labels), relative=True)
     try:
         lines = labels.read_text(encoding="utf-8-sig").splitlines()
