@@ -144,7 +144,7 @@ def measure(
         cases: the cases to time.
         budget: duration or number of rounds.
         title: title of the progress bar.
-        peaks: by precision, the matrix product to time in the same rounds.
+        peaks: precision -> the matrix product to time in the same rounds.
 
     Returns:
         The measurements, and milliseconds per call by the case's key, float64 `(rounds,)`.

@@ -48,7 +48,7 @@ def fit_anchors(
         samples: the training images; crowd regions do not count.
         input_size: (height, width) of the input, in pixels.
         count: number of anchors.
-        seed: of the random starts.
+        seed: seed of the random starts.
 
     Returns:
         float32 `(count, 2)`, width and height in input pixels, sorted by area; and how well they

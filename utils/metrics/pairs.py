@@ -19,7 +19,7 @@ class FlatObjects:
     Attributes:
         image: index of the image.
         label: index of the class.
-        area: of the box, in square pixels.
+        area: area of the box, in square pixels.
         difficult: Pascal VOC's flag.
         crowd: COCO's flag.
     """
@@ -38,7 +38,7 @@ class FlatDetections:
     Attributes:
         image: index of the image.
         label: index of the class.
-        area: of the box, in square pixels.
+        area: area of the box, in square pixels.
         score: 0..1.
     """
 

@@ -41,7 +41,7 @@ class Shape:
     Attributes:
         label: index into `NAMES`.
         center: (x, y) in pixels.
-        radius: of the circumscribed circle, in pixels.
+        radius: radius of the circumscribed circle, in pixels.
         degrees: rotation.
         color: RGB, 0..255.
         shading: direction of the light, in radians.
