@@ -40,6 +40,7 @@ def call(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: objec
     return 0
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_in_an_empty_folder():
     """Real processes, piped: a newcomer's three commands."""
 
@@ -342,7 +343,14 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "eval",
+        pytest.param("train", marks=pytest.mark.slow),
+        pytest.param("predict", marks=pytest.mark.slow),
+    ],
+)
 def test_a_machine_without_libgl_is_told_what_to_install(
     command: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -24,6 +24,7 @@ compare.run_command(compare.main)
 """
 
 
+@pytest.mark.slow
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path):
     words = ["--config", "shapes.yaml", "--phi", "none", "se", "--ray", "device=cpu"]
     ended = subprocess.run(

@@ -68,6 +68,7 @@ def test_data_is_loaded_once(finished: tuple[Plan, Comparison]):
     assert data.load(config) is not data.load(config)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_shown_and_tried_again(
     copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
 ):

@@ -137,6 +137,7 @@ def test_disk_cache_key_depends_on_order_and_size(samples):
     assert disk_cache.cache_key(samples, SIZE) in keys
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_disk_cache(samples, tmp_path):
     script = (
         "import sys, hashlib\n"

@@ -138,6 +138,7 @@ def assert_ended_alike(run: Path, other: Path, assert_same: Callable) -> None:
     assert rows_without_time(run) == rows_without_time(other)
 
 
+@pytest.mark.slow
 def test_a_training_killed_inside_an_epoch_goes_on_bit_for_bit(
     undisturbed: Path, assert_same: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -155,6 +156,7 @@ def test_a_training_killed_inside_an_epoch_goes_on_bit_for_bit(
         resume(run)
 
 
+@pytest.mark.slow
 def test_a_training_killed_between_epochs_goes_on_bit_for_bit(
     undisturbed: Path, assert_same: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -46,6 +46,7 @@ def changed(before: dict[str, Tensor], module: torch.nn.Module) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_from_every_step_a_training_ends_in_the_same_state(
     tiny: Callable[..., Config], assert_same: Callable, monkeypatch: pytest.MonkeyPatch
 ):
