@@ -17,6 +17,7 @@ from utils.core.errors import UserError
 from utils.core.schema import Config
 
 BEST = "best.pt"
+STRUCTURE = ("phi", "attention", "model")  # what decides which tensors a network has
 
 
 def load_model(
@@ -67,7 +68,8 @@ def _load_checkpoint(path: Path, saved: Mapping[str, Any], changes: Mapping[str,
 
 
 def _another_network(path: Path, changes: Mapping[str, Any]) -> UserError:
-    wanted_by = as_words(changes) or "its configuration"
+    structural = {key: value for key, value in changes.items() if key.split(".")[0] in STRUCTURE}
+    wanted_by = as_words(structural) or "its configuration"
     return UserError(f"{path}: its weights do not fit the network that {wanted_by} asks for")
 
 
@@ -76,7 +78,7 @@ def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
     saved = read_onnx(path)
     here = {"backend": find_runtime(path), "device": "auto", "precision": "auto"}
     config = update_config(saved.config, {**here, **changes})
-    for key in ("input_size", "phi", "attention", "model"):
+    for key in ("input_size", *STRUCTURE):
         if getattr(config, key) != getattr(saved.config, key):
             raise UserError(
                 f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); "

@@ -88,8 +88,14 @@ class Measurement:
             f"{format_stat(self.ratio)} x {self.over}" if self.ratio else "",
             format_number(self.gflops) if self.gflops else "",
             f"{100 * self.share_of_peak:.0f} %" if self.share_of_peak else "",
-            f"{self.target} {'met' if self.met else 'MISSED'}" if self.target else "",
+            self._verdict(),
         )
+
+    def _verdict(self) -> str:
+        """The target and whether it is met; empty without a target."""
+        if self.target is None:
+            return ""
+        return f"{self.target} met" if self.met else f"{self.target} MISSED"
 
 
 @dataclass(frozen=True)
