@@ -1,6 +1,7 @@
 """Files that show how a detector learns and performs: numbers as JSON, plots, example images."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,20 @@ BATCH_IMAGES = 16  # images of a training batch drawn
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, creating the folder if needed.
 
+    A process that is killed meanwhile leaves either the old file or the new one, never half of it.
+
     Raises:
         UserError: the file cannot be written.
     """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if path.exists() and not path.is_file():  # such as /dev/stdout
+            path.write_text(text, encoding="utf-8")
+            return
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror}") from None
 

@@ -285,7 +285,7 @@ def test_int8_is_calibrated_once_and_its_loss_is_printed(
     skip_without("openvino", "nncf", *NEEDS["openvino"])
     weights = tmp_path / "copy.pt"
     weights.write_bytes((trained.run / "best.pt").read_bytes())
-    evaluate_weights(str(weights), overrides=["backend=openvino", "precision=int8"])
+    evaluate_weights(str(weights), changes={"backend": "openvino", "precision": "int8"})
     assert "with openvino int8" in capsys.readouterr().out
     assert list((tmp_path / ".cache" / "models").glob("copy-*-int8.xml"))
     again = load_model(weights, backend="openvino", precision="int8")  # has no images of its own

@@ -52,3 +52,17 @@ def test_a_batch_is_drawn_as_the_network_sees_it(tmp_path: Path):
         write_batch(tmp_path / f"{count}.png", batch, ("a", "b"))
     small, large = read_image(tmp_path / "2.png"), read_image(tmp_path / "20.png")
     assert small.std() > 0 and large.size > small.size
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "new" / "numbers.json"
+    write_json(path, {"a": 1})
+    monkeypatch.setattr(Path, "replace", lambda *args: pytest.fail("killed here"))
+    with pytest.raises(pytest.fail.Exception):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_json_goes_to_a_device_as_it_is():
+    write_json(Path("/dev/null"), {"a": 1})
+    assert not Path("/dev/null").is_file()
