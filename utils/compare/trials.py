@@ -19,6 +19,7 @@ from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train
+from utils.engine.report import write_json
 from utils.engine.runs import BEST, CONFIG, LAST
 
 ERROR = "error.txt"
@@ -144,7 +145,4 @@ def _write_result(trial: Trial, result: Result, datasets: Datasets) -> None:
         "best_epoch": checkpoints.load(trial.folder / BEST)["epoch"],
         "metrics": json.loads((trial.folder / METRICS).read_text(encoding="utf-8")),
     }
-    partial_file = trial.folder / f"{DONE}.part"
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    partial_file.write_text(text, encoding="utf-8")
-    partial_file.replace(trial.folder / DONE)
+    write_json(trial.folder / DONE, content)
