@@ -4,12 +4,19 @@ import argparse
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from utils.core.errors import UserError
+from utils.core.files import release_claims, write_error
+from utils.core.signals import Stopped, install_handlers
 
+OUT_OF_MEMORY = (
+    "out of memory: lower train.batch_size (eval.batch_size), input_size, or data.cache_gb, "
+    "or set data.cache=disk"
+)
 # Shared libraries that opencv-python links to and machines without a display often lack
 DISPLAY_LIBRARY = re.compile(
     r"lib(GL|EGL|X|xcb|SM|ICE|gthread|glib)[^:]*: cannot open shared object file"
@@ -38,11 +45,13 @@ def run_command(main: Callable[[], None]) -> None:
 
     Modules in the working directory can be imported: `phi` may name a block in one of them.
 
-    `UserError` and missing libraries exit with 2, Ctrl-C with 130. A closed pipe
-    (`python eval.py | head`) exits silently with 141. Output is line-buffered, so that progress
-    can be followed through a pipe or in a file.
+    `UserError`, missing libraries, a full disk and too little memory exit with 2; a signal exits
+    with 128 and its number. A closed pipe (`python eval.py | head`) exits silently with 141. Output
+    is line-buffered, so that progress can be followed through a pipe or in a file.
     """
     search_working_directory()
+    install_handlers()
+    release_claims()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # backslashreplace: class names may be in a script that the terminal cannot encode
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
@@ -50,17 +59,36 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _fail(str(error))
-    except ImportError as error:
-        hint = _install_hint(error)
-        if hint is None:
-            raise
-        _fail(hint)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except Exception as error:
+        message = _known_problem(error)
+        if message is None:
+            raise
+        _fail(message)
+
+
+def _known_problem(error: Exception) -> str | None:
+    """What a library's error means to the user; None if it is a bug of this program."""
+    if isinstance(error, ImportError):
+        return _install_hint(error)
+    if _is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{write_error(error)}"
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is such an error of Python, NumPy, PyTorch (CPU or GPU) or OpenCV."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    text = str(error)
+    return named or "can't allocate memory" in text or "Insufficient memory" in text
 
 
 def search_working_directory() -> None:

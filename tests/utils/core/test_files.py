@@ -1,0 +1,182 @@
+import errno
+import os
+import threading
+import time
+
+import pytest
+
+from utils.core import files
+from utils.core.errors import UserError
+from utils.core.files import ReadError, claim_output, new_file, open_input, read_file, write_file
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture(autouse=True)
+def _no_claims():
+    files.release_claims()
+    yield
+    files.release_claims()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_half(path, error):
+    with new_file(path) as part:
+        part.write_text("half of the sec")
+        raise error
+
+
+# reading
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("missing", "no such file"),
+        ("folder", "is a folder, expected a file"),
+        ("fifo", "is a FIFO, expected a file"),
+        ("loop", "symbolic links"),
+        ("dangling", "the link leads nowhere"),
+        ("a\0b", "null byte"),
+        ("x" * 300, "file name too long"),
+    ],
+)
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, name, expected):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    start = time.monotonic()
+    with pytest.raises(ReadError, match=expected) as caught:
+        read_file(f"{tmp_path}/{name}", "--config")
+    assert str(caught.value).startswith("--config ")
+    assert time.monotonic() - start < 5  # a FIFO would block, an outage be waited for
+
+
+def test_a_device_is_refused():
+    with pytest.raises(ReadError, match="is a device, expected a file"):
+        open_input("/dev/zero")
+
+
+def test_a_file_larger_than_the_limit_is_refused(tmp_path):
+    (tmp_path / "big").write_bytes(bytes(11))
+    assert read_file(tmp_path / "big", max_bytes=11) == bytes(11)
+    with pytest.raises(ReadError, match="11 bytes, expected at most 10"):
+        read_file(tmp_path / "big", max_bytes=10)
+
+
+def test_a_short_outage_is_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"content")
+    real, left = files._open, [2]
+
+    def flaky(path, title):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ESTALE, "stale file handle")
+        return real(path, title)
+
+    monkeypatch.setattr(files, "_open", flaky)
+    assert read_file(tmp_path / "a") == b"content"
+    assert left == [-1]
+
+
+def test_a_long_outage_is_an_error(tmp_path, monkeypatch):
+    def broken(path, title):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files, "_open", broken)
+    monkeypatch.setattr(files, "RETRY_SECONDS", 0.2)
+    with pytest.raises(ReadError, match="a: input/output error") as caught:
+        read_file("a")
+    assert caught.value.is_outage
+
+
+# outputs
+
+
+def test_an_output_that_is_read_is_refused_before_it_is_overwritten(tmp_path):
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    (tmp_path / "hard").hardlink_to(path)
+    claim_output(tmp_path / "hard", "--json")
+    with pytest.raises(UserError, match=r"--json .*hard: would overwrite a file"):
+        read_file(path)
+    assert path.read_bytes() == b"weights"
+
+
+def test_two_outputs_cannot_be_one_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out.json")
+    claim_output(tmp_path / "out.json", "--json")
+    with pytest.raises(UserError, match=r"--out .*link: is also the file of --json"):
+        claim_output(tmp_path / "link", "--out")
+
+
+def test_outputs_may_share_a_device():
+    claim_output("/dev/null", "--json")
+    claim_output("/dev/null", "--out")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("folder", "is a folder, expected a file"),
+        ("file/x.json", "file is not a folder"),
+        ("x" * 300, "file name too long"),
+        ("loop", "loop"),
+        ("a\0b", "null byte"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, expected):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=expected):
+        claim_output(f"{tmp_path}/{name}", "--json")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_file(path, "first")
+    with pytest.raises(UserError, match=r"cannot write .*a.txt: no space left on device: free"):
+        write_half(path, FULL)
+    assert path.read_text() == "first"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_an_interrupt_leaves_no_unfinished_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write_half(tmp_path / "a.txt", KeyboardInterrupt())
+    assert names(tmp_path) == []
+
+
+def test_a_full_device_is_a_user_error():
+    with pytest.raises(UserError, match="cannot write /dev/full: no space left"):
+        write_file("/dev/full", "text")
+
+
+def test_a_link_keeps_leading_to_the_file_that_is_written(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write_file(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+
+
+def test_file_names_that_are_not_utf8_can_be_written_as_text(tmp_path):
+    write_file(tmp_path / "a.json", '"\udcff"')
+    assert (tmp_path / "a.json").read_bytes() == b'"\\udcff"'
+
+
+def test_processes_that_write_the_same_file_do_not_mix(tmp_path):
+    path = tmp_path / "a"
+    texts = [str(digit) * 100_000 for digit in range(4)]
+    threads = [threading.Thread(target=write_file, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in texts
+    assert names(tmp_path) == ["a"]

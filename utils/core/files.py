@@ -1,0 +1,316 @@
+"""Files of the user: read with patience, written whole or not at all.
+
+Everything that a command reads is opened by `open_input`, and everything it writes goes through
+`write_file` or `new_file`. So these rules hold for all commands:
+
+- Only regular files are read: a FIFO or a device would block, or never end.
+- A read that fails because storage is out of reach for a moment is repeated.
+- A file appears under its name only when it is complete. A process that is killed, or a disk that
+  is full, leaves the former file.
+- A file that the user names as an output is not read by the same command, and no two outputs are
+  the same file (`claim_output`).
+"""
+
+import errno
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from utils.core.errors import UserError
+
+RETRY_SECONDS = 10.0  # how long a read is repeated while storage is out of reach
+FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0  # seconds between two attempts, doubled each time
+# Storage that may come back: network file systems, removable and virtual disks
+OUTAGES = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN"),
+        *("ENETUNREACH", "ECONNRESET", "ECONNABORTED", "ENODEV", "ENXIO", "EREMOTEIO", "ENOLINK"),
+        *("EAGAIN", "EBUSY", "EMFILE", "ENFILE", "ENOMEM"),
+    )
+    if hasattr(errno, name)
+)
+KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+Value = TypeVar("Value")
+FileId = tuple[int, int]  # device and inode
+
+_claims: dict[Path, str] = {}  # output of this command -> the option that names it
+_claimed_files: dict[FileId, str] = {}  # those that exist already
+
+
+class ReadError(UserError):
+    """A file that cannot be opened or read.
+
+    Attributes:
+        is_outage: whether its storage may be out of reach only for the moment.
+    """
+
+    def __init__(self, message: str, is_outage: bool = False) -> None:
+        super().__init__(message)
+        self.is_outage = is_outage
+
+
+def open_input(path: str | Path, title: str = "") -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file.
+        title: put before the path in error messages, such as an option.
+
+    Raises:
+        ReadError: it does not exist, is not a regular file, or cannot be opened.
+        UserError: it is also an output of this command.
+    """
+    return _with_patience(lambda: _open(path, title), path, title)
+
+
+def read_file(path: str | Path, title: str = "", max_bytes: int | None = None) -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: the file, which must be regular.
+        title: put before the path in error messages, such as an option.
+        max_bytes: refuse a larger file.
+
+    Raises:
+        ReadError: it cannot be read, or is too large.
+        UserError: it is also an output of this command.
+    """
+
+    def read() -> bytes:
+        with _open(path, title) as file:
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                raise ReadError(
+                    f"{_named(title, path)}: {size:,} bytes, expected at most {max_bytes:,}"
+                )
+            return file.read()
+
+    return _with_patience(read, path, title)
+
+
+def check_input(path: str | Path, title: str = "") -> None:
+    """Refuse what `open_input` would refuse, for a file that a library opens by its name.
+
+    Raises:
+        ReadError: it does not exist, is not a regular file, or cannot be opened.
+        UserError: it is also an output of this command.
+    """
+    open_input(path, title).close()
+
+
+def wait_out(
+    attempt: Callable[[], Value],
+    seconds: float,
+    is_outage: Callable[[ReadError], bool],
+    on_wait: Callable[[ReadError], None] | None = None,
+) -> Value:
+    """Repeat an attempt to read.
+
+    Args:
+        attempt: returns what was read.
+        seconds: how long to go on.
+        is_outage: whether another attempt may help after this error.
+        on_wait: called once, with the first error, before the first wait.
+
+    Raises:
+        ReadError: the error of the last attempt.
+    """
+    end = time.monotonic() + seconds
+    wait = FIRST_WAIT
+    while True:
+        try:
+            return attempt()
+        except ReadError as error:
+            left = end - time.monotonic()
+            if left <= 0 or not is_outage(error):
+                raise
+            if on_wait is not None:
+                on_wait(error)
+                on_wait = None
+        time.sleep(min(wait, left))
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _with_patience(attempt: Callable[[], Value], path: str | Path, title: str) -> Value:
+    """`attempt()`, repeated while the storage is out of reach; its errors in one line."""
+
+    def checked() -> Value:
+        try:
+            return attempt()
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+            raise _read_error(error, path, title) from None
+
+    return wait_out(checked, RETRY_SECONDS, lambda error: error.is_outage)
+
+
+def _open(path: str | Path, title: str) -> BinaryIO:
+    status = os.stat(path)  # noqa: PTH116  `Path("")` is the working directory
+    if not stat.S_ISREG(status.st_mode):
+        raise ReadError(f"{_named(title, path)}: is {_kind(status.st_mode)}, expected a file")
+    _refuse_claimed((status.st_dev, status.st_ino))
+    return open(path, "rb")
+
+
+def _kind(mode: int) -> str:
+    return next((name for is_kind, name in KINDS if is_kind(mode)), "not a regular file")
+
+
+def _named(title: str, path: str | Path) -> str:
+    shown = str(path) or "''"
+    return f"{title} {shown}".strip()
+
+
+def _read_error(error: Exception, path: str | Path, title: str) -> ReadError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT:
+        reason = "no such file" if not Path(path).is_symlink() else "the link leads nowhere"
+    else:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+    return ReadError(f"{_named(title, path)}: {reason}", is_outage=number in OUTAGES)
+
+
+# outputs
+
+
+def claim_output(path: str | Path, option: str) -> Path:
+    """Announce a file that the user names as an output, before anything is read.
+
+    Args:
+        path: the file; missing folders are made when it is written.
+        option: the option that names it, for error messages.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: it is a folder, lies in something that is not one, or is another output.
+    """
+    path = Path(path)
+    resolved = _resolve(path, option)
+    other = _claims.get(resolved)
+    status = _status(resolved, option)
+    if status is not None:
+        if stat.S_ISDIR(status.st_mode):
+            raise UserError(f"{option} {path}: is a folder, expected a file")
+        if not stat.S_ISREG(status.st_mode):
+            return path  # such as /dev/stdout, which several outputs may share
+        other = other or _claimed_files.get((status.st_dev, status.st_ino))
+        _claimed_files.setdefault((status.st_dev, status.st_ino), f"{option} {path}")
+    if other is not None:
+        raise UserError(f"{option} {path}: is also the file of {other}: give another name")
+    _claims[resolved] = f"{option} {path}"
+    _check_folder(path, resolved, option)
+    return path
+
+
+def release_claims() -> None:
+    """Forget all claims, at the start of a command."""
+    _claims.clear()
+    _claimed_files.clear()
+
+
+def _refuse_claimed(file: FileId) -> None:
+    output = _claimed_files.get(file)
+    if output is not None:
+        raise UserError(f"{output}: would overwrite a file that this command reads")
+
+
+def _resolve(path: Path, option: str) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links
+        raise UserError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _status(path: Path, option: str) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{option} {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _check_folder(path: Path, resolved: Path, option: str) -> None:
+    """Refuse a file whose folder cannot be made or written to, before the work is done."""
+    folder = resolved.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: cannot write in {folder}: permission denied")
+
+
+def write_file(path: str | Path, content: bytes | str, durable: bool = False) -> None:
+    """Write a file, whole or not at all; missing folders are made.
+
+    Args:
+        path: the file.
+        content: bytes; or text, which is written as UTF-8.
+        durable: wait until it is on the disk, so that it survives a power failure.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # backslashreplace: file names that are not UTF-8 reach JSON as valid escapes
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+    with new_file(path) as part, open(part, "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yield another name to write a file under; it gets its own name when the block ends.
+
+    After an error, the unfinished file is removed. Something that is not a regular file, such as
+    /dev/stdout, is written to directly.
+
+    Args:
+        path: the file; missing folders are made.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    target = _resolve(Path(path), "cannot write")
+    try:
+        if target.exists() and not target.is_file():
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file")
+            yield target
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # unique, so that two processes cannot write into each other's file
+        part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+        try:
+            yield part
+            part.replace(target)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {write_error(error)}") from None
+
+
+def write_error(error: OSError) -> str:
+    """The reason why a file cannot be written, with advice if the disk is full."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason}: free some space, or write to another disk"
+    return reason

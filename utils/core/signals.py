@@ -1,0 +1,63 @@
+"""Signals that end a command, which work that must not be cut in two can put off."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill` and batch systems, a closed terminal
+
+_depth = 0  # nested blocks of `deferred`
+_pending: int | None = None  # the signal that arrived in one of them
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the command.
+
+    Attributes:
+        signum: its number.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signum).name
+        return "interrupted" if name == "SIGINT" else f"stopped by {name}"
+
+
+def install_handlers() -> None:
+    """Raise `Stopped` in the main thread on SIGINT, SIGTERM and SIGHUP.
+
+    A signal that is ignored stays ignored: `nohup` ignores SIGHUP.
+    """
+    for name in NAMES:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Put off a signal to the end of the block; a second one ends the block at once."""
+    global _depth, _pending
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        signum = _pending
+        if not _depth:
+            _pending = None
+    if signum is not None and not _depth:
+        raise Stopped(signum)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    global _pending
+    if _depth and _pending is None:
+        _pending = signum
+        return
+    _pending = None
+    raise Stopped(signum)
