@@ -89,16 +89,42 @@ def read_file(path: str | Path, title: str = "", max_bytes: int | None = None) -
         UserError: it is also an output of this command.
     """
 
-    def read() -> bytes:
-        with _open(path, title) as file:
-            size = os.fstat(file.fileno()).st_size
-            if max_bytes is not None and size > max_bytes:
-                raise ReadError(
-                    f"{_named(title, path)}: {size:,} bytes, expected at most {max_bytes:,}"
-                )
-            return file.read()
+    def read(file: BinaryIO) -> bytes:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise ReadError(
+                f"{_named(title, path)}: {size:,} bytes, expected at most {max_bytes:,}"
+            )
+        return file.read()
 
-    return _with_patience(read, path, title)
+    return read_with(read, path, title)
+
+
+def read_with(read: Callable[[BinaryIO], Value], path: str | Path, title: str = "") -> Value:
+    """Open a regular file and return `read(file)`, repeated while storage is out of reach.
+
+    Args:
+        read: reads what it needs; its `OSError` and `ValueError` become a `ReadError`.
+        path: the file.
+        title: put before the path in error messages, such as an option.
+
+    Raises:
+        ReadError: the file cannot be opened or read.
+        UserError: it is also an output of this command.
+    """
+
+    def attempt() -> Value:
+        with _open(path, title) as file:
+            return read(file)
+
+    return _with_patience(attempt, path, title)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that storage is out of reach, perhaps only for the moment."""
+    if isinstance(error, ReadError):
+        return error.is_outage
+    return isinstance(error, OSError) and error.errno in OUTAGES
 
 
 def check_input(path: str | Path, title: str = "") -> None:

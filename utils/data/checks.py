@@ -1,15 +1,18 @@
 """Checks that turn raw annotations into samples; each kind of bad data has a rule and a count."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from utils.core.errors import UserError
+from utils.core.files import ReadError, is_outage, read_with
 from utils.core.images import read_image
 from utils.core.progress import progress_bar
 from utils.data.duplicates import identical_files
@@ -152,35 +155,71 @@ class Header:
     Attributes:
         size: (width, height) of the upright image, in pixels; `None` if it cannot be decoded.
         rules: the keys of `RULES` that apply.
+        reason: why it cannot be decoded, with its name.
+        file_size: size of the file, in bytes.
+        modified: its modification time, in ns since 1970.
     """
 
     size: tuple[int, int] | None
     rules: tuple[str, ...] = ()
+    reason: str = ""
+    file_size: int = 0
+    modified: int = 0
 
 
 def read_header(path: Path) -> Header:
-    """Read size, color mode and EXIF rotation; decode the image only if Pillow fails."""
+    """Read size, color mode and EXIF rotation; decode the image only if Pillow fails.
+
+    Raises:
+        ReadError: the storage is out of reach, which says nothing about the image.
+    """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            file_format = image.format
+        properties, status = read_with(_read_properties, path)
+        size = _upright_size(path, properties)
+    except UserError as error:  # not a file, no permission, or no image
+        if is_outage(error):
+            raise
+        return Header(None, ("image undecodable",), str(error))
+    return Header(size, properties.rules, "", status.st_size, status.st_mtime_ns)
+
+
+class _Properties(NamedTuple):
+    """What Pillow reads from a header; the defaults if it cannot."""
+
+    size: tuple[int, int] = (0, 0)  # width, height
+    file_format: str | None = None
+    orientation: int = 1
+    rules: tuple[str, ...] = ()
+
+
+def _read_properties(file: BinaryIO) -> tuple[_Properties, os.stat_result]:
+    status = os.fstat(file.fileno())
+    try:
+        with Image.open(file) as image:
             orientation = _orientation(image)
             rules = _color_rules(image)
-    except Exception:  # Pillow raises many kinds; OpenCV may still be able to decode the image
-        width, height, file_format, orientation, rules = 0, 0, None, 1, []
-    rotated = orientation in range(2, 9)
-    if rotated:
-        rules.insert(0, "image with EXIF rotation")
-    if rotated and file_format == "JPEG":
-        if orientation >= 5:
-            width, height = height, width
-    elif rotated or not (width and height):
-        # outside JPEG, which rotations are applied depends on the decoder, so decode the image
-        try:
-            height, width = read_image(path).shape[:2]
-        except UserError:
-            return Header(None, ("image undecodable",))
-    return Header((int(width), int(height)), tuple(rules))
+            if orientation in range(2, 9):
+                rules.insert(0, "image with EXIF rotation")
+            return _Properties(image.size, image.format, orientation, tuple(rules)), status
+    except Image.DecompressionBombError:
+        raise ReadError(f"{file.name}: too many pixels, may be a decompression bomb") from None
+    except Exception as error:  # Pillow raises many kinds; OpenCV may still be able to decode it
+        if is_outage(error):
+            raise
+        return _Properties(), status
+
+
+def _upright_size(path: Path, header: _Properties) -> tuple[int, int]:
+    """(width, height) after rotation; raises a UserError if the image cannot be decoded."""
+    width, height = header.size
+    rotated = header.orientation in range(2, 9)
+    if width and height and not rotated:
+        return width, height
+    if rotated and header.file_format == "JPEG":
+        return (height, width) if header.orientation >= 5 else (width, height)
+    # outside JPEG, which rotations are applied depends on the decoder, so decode the image
+    height, width = read_image(path).shape[:2]
+    return width, height
 
 
 def _color_rules(image: Image.Image) -> list[str]:
@@ -266,20 +305,21 @@ def build_samples(
     annotations = _without_repeats(annotations, report)
     paths = [annotation.path for annotation in annotations]
     headers = map_in_threads(read_header, paths, workers, "checking images", progress)
-    for _, duplicate in identical_files(paths):
+    readable = [path for path, header in zip(paths, headers, strict=True) if header.size]
+    for _, duplicate in identical_files(readable):
         report.note("image identical to another", duplicate)
     samples = []
     for annotation, header in zip(annotations, headers, strict=True):
         for rule in header.rules:
-            report.note(rule, annotation.path)
+            report.note(rule, header.reason or annotation.path)
         if header.size is not None:
-            samples.append(_build_sample(annotation, header.size, report))
+            samples.append(_build_sample(annotation, header, report))
     return samples
 
 
-def _build_sample(
-    annotation: RawAnnotation, size: tuple[int, int], report: DatasetReport
-) -> Sample:
+def _build_sample(annotation: RawAnnotation, header: Header, report: DatasetReport) -> Sample:
+    size = header.size
+    assert size is not None
     if annotation.size and all(annotation.size) and annotation.size != size:
         report.note("size differs from annotation", annotation.source)
     boxes, keep = clean_boxes(annotation, size, report)
@@ -291,6 +331,8 @@ def _build_sample(
         labels=np.array(annotation.labels, np.int64)[keep],
         difficult=np.array(annotation.difficult, np.bool_)[keep],
         crowd=np.array(annotation.crowd, np.bool_)[keep],
+        file_size=header.file_size,
+        modified=header.modified,
     )
 
 

@@ -30,6 +30,8 @@ class Sample:
             inside it do not count.
         draw: draws a synthetic image, RGB uint8 `(height, width, 3)`; picklable. `None` if the
             image is a file.
+        file_size: size of the file when it was checked, in bytes; 0 for a synthetic image.
+        modified: its modification time then, in ns since 1970; 0 for a synthetic image.
     """
 
     path: Path
@@ -40,6 +42,8 @@ class Sample:
     difficult: np.ndarray = _empty(np.bool_, 0)
     crowd: np.ndarray = _empty(np.bool_, 0)
     draw: Callable[[], np.ndarray] | None = None
+    file_size: int = 0
+    modified: int = 0
 
     def read_image(self) -> np.ndarray:
         """Read or draw the image.

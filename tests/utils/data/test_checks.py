@@ -1,12 +1,16 @@
 """Every kind of dirty data, by a file that has it: what remains of it, and that it is counted."""
 
+import errno
 import json
+import os
 import shutil
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from utils.core.files import ReadError
 from utils.core.images import read_image
 from utils.core.schema import DataConfig
 from utils.data.checks import RULES, DatasetReport, read_header
@@ -246,6 +250,58 @@ def test_undecodable_image_is_left_out(write, tmp_path):
     split = load("voc", root, classes=list(write.names))
     assert [sample.path.stem for sample in split.samples] == ["c"]
     assert split.report.counts == {"image undecodable": 2}
+
+
+def claim_size(png, side: int) -> None:
+    """Overwrite width and height in the header of a PNG."""
+    data = png.read_bytes()
+    header = b"IHDR" + side.to_bytes(4, "big") * 2 + data[24:29]
+    png.write_bytes(data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:])
+
+
+def test_an_image_that_is_no_readable_file_is_left_out_with_the_reason(write, tmp_path):
+    root = write.voc(tmp_path, [write.Item(f"{name}.jpg", (20, 20)) for name in "abcdef"])
+    images = root / "JPEGImages"
+    for name in "abcde":
+        (images / f"{name}.jpg").unlink()
+    os.mkfifo(images / "a.jpg")
+    (images / "b.jpg").mkdir()
+    (images / "c.jpg").symlink_to("nowhere")
+    (images / "d.jpg").symlink_to("d.jpg")
+    write.make_image((20, 20)).save(images / "e.jpg", "PNG")
+    claim_size(images / "e.jpg", 60_000)
+    reasons = {
+        "a": "is a FIFO",
+        "b": "is a folder",
+        "c": "leads nowhere",
+        "d": "symbolic links",
+        "e": "too many pixels",
+    }
+    for name, reason in reasons.items():
+        assert reason in read_header(images / f"{name}.jpg").reason
+    split = load("voc", root, classes=["cat"])
+    assert [sample.path.stem for sample in split.samples] == ["f"]
+    assert split.report.counts == {"image undecodable": 5}
+    assert "a.jpg: is a FIFO" in "\n".join(split.report.lines())
+
+
+def test_an_outage_is_not_blamed_on_the_image(write, tmp_path, monkeypatch):
+    root = write.voc(tmp_path)
+
+    def out_of_reach(*_):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr("utils.core.files.RETRY_SECONDS", 0)
+    monkeypatch.setattr("utils.data.checks.Image.open", out_of_reach)
+    with pytest.raises(ReadError, match=r"a\.jpg: input/output error"):
+        load("voc", root)
+
+
+def test_size_and_time_of_the_file_are_those_when_it_was_checked(write, tmp_path):
+    path = write.voc(tmp_path) / "JPEGImages/a.jpg"
+    os.utime(path, ns=(5, 123_456_789_000))
+    sample = load("voc", tmp_path).samples[0]
+    assert (sample.file_size, sample.modified) == (path.stat().st_size, 123_456_789_000)
 
 
 def test_report_keeps_few_examples_and_states_the_rule():
