@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 from utils.core.schema import RENAMED, Config
+from utils.core.yaml_text import dump_yaml, load_yaml, parse_yaml
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 CONFIG_DIR = PROJECT_DIR / "configs"
@@ -111,10 +111,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise UserError(f"override '{word}': expected KEY=VALUE, e.g. train.epochs=10")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"override '{word}': the value is not valid YAML") from None
+        value = parse_yaml(text, f"override '{shorten(word)}'")
         changes.pop(key, None)  # a repeated key moves to the end
         changes[key] = value
     return changes
@@ -123,7 +120,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 def dump_config(config: Config) -> str:
     """YAML text with every field, defaults included; `load_config` reads it back unchanged."""
     values = config.model_dump(mode="json")
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return dump_yaml(values)
 
 
 def find_config(name: str | Path, asked_by: str = "--config") -> Path:
@@ -151,12 +148,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or is not a YAML mapping.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    values = load_yaml(path)
     if not isinstance(values or {}, dict):
         raise UserError(
             f"{path}: expected a mapping of keys to values, got {type(values).__name__}"
@@ -180,8 +172,7 @@ def explain_fields(
 def _as_yaml(value: Any) -> str:
     """A value as YAML on one line."""
     plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
-    return text.split("\n")[0]
+    return dump_yaml(plain, inline=True, width=1000).split("\n")[0]
 
 
 def as_words(changes: Mapping[str, Any]) -> str:

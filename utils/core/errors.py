@@ -10,6 +10,19 @@ class UserError(Exception):
     """A mistake the user can fix: one line that names the file or key and what was expected."""
 
 
+def shorten(value: object, limit: int = 80) -> str:
+    """A value for an error message: on one line, and without its middle if it is long.
+
+    Args:
+        value: text, shown as it is; or anything else, shown by its `repr`.
+        limit: number of characters of the result, more than 12.
+    """
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > limit:
+        text = f"{text[: limit - 12]}...{text[-9:]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     """A hint for an error message about an unknown name.
 
