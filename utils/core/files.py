@@ -8,7 +8,7 @@ Everything that a command reads is opened by `open_input`, and everything it wri
 - A file appears under its name only when it is complete. A process that is killed, or a disk that
   is full, leaves the former file.
 - A file that the user names as an output is not read by the same command, and no two outputs are
-  the same file (`claim_output`).
+  the same file (`claimed_outputs`).
 """
 
 import errno
@@ -35,6 +35,7 @@ OUTAGES = frozenset(
     )
     if hasattr(errno, name)
 )
+TOKEN_BYTES = 8  # of the random name of an unfinished file
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -46,8 +47,8 @@ KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 Value = TypeVar("Value")
 FileId = tuple[int, int]  # device and inode
 
-_claims: dict[Path, str] = {}  # output of this command -> the option that names it
-_claimed_files: dict[FileId, str] = {}  # those that exist already
+_claims: dict[Path, str] = {}  # output of this command -> its option and name
+_claimed_files: dict[FileId, str] = {}  # the same for those that exist already
 
 
 class ReadError(UserError):
@@ -60,6 +61,10 @@ class ReadError(UserError):
     def __init__(self, message: str, is_outage: bool = False) -> None:
         super().__init__(message)
         self.is_outage = is_outage
+
+
+class WriteError(UserError):
+    """A file that cannot be written."""
 
 
 def open_input(path: str | Path, title: str = "") -> BinaryIO:
@@ -211,41 +216,46 @@ def _read_error(error: Exception, path: str | Path, title: str) -> ReadError:
 # outputs
 
 
-def claim_output(path: str | Path, option: str) -> Path:
-    """Announce a file that the user names as an output, before anything is read.
+@contextmanager
+def claimed_outputs(*outputs: tuple[str, str | Path | None]) -> Iterator[None]:
+    """Protect files that the user names as outputs, in a block that reads and writes.
+
+    Inside the block, `open_input` and its like refuse these files.
 
     Args:
-        path: the file; missing folders are made when it is written.
-        option: the option that names it, for error messages.
-
-    Returns:
-        The path.
+        *outputs: option that names the file, for error messages, and the file; None: not given.
 
     Raises:
-        UserError: it is a folder, lies in something that is not one, or is another output.
+        UserError: one is a folder, lies in something that is not one, or is another output.
     """
-    path = Path(path)
-    resolved = _resolve(path, option)
+    claims, files = dict(_claims), dict(_claimed_files)
+    try:
+        for option, path in outputs:
+            if path is not None:
+                _claim(Path(path), f"{option} {path}")
+        yield
+    finally:
+        _claims.clear()
+        _claims.update(claims)
+        _claimed_files.clear()
+        _claimed_files.update(files)
+
+
+def _claim(path: Path, name: str) -> None:
+    resolved = _resolve(path, name)
     other = _claims.get(resolved)
-    status = _status(resolved, option)
+    status = _status(resolved, name)
     if status is not None:
         if stat.S_ISDIR(status.st_mode):
-            raise UserError(f"{option} {path}: is a folder, expected a file")
+            raise UserError(f"{name}: is a folder, expected a file")
         if not stat.S_ISREG(status.st_mode):
-            return path  # such as /dev/stdout, which several outputs may share
+            return  # such as /dev/stdout, which several outputs may share
         other = other or _claimed_files.get((status.st_dev, status.st_ino))
-        _claimed_files.setdefault((status.st_dev, status.st_ino), f"{option} {path}")
-    if other is not None:
-        raise UserError(f"{option} {path}: is also the file of {other}: give another name")
-    _claims[resolved] = f"{option} {path}"
-    _check_folder(path, resolved, option)
-    return path
-
-
-def release_claims() -> None:
-    """Forget all claims, at the start of a command."""
-    _claims.clear()
-    _claimed_files.clear()
+        _claimed_files.setdefault((status.st_dev, status.st_ino), name)
+    if other is not None and other != name:
+        raise UserError(f"{name}: is also the file of {other}: give another name")
+    _claims[resolved] = name
+    _check_folder(resolved, name)
 
 
 def _refuse_claimed(file: FileId) -> None:
@@ -254,31 +264,31 @@ def _refuse_claimed(file: FileId) -> None:
         raise UserError(f"{output}: would overwrite a file that this command reads")
 
 
-def _resolve(path: Path, option: str) -> Path:
+def _resolve(path: Path, name: str) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links
-        raise UserError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _status(path: Path, option: str) -> os.stat_result | None:
+def _status(path: Path, name: str) -> os.stat_result | None:
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UserError(f"{option} {path}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"{name}: {(error.strerror or str(error)).lower()}") from None
 
 
-def _check_folder(path: Path, resolved: Path, option: str) -> None:
+def _check_folder(path: Path, name: str) -> None:
     """Refuse a file whose folder cannot be made or written to, before the work is done."""
-    folder = resolved.parent
+    folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise UserError(f"{option} {path}: {folder} is not a folder")
+        raise UserError(f"{name}: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {path}: cannot write in {folder}: permission denied")
+        raise UserError(f"{name}: cannot write in {folder}: permission denied")
 
 
 def write_file(path: str | Path, content: bytes | str, durable: bool = False) -> None:
@@ -290,7 +300,7 @@ def write_file(path: str | Path, content: bytes | str, durable: bool = False) ->
         durable: wait until it is on the disk, so that it survives a power failure.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     # backslashreplace: file names that are not UTF-8 reach JSON as valid escapes
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
@@ -305,16 +315,16 @@ def write_file(path: str | Path, content: bytes | str, durable: bool = False) ->
 def new_file(path: str | Path) -> Iterator[Path]:
     """Yield another name to write a file under; it gets its own name when the block ends.
 
-    After an error, the unfinished file is removed. Something that is not a regular file, such as
-    /dev/stdout, is written to directly.
+    After an error, the unfinished file is removed; a block may also remove it itself. Something
+    that is not a regular file, such as /dev/stdout, is written to directly.
 
     Args:
         path: the file; missing folders are made.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    target = _resolve(Path(path), "cannot write")
+    target = _resolve(Path(path), f"cannot write {path}")
     try:
         if target.exists() and not target.is_file():
             if target.is_dir():
@@ -323,15 +333,33 @@ def new_file(path: str | Path) -> Iterator[Path]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         # unique, so that two processes cannot write into each other's file
-        part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+        part = target.with_name(f".{secrets.token_hex(TOKEN_BYTES)}.part{target.suffix}")
         try:
             yield part
-            part.replace(target)
+            if part.exists():
+                _forget(target)
+                part.replace(target)
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        raise
     except OSError as error:
-        raise UserError(f"cannot write {path}: {write_error(error)}") from None
+        raise WriteError(f"cannot write {path}: {write_error(error)}") from None
+
+
+def _forget(target: Path) -> None:
+    """Drop the claim on a file that is about to be replaced: its inode will be used again."""
+    with suppress(OSError):
+        status = target.stat()
+        _claimed_files.pop((status.st_dev, status.st_ino), None)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left; only while no other process writes into the folder."""
+    for path in folder.glob(f".{'?' * 2 * TOKEN_BYTES}.part*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_error(error: OSError) -> str:

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, ImageOps
 from torch.nn import functional as F
 
 from utils.core.errors import UserError, nearest
+from utils.core.files import read_file, write_file
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
@@ -21,29 +22,25 @@ JPEG_END = b"\xff\xd9"
 _PILLOW_LOCK = threading.Lock()  # Pillow's switch for truncated files is global
 
 
-def decode_image(path: str | Path) -> tuple[np.ndarray, bool]:
-    """Decode an image file.
+def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
+    """Decode the content of an image file.
 
     EXIF rotation is applied; gray, palette, CMYK and 16-bit images become RGB; alpha is dropped.
     For a truncated file, the part that can be decoded is returned; the rest is gray in a JPEG and
     black in other formats.
 
     Args:
-        path: the file; its suffix does not matter.
+        content: the bytes of the file.
+        path: the file, for the error message; its suffix does not matter.
 
     Returns:
         The image, RGB uint8 `(height, width, 3)`, and whether the file is complete.
 
     Raises:
-        UserError: the file is missing or cannot be decoded.
+        UserError: it cannot be decoded.
     """
-    path = Path(path)
-    try:
-        # not cv2.imread, which cannot open non-ASCII paths on Windows
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror or error}") from None
-    complete = not _is_truncated_jpeg(data)
+    data = np.frombuffer(content, np.uint8)
+    complete = not _is_truncated_jpeg(content)
     if not complete:
         # OpenCV 5 rejects a JPEG without an end marker; with one, libjpeg fills in the rest
         data = np.append(data, np.frombuffer(JPEG_END, np.uint8))
@@ -59,12 +56,14 @@ def decode_image(path: str | Path) -> tuple[np.ndarray, bool]:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Decode an image file to RGB uint8 `(height, width, 3)`; see `decode_image`.
+    """Read and decode an image file to RGB uint8 `(height, width, 3)`; see `decode_image`.
 
     Raises:
-        UserError: the file is missing or cannot be decoded.
+        ReadError: the file cannot be read.
+        UserError: it cannot be decoded.
     """
-    return decode_image(path)[0]
+    # not cv2.imread, which cannot open non-ASCII paths on Windows
+    return decode_image(read_file(path, "cannot read image"), path)[0]
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -86,16 +85,12 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     if not ok:
         hint = nearest(suffix, sorted(IMAGE_SUFFIXES))
         raise UserError(f"cannot write image {path}: no encoder for suffix '{suffix}'{hint}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data.tofile(path)  # not cv2.imwrite, which cannot open non-ASCII paths on Windows
-    except OSError as error:
-        raise UserError(f"cannot write image {path}: {error.strerror or error}") from None
+    # not cv2.imwrite, which cannot open non-ASCII paths on Windows
+    write_file(path, data.tobytes())
 
 
-def _is_truncated_jpeg(data: np.ndarray) -> bool:
+def _is_truncated_jpeg(raw: bytes) -> bool:
     """Whether it is a JPEG whose last scan (marker FF DA) lacks the end marker (FF D9)."""
-    raw = data.tobytes()
     return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(JPEG_END)
 
 

@@ -1,5 +1,6 @@
 """Decoded, letterboxed images with a cache, and their targets in input pixels."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from utils.core.errors import UserError
+from utils.core.files import ReadError, WriteError, read_file, wait_out
 from utils.core.images import PAD_VALUE, Letterbox, decode_image
 from utils.core.progress import progress_bar
 from utils.data import disk_cache
@@ -46,6 +49,8 @@ class DetectionDataset:
         cache_dir: folder of the disk caches; default: `.cache/images` in the working directory.
         report: report that counts undecodable and truncated files; default: a new report.
         class_names: what the labels index.
+        read_timeout: seconds to wait for an image file that can no longer be read, as in a short
+            failure of a network file system.
 
     Attributes:
         boxes: per image, float32 `(n, 4)`, xyxy in input pixels.
@@ -67,6 +72,7 @@ class DetectionDataset:
         cache_dir: str | Path | None = None,
         report: DatasetReport | None = None,
         class_names: Sequence[str] = (),
+        read_timeout: float = 30.0,
     ) -> None:
         self.samples = list(samples)
         self.input_size = input_size
@@ -76,6 +82,7 @@ class DetectionDataset:
         self.cache_dir = Path(cache_dir or CACHE_DIR)
         self.report = DatasetReport() if report is None else report
         self.class_names = tuple(class_names)
+        self.read_timeout = read_timeout
         self.notices: list[str] = []
         self.letterboxes: list[Letterbox] = []
         self.boxes: list[np.ndarray] = []
@@ -100,6 +107,9 @@ class DetectionDataset:
 
         Returns:
             A new array, RGB uint8 `(n, height, width, 3)`.
+
+        Raises:
+            ReadError: an image file can no longer be read, or has changed.
         """
         canvases = np.empty((len(indices), *self.input_size, 3), np.uint8)
         missing = []
@@ -150,12 +160,8 @@ class DetectionDataset:
         if not disk_cache.is_complete(path, count, self.input_size):
             try:
                 disk_cache.write(path, self._decode_first(count, progress))
-            except OSError as error:
-                reason = error.strerror or str(error)
-                self.notices.append(
-                    f"data.cache=disk: cannot write {path} ({reason}); "
-                    "images are decoded every time"
-                )
+            except WriteError as error:
+                self.notices.append(f"data.cache=disk: {error}; images are decoded every time")
                 return None, np.zeros(0, np.uint8)
         return disk_cache.open_shared(path, count, self.input_size)
 
@@ -181,12 +187,21 @@ class DetectionDataset:
         letterbox = self.letterboxes[index]
         if sample.draw:
             return letterbox.apply(sample.draw()), FileState.WHOLE
+        content = wait_out(
+            lambda: _read_unchanged(sample),
+            self.read_timeout,
+            is_outage=lambda error: True,  # it was read before, so it may be readable again
+            on_wait=self._announce_wait,
+        )
         try:
-            image, whole = decode_image(sample.path)
+            image, whole = decode_image(content, sample.path)
         except UserError:
             gray = np.full((*self.input_size, 3), PAD_VALUE, np.uint8)
             return gray, FileState.UNDECODABLE
         return letterbox.apply(image), FileState.WHOLE if whole else FileState.TRUNCATED
+
+    def _announce_wait(self, error: ReadError) -> None:
+        tqdm.write(f"{error}; waiting up to {self.read_timeout:g} s for it", file=sys.stderr)
 
     def _report_state(self, index: int, state: FileState) -> None:
         """Count a damaged file once; an undecodable image loses its objects."""
@@ -200,6 +215,16 @@ class DetectionDataset:
         self.report.note("image undecodable", path)
         for values in (self.boxes, self.labels, self.difficult, self.crowd):
             values[index] = values[index][:0]
+
+
+def _read_unchanged(sample: Sample) -> bytes:
+    """Read an image file, which must have the size that it had when it was checked."""
+    content = read_file(sample.path, "cannot read image")
+    if sample.file_size and len(content) != sample.file_size:
+        raise ReadError(
+            f"{sample.path}: {len(content):,} bytes, but {sample.file_size:,} when it was checked"
+        )
+    return content
 
 
 def pad_targets(boxes: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

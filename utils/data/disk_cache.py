@@ -8,7 +8,6 @@ leads to another file.
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from utils.core.files import new_file
 from utils.data.sample import Sample
 
 UNUSED_DAYS = 14  # files not opened for this long are removed
@@ -53,22 +53,16 @@ def write(path: Path, decoded: Iterable[tuple[np.ndarray, int]]) -> None:
     `path` appears only when it is complete.
 
     Raises:
-        OSError: no space or no permission.
+        WriteError: no space or no permission.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     _remove_unused(path.parent)
     states: list[int] = []
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        # written, not mapped, so that a full disk is an error and not a SIGBUS
-        with os.fdopen(descriptor, "wb") as file:
-            for canvas, state in decoded:
-                file.write(canvas.tobytes())
-                states.append(state)
-            file.write(bytes(states))
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    # written, not mapped, so that a full disk is an error and not a SIGBUS
+    with new_file(path) as part, open(part, "wb") as file:
+        for canvas, state in decoded:
+            file.write(canvas.tobytes())
+            states.append(state)
+        file.write(bytes(states))
 
 
 def open_shared(
@@ -88,7 +82,7 @@ def open_shared(
 
 def _remove_unused(folder: Path) -> None:
     limit = time.time() - UNUSED_DAYS * 86400
-    for path in (*folder.glob("*.bin"), *folder.glob("*.part")):
+    for path in (*folder.glob("*.bin"), *folder.glob(".*.part.bin")):
         with suppress(OSError):
             if path.stat().st_mtime < limit:
                 path.unlink()

@@ -1,8 +1,10 @@
 """An image with its labels: the common form of all dataset formats."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,3 +57,19 @@ class Sample:
             UserError: the file is missing or cannot be decoded.
         """
         return self.draw() if self.draw else read_image(self.path)
+
+
+def digest(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What identifies the images and labels of a split, wherever its folder is.
+
+    Returns:
+        `images` and `objects`, their numbers; `digest`, a hash of names, sizes and labels.
+    """
+    sha = hashlib.sha256()
+    for sample in samples:
+        values = (sample.path.name, sample.width, sample.height, sample.file_size)
+        sha.update(repr(values).encode("utf-8", "backslashreplace"))
+        for array in (sample.boxes, sample.labels, sample.difficult, sample.crowd):
+            sha.update(np.ascontiguousarray(array).tobytes())
+    objects = sum(len(sample.labels) for sample in samples)
+    return {"images": len(samples), "objects": objects, "digest": sha.hexdigest()}

@@ -7,16 +7,16 @@ import pytest
 
 from utils.core import files
 from utils.core.errors import UserError
-from utils.core.files import ReadError, claim_output, new_file, open_input, read_file, write_file
+from utils.core.files import (
+    ReadError,
+    claimed_outputs,
+    new_file,
+    open_input,
+    read_file,
+    write_file,
+)
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.fixture(autouse=True)
-def _no_claims():
-    files.release_claims()
-    yield
-    files.release_claims()
 
 
 def names(folder):
@@ -101,22 +101,34 @@ def test_an_output_that_is_read_is_refused_before_it_is_overwritten(tmp_path):
     path = tmp_path / "best.pt"
     path.write_bytes(b"weights")
     (tmp_path / "hard").hardlink_to(path)
-    claim_output(tmp_path / "hard", "--json")
-    with pytest.raises(UserError, match=r"--json .*hard: would overwrite a file"):
+    with (
+        claimed_outputs(("--json", tmp_path / "hard"), ("--out", None)),
+        pytest.raises(UserError, match=r"--json .*hard: would overwrite a file"),
+    ):
         read_file(path)
+    assert read_file(path) == b"weights", "a claim ends with its block"
     assert path.read_bytes() == b"weights"
 
 
 def test_two_outputs_cannot_be_one_file(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "out.json")
-    claim_output(tmp_path / "out.json", "--json")
-    with pytest.raises(UserError, match=r"--out .*link: is also the file of --json"):
-        claim_output(tmp_path / "link", "--out")
+    both = claimed_outputs(("--json", tmp_path / "out.json"), ("--out", tmp_path / "link"))
+    with pytest.raises(UserError, match=r"--out .*link: is also the file of --json"), both:
+        pass
+
+
+def test_what_was_written_can_be_read_back(tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_text("old")
+    with claimed_outputs(("--out", path)):
+        write_file(path, "new")
+        (tmp_path / "other").write_text("may get the inode of the former file")
+        assert read_file(tmp_path / "other") and read_file(path) == b"new"
 
 
 def test_outputs_may_share_a_device():
-    claim_output("/dev/null", "--json")
-    claim_output("/dev/null", "--out")
+    with claimed_outputs(("--json", "/dev/null"), ("--out", "/dev/null")):
+        write_file("/dev/null", "text")
 
 
 @pytest.mark.parametrize(
@@ -133,8 +145,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, n
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(UserError, match=expected):
-        claim_output(f"{tmp_path}/{name}", "--json")
+    claims = claimed_outputs(("--json", f"{tmp_path}/{name}"))
+    with pytest.raises(UserError, match=expected), claims:
+        pass
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -47,7 +47,7 @@ def test_every_mode_becomes_rgb(mode, kind, rgb, tmp_path):
     original = rgb.convert(mode)
     path = tmp_path / "bild ä.x"  # neither the suffix nor the name matters
     path.write_bytes(encode(original, kind, quality=98))
-    image, complete = decode_image(path)
+    image, complete = decode_image(path.read_bytes(), path)
     assert complete
     assert image.shape == (120, 160, 3)
     assert image.dtype == np.uint8
@@ -86,7 +86,7 @@ def test_exif_rotation(turn, rgb, tmp_path):
 def test_truncated_jpeg_keeps_what_can_be_decoded(options, share, rgb, tmp_path):
     data = encode(rgb, "JPEG", quality=95, **options)
     (tmp_path / "a.jpg").write_bytes(data[: int(len(data) * share)])
-    image, complete = decode_image(tmp_path / "a.jpg")
+    image, complete = decode_image((tmp_path / "a.jpg").read_bytes(), "a.jpg")
     assert not complete
     assert image.shape == (120, 160, 3)
     good = np.abs(image.astype(int) - np.asarray(rgb)).max(2) < 40
@@ -104,15 +104,15 @@ def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
         (data[: len(data) // 2], True),
         (data[:-2], True),
     ):
-        assert _is_truncated_jpeg(np.frombuffer(part, np.uint8)) is cut
-    assert not _is_truncated_jpeg(np.frombuffer(encode(rgb, "PNG"), np.uint8))
+        assert _is_truncated_jpeg(part) is cut
+    assert not _is_truncated_jpeg(encode(rgb, "PNG"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 def test_truncated_png_and_bmp(kind, rgb, tmp_path):
     data = encode(rgb, kind)
     (tmp_path / "a").write_bytes(data[: len(data) * 2 // 3])
-    image, complete = decode_image(tmp_path / "a")
+    image, complete = decode_image((tmp_path / "a").read_bytes(), "a")
     assert not complete
     assert 0.5 < (image == np.asarray(rgb)).all(2).mean() < 0.8
     assert not ImageFile.LOAD_TRUNCATED_IMAGES  # Pillow's switch is restored
@@ -124,7 +124,7 @@ def test_undecodable_files_are_named_in_one_line(data, tmp_path):
     with pytest.raises(UserError, match=r"cannot decode image .*a\.jpg") as caught:
         read_image(tmp_path / "a.jpg")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"cannot read image .*nothing\.jpg: No such file"):
+    with pytest.raises(UserError, match=r"cannot read image .*nothing\.jpg: no such file"):
         read_image(tmp_path / "nothing.jpg")
 
 
@@ -164,5 +164,5 @@ def test_unknown_suffix_is_one_line(tmp_path: Path, name):
 
 def test_a_path_that_cannot_be_written_is_a_user_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write image"):
+    with pytest.raises(UserError, match=r"cannot write .*x\.png"):
         write_image(tmp_path / "file" / "x.png", np.zeros((4, 4, 3), np.uint8))

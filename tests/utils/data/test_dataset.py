@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from utils.core.files import ReadError
 from utils.core.images import PAD_VALUE, Letterbox, read_image
 from utils.core.schema import DataConfig
 from utils.data import dataset as dataset_module
@@ -22,16 +25,23 @@ SIZE = (64, 96)
 
 
 @pytest.fixture
-def samples(write, tmp_path):
+def dataset_folder(write, tmp_path):
     boxes = [("cat", 5, 5, 20, 30), ("dog", 1, 2, 9, 9)]
     items = [
         write.Item(f"{index}.jpg", (50 + 30 * (index % 3), 40 + 25 * (index % 4)), boxes)
         for index in range(9)
     ]
-    root = write.voc(tmp_path / "data", items)
-    return load_dataset(
-        DataConfig(format="voc", root=str(root)), "train", SIZE, progress=False
-    ).samples
+    return write.voc(tmp_path / "data", items)
+
+
+def read_samples(folder):
+    data = DataConfig(format="voc", root=str(folder))
+    return load_dataset(data, "train", SIZE, progress=False).samples
+
+
+@pytest.fixture
+def samples(dataset_folder):
+    return read_samples(dataset_folder)
 
 
 def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
@@ -41,7 +51,7 @@ def filled(samples, folder, cache="ram", **keys) -> DetectionDataset:
 
 
 def forbid_decoding(monkeypatch) -> None:
-    def forbidden(path):
+    def forbidden(content, path):
         raise AssertionError(f"decoded {path}")
 
     monkeypatch.setattr(dataset_module, "decode_image", forbidden)
@@ -101,7 +111,9 @@ def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
     decoded = []
     original = dataset_module.decode_image
     monkeypatch.setattr(
-        dataset_module, "decode_image", lambda path: decoded.append(path) or original(path)
+        dataset_module,
+        "decode_image",
+        lambda content, path: decoded.append(path) or original(content, path),
     )
     dataset.canvases(range(9))
     assert decoded == [sample.path for sample in samples[4:]]
@@ -111,7 +123,7 @@ def test_cache_gb_bounds_the_cache(cache, samples, tmp_path, monkeypatch):
 
 
 def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(
-    samples, write, tmp_path, monkeypatch
+    dataset_folder, samples, write, tmp_path, monkeypatch
 ):
     folder = tmp_path / "cache"
     expected = filled(samples, folder, "disk").canvases(range(9))
@@ -121,7 +133,7 @@ def test_disk_cache_is_used_again_and_renewed_when_a_file_changes(
     sample = samples[5]
     write.make_image((sample.width, sample.height), seed=99).save(sample.path)
     os.utime(sample.path, ns=(1, 1))
-    renewed = filled(samples, folder, "disk").canvases(range(9))
+    renewed = filled(read_samples(dataset_folder), folder, "disk").canvases(range(9))
     changed = (renewed != expected).any((1, 2, 3))
     assert np.flatnonzero(changed).tolist() == [5]
     assert len(list(folder.iterdir())) == 2
@@ -169,7 +181,7 @@ def test_two_processes_share_the_disk_cache(samples, tmp_path):
 
 
 def test_interrupted_writing_leaves_nothing(samples, tmp_path, monkeypatch):
-    def stop(path):
+    def stop(content, path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dataset_module, "decode_image", stop)
@@ -202,25 +214,67 @@ def test_outdated_disk_caches_are_removed(samples, tmp_path):
     assert other.exists()
 
 
+def damage(path, content=None):
+    """Damage the data of an image whose header stays intact."""
+    intact = path.read_bytes()
+    path.write_bytes(intact[: len(intact) * 2 // 3] if content is None else content)
+
+
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 def test_broken_files_are_counted_once_and_never_crash(cache, samples, tmp_path):
-    samples[1].path.write_bytes(b"broken")
-    samples[2].path.unlink()
-    content = samples[3].path.read_bytes()
-    samples[3].path.write_bytes(content[: len(content) * 2 // 3])
+    damage(samples[1].path, b"broken")
+    damage(samples[3].path)
+    # as they were when they were checked: their header is read, not their pixels
+    for index in (1, 3):
+        size = samples[index].path.stat().st_size
+        samples[index] = replace(samples[index], file_size=size)
     for attempt in range(2):  # the second reads the first one's disk cache
         report = DatasetReport()
         dataset = filled(samples, tmp_path / "cache", cache, report=report)
-        assert sum(report.counts.values()) == (0 if cache == "none" else 3)
+        assert sum(report.counts.values()) == (0 if cache == "none" else 2)
         canvases = dataset.canvases([0, 1, 2, 3, 1])
-        assert report.counts == {"image undecodable": 2, "image truncated": 1}, attempt
-        assert (canvases[[1, 2, 4]] == PAD_VALUE).all()
+        assert report.counts == {"image undecodable": 1, "image truncated": 1}, attempt
+        assert (canvases[[1, 4]] == PAD_VALUE).all()
         assert canvases[3].std() > 10
-        assert [len(boxes) for boxes in dataset.boxes[:4]] == [2, 0, 0, 2]
+        assert [len(boxes) for boxes in dataset.boxes[:4]] == [2, 0, 2, 2]
         assert [
             len(column[1]) for column in (dataset.labels, dataset.difficult, dataset.crowd)
         ] == [0, 0, 0]
         assert len(samples[1].boxes) == 2
+
+
+@pytest.mark.parametrize("outage", ["file gone", "folder gone", "file cut off"])
+def test_an_image_that_is_out_of_reach_for_a_moment_is_waited_for(
+    outage, samples, tmp_path, capsys
+):
+    dataset = filled(samples, tmp_path, "none", read_timeout=20)
+    expected = dataset.canvases(range(4))
+    path = samples[2].path
+    content, folder, away = path.read_bytes(), path.parent, path.parent.with_name("away")
+    if outage == "folder gone":
+        folder.rename(away)
+        restore = threading.Timer(0.7, away.rename, [folder])
+    else:
+        path.write_bytes(content[:100])
+        if outage == "file gone":
+            path.unlink()
+        restore = threading.Timer(0.7, path.write_bytes, [content])
+    restore.start()
+    np.testing.assert_array_equal(dataset.canvases(range(4)), expected)
+    assert [len(boxes) for boxes in dataset.boxes[:4]] == [2, 2, 2, 2]
+    assert not dataset.report.counts
+    assert "waiting up to 20 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk", "none"])
+def test_an_image_that_stays_out_of_reach_is_an_error(cache, samples, tmp_path):
+    samples[2].path.unlink()
+    dataset = DetectionDataset(
+        samples, SIZE, cache=cache, cache_dir=tmp_path / "cache", read_timeout=0.3
+    )
+    with pytest.raises(ReadError, match=rf"{samples[2].path.name}: no such file"):
+        dataset.prepare(progress=False) or dataset.canvases([2])
+    assert len(dataset.boxes[2]) == 2
 
 
 def test_drawn_images_are_cached_too(tmp_path):
