@@ -18,7 +18,7 @@ from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.examples import Example, ExampleFinder
 from utils.compare.phrases import probability, sentence
 from utils.compare.tables import report_tables
-from utils.core.errors import UserError
+from utils.core.files import write_file
 
 TEMPLATES = Path(__file__).with_name("templates")
 # Columns of results.csv and the sources of their values.
@@ -73,7 +73,7 @@ def write_report(out: Path, comparison: Comparison, command: str) -> None:
     """Write the four files into `out`.
 
     Raises:
-        UserError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     texts = {
         "report.html": render_html(comparison, command),
@@ -82,10 +82,7 @@ def write_report(out: Path, comparison: Comparison, command: str) -> None:
         "trials.csv": trials_csv(comparison),
     }
     for name, text in texts.items():
-        try:
-            (out / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write {out / name}: {error.strerror}") from None
+        write_file(out / name, text)
 
 
 def render_html(comparison: Comparison, command: str) -> str:

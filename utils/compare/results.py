@@ -1,6 +1,7 @@
 """Results of finished trials, read back: scores, learning curves, detections."""
 
 import csv
+import io
 import json
 import zlib
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from nets.inference.detections import Detections
 from utils.compare.plan import Trial
 from utils.core.errors import UserError
+from utils.core.files import write_file
 from utils.data.sample import Sample
 
 DONE = "trial.json"
@@ -97,14 +99,16 @@ def write_detections(path: Path, detections: Sequence[Detections]) -> None:
     `(n,)`), and `images` (number of images).
     """
     counts = [len(image_detections) for image_detections in detections]
+    content = io.BytesIO()
     np.savez_compressed(
-        path,
+        content,
         boxes=np.concatenate([each.boxes for each in detections]).astype(np.float32),
         scores=np.concatenate([each.scores for each in detections]).astype(np.float32),
         labels=np.concatenate([each.labels for each in detections]).astype(np.int32),
         image=np.repeat(np.arange(len(detections), dtype=np.int32), counts),
         images=np.array(len(detections)),
     )
+    write_file(path, content.getvalue())
 
 
 def read_detections(

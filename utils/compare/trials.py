@@ -16,6 +16,7 @@ from utils.compare.plan import FIXED_KEYS, Trial, flatten
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
 from utils.core.config import load_config
 from utils.core.errors import UserError
+from utils.core.files import write_file
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train
@@ -102,8 +103,7 @@ def run_trial(trial: Trial, data: SharedData) -> bool:
 
 def write_failure(trial: Trial, text: str) -> None:
     """Mark a trial as failed; the report shows the last line of `text`."""
-    trial.folder.mkdir(parents=True, exist_ok=True)
-    (trial.folder / ERROR).write_text(text.rstrip() + "\n", encoding="utf-8")
+    write_file(trial.folder / ERROR, text.rstrip() + "\n")
 
 
 def read_failure(trial: Trial) -> str:

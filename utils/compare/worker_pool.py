@@ -23,7 +23,6 @@ from typing import Any
 
 import cv2
 
-from utils.compare.lock import read_holder
 from utils.compare.phrases import duration
 from utils.compare.plan import TRIALS, Plan, Trial
 from utils.compare.ray_cluster import (
@@ -44,6 +43,7 @@ from utils.compare.trials import (
     write_failure,
 )
 from utils.core.errors import UserError
+from utils.core.folder_lock import read_holder
 from utils.core.process import configure_process
 
 POLL_SECONDS = 1.0  # between checks for trials that have begun

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyze
 from utils.compare.latency import measure_latency
-from utils.compare.lock import locked
 from utils.compare.phrases import duration, sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
@@ -16,6 +15,7 @@ from utils.compare.results import read_result
 from utils.compare.trials import SharedData, read_failure, read_state, run_trial
 from utils.compare.worker_pool import run_on_cluster
 from utils.core.errors import UserError
+from utils.core.folder_lock import locked
 
 OLD_TRIALS = "cells"  # the folder of the trials in earlier versions
 
@@ -36,7 +36,7 @@ def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Compa
     if ray is not None:
         check_ray(ray, plan)
     _make_folder(plan.out)
-    with locked(plan.out):
+    with locked(plan.out, "compare.py is working", "wait, or give another --out"):
         data = SharedData()
         try:
             _run_all(plan, data, ray)

@@ -16,13 +16,13 @@ import pytest
 
 from utils.compare import ray_cluster, worker_pool
 from utils.compare.analysis import Comparison
-from utils.compare.lock import locked, read_holder
 from utils.compare.plan import Plan, Trial
 from utils.compare.results import DETECTIONS
 from utils.compare.trials import LOG, read_failure, read_state
 from utils.compare.worker_pool import Workplace, time_left
 from utils.compare.workflow import compare
 from utils.core.errors import UserError
+from utils.core.folder_lock import locked, read_holder
 from utils.engine.runs import LAST
 
 Tables = Callable[[Path], list[list[str]]]
@@ -58,7 +58,7 @@ def test_a_worker_refuses_folders_that_are_not_the_commands(
     (project / out).mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot open .*\.holder: all machines must see the same"):
         Workplace(project, out, "here, process 1").enter()
-    with locked(project / out):
+    with locked(project / out, "is working", "wait"):
         holder = read_holder(project / out)
         Workplace(project, out, holder).enter()
         assert Path.cwd() == project

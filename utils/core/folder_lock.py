@@ -1,4 +1,4 @@
-"""One `compare.py` at a time in a folder."""
+"""One command at a time in a folder."""
 
 import os
 import secrets
@@ -7,33 +7,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from utils.core.errors import UserError, require_package
+import filelock
+
+from utils.core.errors import UserError
+from utils.core.files import write_file
 
 LOCK = ".lock"
 HOLDER = ".holder"  # who holds the lock: a readable line, and a token unique to this command
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other `compare.py` out of `folder`.
+def locked(folder: Path, work: str, advice: str) -> Iterator[None]:
+    """Keep every other command that does the same work out of `folder`.
 
     The operating system holds the lock, so it is released however the process ends. On a file
     system without locks, nothing is locked.
 
+    Args:
+        folder: an existing folder.
+        work: what the holder is doing, for the error message.
+        advice: what to do if the folder is in use, for the error message.
+
     Raises:
         UserError: another command holds the lock.
     """
-    filelock = require_package("filelock", "compare.py")
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
-            f"{folder}: another compare.py is working there{_describe_holder(folder)}:"
-            " wait, or give another --out"
+            f"{folder}: another {work} there{_describe_holder(folder)}: {advice}"
         ) from None
     except (NotImplementedError, OSError):
-        pass  # some network file systems have no locks; compare.py must work there too
+        pass  # some network file systems have no locks; the command must work there too
     try:
         write_holder(folder)
         yield
@@ -44,10 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 def write_holder(folder: Path) -> None:
     """Sign the folder, so that `read_holder` returns the same text on all machines that see it."""
     holder = f"{socket.gethostname()}, process {os.getpid()}\n{secrets.token_hex(8)}\n"
-    with open(folder / HOLDER, "w", encoding="utf-8") as file:
-        file.write(holder)
-        file.flush()
-        os.fsync(file.fileno())  # other machines read it while the command runs
+    write_file(folder / HOLDER, holder, durable=True)  # other machines read it meanwhile
 
 
 def read_holder(folder: Path) -> str:

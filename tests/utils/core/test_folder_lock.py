@@ -1,4 +1,4 @@
-"""One compare.py at a time in a folder; the lock goes with its holder."""
+"""One command at a time in a folder; the lock goes with its holder."""
 
 import subprocess
 import sys
@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from utils.compare import workflow
-from utils.compare.lock import locked, read_holder
-from utils.compare.plan import Plan
-from utils.compare.workflow import compare
 from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError
+from utils.core.folder_lock import locked, read_holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from utils.compare.lock import locked
-with locked(Path(sys.argv[1])):
+from utils.core.folder_lock import locked
+with locked(Path(sys.argv[1]), "is training", "wait"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -37,23 +34,23 @@ def test_a_second_command_is_refused_until_the_first_one_is_killed(
     tmp_path: Path, holder: subprocess.Popen
 ):
     (tmp_path / "other").mkdir()
-    with locked(tmp_path / "other"):  # other folders are free
+    with locked(tmp_path / "other", "is training", "wait"):  # other folders are free
         pass
     signature = read_holder(tmp_path)
-    message = rf"^{tmp_path}: .*process {holder.pid}\): wait, or give another --out$"
-    with pytest.raises(UserError, match=message), locked(tmp_path):
+    message = rf"^{tmp_path}: .*process {holder.pid}\): wait$"
+    with pytest.raises(UserError, match=message), locked(tmp_path, "is training", "wait"):
         pytest.fail("two at once")
     assert read_holder(tmp_path) == signature
     holder.kill()
     holder.wait()
-    with locked(tmp_path):
+    with locked(tmp_path, "is training", "wait"):
         assert str(holder.pid) not in read_holder(tmp_path)
 
 
 def test_the_lock_ends_with_the_block_also_by_an_error(tmp_path: Path):
-    with pytest.raises(RuntimeError), locked(tmp_path):
+    with pytest.raises(RuntimeError), locked(tmp_path, "is training", "wait"):
         raise RuntimeError
-    with locked(tmp_path):
+    with locked(tmp_path, "is training", "wait"):
         pass
 
 
@@ -64,20 +61,5 @@ def test_a_file_system_without_locks_is_no_obstacle(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("filelock.FileLock.acquire", unsupported)
-    with locked(tmp_path):
+    with locked(tmp_path, "is training", "wait"):
         assert read_holder(tmp_path)
-
-
-def test_compare_keeps_the_lock_while_it_works(copied: Plan, monkeypatch: pytest.MonkeyPatch):
-    refused = []
-
-    def while_it_runs(*args: object) -> None:
-        monkeypatch.undo()
-        with pytest.raises(UserError, match=r"another compare\.py is working there"):
-            compare(copied, [])
-        refused.append(True)
-
-    monkeypatch.setattr(workflow, "run_trials", while_it_runs)
-    monkeypatch.setattr(workflow, "_report", lambda *args: None)
-    compare(copied, [])
-    assert refused
