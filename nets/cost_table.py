@@ -12,7 +12,6 @@ How it is measured: nets/analysis/block_costs.py.
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 import torch
 
@@ -20,6 +19,7 @@ from nets import attention
 from nets.analysis.block_costs import CostOptions, cost_page, measure_block_costs
 from utils.core.cli import run_command
 from utils.core.errors import UserError
+from utils.core.files import claimed_outputs, write_file
 
 
 def _parse() -> argparse.Namespace:
@@ -80,19 +80,15 @@ def main() -> None:
         device=args.device,
         precision=args.precision,
     )
-    plain, costs = measure_block_costs(args.blocks or attention.names(), options)
-    command = f"python -m nets.cost_table {shlex.join(sys.argv[1:])}".strip()
-    page = cost_page(plain, costs, options, command)
-    if args.out is None:
-        print(page)
-        return
-    path = Path(args.out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot write: {error.strerror}") from None
-    print(f"written: {path}")
+    with claimed_outputs(("--out", args.out)):
+        plain, costs = measure_block_costs(args.blocks or attention.names(), options)
+        command = f"python -m nets.cost_table {shlex.join(sys.argv[1:])}".strip()
+        page = cost_page(plain, costs, options, command)
+        if args.out is None:
+            print(page)
+        else:
+            write_file(args.out, page)
+            print(f"written: {args.out}")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def main() -> None:
     from utils.benchmark.results import rows_with_target, summary
     from utils.benchmark.sections import choose_sections, run_sections
     from utils.benchmark.session import BenchmarkOptions, BenchmarkSession, benchmark_config
+    from utils.core.files import claimed_outputs
     from utils.core.timing import Budget
     from utils.engine.report import write_json
 
@@ -75,7 +76,7 @@ def main() -> None:
     weights = Path(args.weights) if args.weights else None
     tables = []
     options = BenchmarkOptions(config, weights, budget, args.quick, args.full)
-    with BenchmarkSession(options) as session:
+    with claimed_outputs(("--json", args.json)), BenchmarkSession(options) as session:
         header = session.header()
         print(describe(header))
         for table in run_sections(session, names):

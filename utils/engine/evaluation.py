@@ -14,11 +14,12 @@ from nets.inference.detector import Detector
 from nets.loading import load_model
 from utils.core import distributed
 from utils.core.config import load_config
+from utils.core.files import claimed_outputs
 from utils.core.progress import progress_bar
 from utils.data.dataset import DetectionDataset
 from utils.engine.datasets import open_dataset
 from utils.engine.detectors import describe, open_detector
-from utils.engine.report import write_json, write_plots
+from utils.engine.report import PLOTS, write_json, write_plots
 from utils.engine.runs import OUTPUT, find_weights
 from utils.metrics import Metrics, evaluate
 
@@ -108,25 +109,27 @@ def evaluate_weights(
         UserError: the weights, the split or the data are missing, or the data has classes that the
             network does not know.
     """
-    changes = dict(changes or {})
-    output = str(changes.get("output", OUTPUT))
-    if config:
-        experiment = load_config(config, changes)
-        output = experiment.output
-        # before the detector is made: its backend and int8 calibration capture the configuration
-        changes |= {f"data.{key}": value for key, value in experiment.data.model_dump().items()}
-    path = find_weights(weights, output)
-    detector = open_detector(path, changes)
-    print(f"{path}: {describe(detector)}")
-    dataset = open_dataset(detector.config, split, detector.names)
-    evaluation = evaluate_detector(detector, dataset)
-    if json_path:
-        write_json(Path(json_path), evaluation.to_json(detector))
-    if plots:
-        write_plots(Path(plots), evaluation.metrics, evaluation.detections, dataset)
-    if reference or detector.precision == "int8":
-        print(_precision_line(evaluation, detector, path, changes, dataset))
-    return evaluation
+    pages = [Path(plots) / name for name in PLOTS] if plots else []
+    with claimed_outputs(("--json", json_path), *(("--plots", page) for page in pages)):
+        changes = dict(changes or {})
+        output = str(changes.get("output", OUTPUT))
+        if config:
+            experiment = load_config(config, changes)
+            output = experiment.output
+            # before the detector is made: its backend and calibration capture the configuration
+            changes |= {f"data.{key}": value for key, value in experiment.data.model_dump().items()}
+        path = find_weights(weights, output)
+        detector = open_detector(path, changes)
+        print(f"{path}: {describe(detector)}")
+        dataset = open_dataset(detector.config, split, detector.names)
+        evaluation = evaluate_detector(detector, dataset)
+        if json_path:
+            write_json(Path(json_path), evaluation.to_json(detector))
+        if plots:
+            write_plots(Path(plots), evaluation.metrics, evaluation.detections, dataset)
+        if reference or detector.precision == "int8":
+            print(_precision_line(evaluation, detector, path, changes, dataset))
+        return evaluation
 
 
 def _precision_line(

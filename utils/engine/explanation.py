@@ -17,6 +17,7 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES
 from utils.core.errors import UserError, nearest
+from utils.core.files import claimed_outputs
 from utils.core.images import IMAGE_SUFFIXES, Letterbox, write_image
 from utils.core.progress import progress_bar
 from utils.engine.outputs import Summary, json_list, new_output_folder, unused_path
@@ -140,7 +141,7 @@ def explain_images(
     summary = Summary("images")
     start = time.perf_counter()
     window = Window("attention") if show else None
-    with json_list(json_path) as add_json:
+    with claimed_outputs(("--json", json_path)), json_list(json_path) as add_json:
         for source in progress_bar(images, desc="heatmap", unit="image", leave=True):
             explanation = explain(detector, source.read(), focus, source.name)
             if summary.out is None:

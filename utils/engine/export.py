@@ -13,9 +13,11 @@ from nets.io.darknet_cfg import darknet_cfg
 from nets.io.onnx import write_onnx
 from nets.loading import load_model
 from utils.core.errors import UserError
+from utils.core.files import claimed_outputs, write_file
 from utils.engine.detectors import open_detector
 from utils.engine.runs import find_weights
 
+COMPANIONS = (".cfg", ".names")  # of Darknet weights
 SUFFIXES = {"onnx": ".onnx", "darknet": ".weights"}
 # largest differences that a different order of float32 summation can cause
 MAX_BOX_DIFFERENCE = 0.05  # pixels
@@ -46,17 +48,15 @@ def export(
         )
     if opset is not None and kind != "onnx":
         raise UserError(f"--opset {opset}: only for --format onnx")
-    detector = open_detector(source, backend="torch", device="cpu", precision="fp32")
     path = Path(out) if out else source.with_suffix(SUFFIXES[kind])
-    if path.resolve() == source.resolve():
-        raise UserError(f"--out {path}: would overwrite the weights; give another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path]
+    if kind == "darknet":
+        files += [path.with_suffix(suffix) for suffix in COMPANIONS]
+    with claimed_outputs(*(("--out", file) for file in files)):
+        detector = open_detector(source, backend="torch", device="cpu", precision="fp32")
         if kind == "onnx":
             return _export_onnx(detector, path, opset)
         return _export_darknet(detector, path)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot write: {error.strerror or error}") from None
 
 
 def _export_onnx(detector: Detector, path: Path, opset: int | None) -> list[str]:
@@ -75,9 +75,9 @@ def _export_onnx(detector: Detector, path: Path, opset: int | None) -> list[str]
 
 def _export_darknet(detector: Detector, path: Path) -> list[str]:
     write_darknet(detector.network, path)
-    cfg, names = path.with_suffix(".cfg"), path.with_suffix(".names")
-    cfg.write_text(darknet_cfg(detector.network, detector.input_size), encoding="utf-8")
-    names.write_text("".join(f"{name}\n" for name in detector.names), encoding="utf-8")
+    cfg, names = (path.with_suffix(suffix) for suffix in COMPANIONS)
+    write_file(cfg, darknet_cfg(detector.network, detector.input_size))
+    write_file(names, "".join(f"{name}\n" for name in detector.names))
     exported = load_model(path, device="cpu", precision="fp32", backend="torch")
     return [
         f"written: {path} ({_megabytes(path)}), {cfg}, {names}",

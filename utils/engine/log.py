@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.core import distributed
 from utils.core.errors import UserError
+from utils.core.files import write_file
 from utils.visualization.plots import plot_training_curves
 
 COLUMNS = (
@@ -51,9 +52,7 @@ class RunLog:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        unfinished = self.run / "results.csv.part"
-        unfinished.write_text(text.getvalue(), encoding="utf-8")
-        unfinished.replace(self.run / "results.csv")
+        write_file(self.run / "results.csv", text.getvalue())
         plot_training_curves([dict(row) for row in history], self.run / "curves.png")
         if self.writer is not None:
             for key, value in history[-1].items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
+from utils.core.files import new_file
 from utils.core.images import IMAGE_SUFFIXES
 from utils.engine.runs import OUTPUT, make_new_folder
 from utils.visualization.video import CODECS
@@ -95,27 +96,31 @@ class ImageTarget:
             )
 
     def __call__(self, name: str) -> Path:
-        """Return the file for an image: never its own source nor, in a folder, an existing file."""
+        """Return the file for an image; in a folder, never an existing one."""
         if self.out is None:
             self.out = new_output_folder()
         if self._is_file:
-            _refuse_source(self.out, name)
             return self.out
         path = Path(name) if self._keep_folders else Path(Path(name).name)
         suffix = "" if path.suffix.lower() in WRITABLE else ".png"
         return unused_path(self.out / path.with_name(path.name + suffix))
 
 
-def video_target(out: str | Path | None, name: str, source: str | int | Path) -> Path:
+def output_file(out: str | Path | None) -> Path | None:
+    """Return `out` if it names a file, and None if it is a folder or missing."""
+    path = Path(out or "")
+    return path if path.suffix and not path.is_dir() else None
+
+
+def video_target(out: str | Path | None, name: str) -> Path:
     """Return the file that a video is written to.
 
     Args:
         out: a video file, or a folder for "<name>.mp4"; None: a new folder.
         name: file name or address of the video.
-        source: the video that is read.
 
     Raises:
-        UserError: `out` is not a video file, or is the source itself.
+        UserError: `out` is not a video file.
     """
     stem = "stream" if "://" in name else Path(name).stem
     if out is None:
@@ -125,34 +130,28 @@ def video_target(out: str | Path | None, name: str, source: str | int | Path) ->
         return unused_path(path / f"{stem}.mp4")
     if path.suffix.lower() not in CODECS:
         raise UserError(f"--out {out}: expected a folder or a video file ({', '.join(CODECS)})")
-    _refuse_source(path, str(source))
     return path
-
-
-def _refuse_source(path: Path, source: str) -> None:
-    if path.exists() and Path(source).exists() and path.samefile(source):
-        raise UserError(f"--out {path} is the source itself: give another name")
 
 
 @contextmanager
 def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that appends an entry to the JSON list in `path`; None: it does nothing.
 
-    Entries are written immediately, so memory use is constant. The list is closed even after an
-    error or Ctrl-C.
+    Entries are written immediately, so memory use is constant. Whatever ends the block, the list of
+    what was done until then is kept, unless the file cannot be written.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     if path is None:
         yield lambda entry: None
         return
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text("[]\n", encoding="utf-8")  # fails now rather than after the work
-    except OSError as error:
-        raise UserError(f"cannot write --json {path}: {error.strerror or error}") from None
-    with open(path, "w", encoding="utf-8") as file:
+    stopped: BaseException | None = None
+    # backslashreplace: file names that are not UTF-8 become valid escapes
+    with (
+        new_file(path) as part,
+        open(part, "w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         separator = "[\n"
 
         def add(entry: dict[str, Any]) -> None:
@@ -162,5 +161,10 @@ def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], No
 
         try:
             yield add
-        finally:
-            file.write("[]\n" if separator == "[\n" else "\n]\n")
+        except OSError:
+            raise
+        except BaseException as error:
+            stopped = error
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+    if stopped is not None:
+        raise stopped

@@ -15,11 +15,12 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.streaming import detect_stream
 from utils.core.errors import UserError
+from utils.core.files import claimed_outputs
 from utils.core.images import write_image
 from utils.core.progress import progress_bar
 from utils.engine.detectors import open_detector
 from utils.engine.explanation import explain_images, parse_focus
-from utils.engine.outputs import ImageTarget, Summary, json_list, video_target
+from utils.engine.outputs import ImageTarget, Summary, json_list, output_file, video_target
 from utils.engine.runs import find_weights
 from utils.engine.sources import ImageSource, image_files, image_folder, validation_images
 from utils.engine.speed import Speed, measure_fps
@@ -80,15 +81,16 @@ def predict(options: PredictOptions) -> Summary | Speed:
             f"--source: --mode {options.mode} takes one, got {len(options.source or ())}; "
             "--mode image takes several"
         )
-    detector = open_detector(
-        find_weights(options.weights),
-        _limit_changes(options),
-        device=options.device,
-        # heatmaps need gradients, and small ones need float32
-        backend="torch" if options.mode == "heatmap" else options.backend,
-        precision="fp32" if options.mode == "heatmap" else options.precision,
-    )
-    return MODES[options.mode](detector, options)
+    with claimed_outputs(("--json", options.json), ("--out", output_file(options.out))):
+        detector = open_detector(
+            find_weights(options.weights),
+            _limit_changes(options),
+            device=options.device,
+            # heatmaps need gradients, and small ones need float32
+            backend="torch" if options.mode == "heatmap" else options.backend,
+            precision="fp32" if options.mode == "heatmap" else options.precision,
+        )
+        return MODES[options.mode](detector, options)
 
 
 def _limit_changes(options: PredictOptions) -> dict[str, float]:
@@ -176,7 +178,8 @@ def predict_images(
     start = time.perf_counter()
     target = ImageTarget(out, len(images), keep_folders=from_folder)
     window = Window("detections") if show else None
-    with json_list(json_path) as add_json:
+    claims = claimed_outputs(("--json", json_path), ("--out", output_file(out)))
+    with claims, json_list(json_path) as add_json:
         for source in progress_bar(images, desc="predict", unit="image", leave=True):
             image = _read(source, summary) if from_folder else source.read()
             if image is None:
@@ -228,10 +231,11 @@ def predict_video(
         UserError: the source cannot be opened, or an output cannot be written or is the source.
     """
     with ExitStack() as stack:
+        stack.enter_context(claimed_outputs(("--json", json_path), ("--out", output_file(out))))
         video = stack.enter_context(open_video(source))
         if video.note:
             tqdm.write(f"note: {video.note}", file=sys.stderr)
-        path = video_target(out, video.name, source)
+        path = video_target(out, video.name)
         add_json = stack.enter_context(json_list(json_path))
         sink = stack.enter_context(VideoSink(path, video.fps, (video.width, video.height)))
         bar = stack.enter_context(

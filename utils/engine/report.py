@@ -1,7 +1,6 @@
 """Files that show how a detector learns and performs: numbers as JSON, plots, example images."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 
 from nets.inference.detections import Detections
 from utils.core import distributed
-from utils.core.errors import UserError
+from utils.core.files import write_file
 from utils.core.images import write_image
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
@@ -18,30 +17,19 @@ from utils.metrics import Metrics
 from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid
 from utils.visualization.plots import plot_confusion_matrix, plot_pr_curves
 
+PLOTS = ("pr.png", "confusion.png", "predictions.png")
 EXAMPLES = 8  # validation images drawn
 BATCH_IMAGES = 16  # images of a training batch drawn
 
 
 @distributed.main_process_only
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, creating the folder if needed.
-
-    A process that is killed meanwhile leaves either the old file or the new one, never half of it.
+    """Write JSON, whole or not at all; missing folders are made.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # such as /dev/stdout
-            path.write_text(text, encoding="utf-8")
-            return
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write: {error.strerror}") from None
+    write_file(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @distributed.main_process_only
@@ -51,14 +39,15 @@ def write_plots(
     """Write precision-recall curves, the confusion matrix and example predictions.
 
     Args:
-        folder: folder for `pr.png`, `confusion.png` and `predictions.png`.
+        folder: folder for the files named in `PLOTS`.
         metrics: metrics of the detections.
         detections: detections of each image, in the order of the dataset.
         dataset: the images.
     """
-    plot_pr_curves(metrics, folder / "pr.png")
-    plot_confusion_matrix(metrics, folder / "confusion.png")
-    write_image(folder / "predictions.png", draw_predictions(detections, dataset))
+    curves, confusion, predictions = (folder / name for name in PLOTS)
+    plot_pr_curves(metrics, curves)
+    plot_confusion_matrix(metrics, confusion)
+    write_image(predictions, draw_predictions(detections, dataset))
 
 
 def draw_predictions(

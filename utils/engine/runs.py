@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.core.config import dump_config
 from utils.core.errors import UserError, nearest
+from utils.core.files import write_file
 from utils.core.schema import Config
 
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
@@ -28,7 +29,7 @@ def create_run(config: Config, run: Path | None = None) -> Path:
         run = make_new_folder(Path(config.output) / config.name, f"output={config.output}")
     else:
         run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIG).write_text(dump_config(config), encoding="utf-8")
+    write_file(run / CONFIG, dump_config(config))
     return run
 
 

@@ -1,5 +1,6 @@
 """Plots of results: precision-recall curves, confusion matrix, training curves."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from utils.core.files import write_file
 from utils.metrics import RECALLS, ClassMetrics, Metrics
 
 LEGEND_ROWS = 20  # with more classes, only the best and worst are named
@@ -26,9 +28,9 @@ PLOT_STYLE: dict[Any, Any] = {
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    write_file(path, content.getvalue())
 
 
 def _short(name: str, limit: int = 24) -> str:

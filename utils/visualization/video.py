@@ -1,18 +1,22 @@
 """Reading and writing videos."""
 
 import math
+import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from utils.core.errors import UserError, nearest
+from utils.core.files import WriteError, check_input, new_file
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 FALLBACK_FPS = 25.0
 MAX_FPS = 1000  # some containers report clock ticks instead, 1000 or 90000 per second
+COMPLETE = 0.9  # share of the frames that a finished file must claim; some containers estimate it
+FRAMES_PER_CHECK = 100  # of the free space: OpenCV's writer hides a full disk
 MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 
 
@@ -74,6 +78,7 @@ def open_video(source: str | int | Path) -> VideoSource:
     is_camera, is_stream = text.isdecimal(), "://" in text
     if not is_camera and not is_stream:
         _check_file(Path(text))
+        check_input(text, "cannot read video")
     capture = cv2.VideoCapture(int(text) if is_camera else text)
     ok, first = capture.read() if capture.isOpened() else (False, None)
     if not ok or first is None:
@@ -115,7 +120,10 @@ def _check_file(path: Path) -> None:
 
 
 class VideoSink(AbstractContextManager["VideoSink"]):
-    """A video file being written; closed at the end of the `with` block, even after an error.
+    """A video file being written; it gets its name when the `with` block ends.
+
+    After an error or Ctrl-C in the block, the frames until then are kept; if the file cannot be
+    written, nothing is.
 
     Frames of another size are resized. Odd sides are padded by repeating a row or column, since the
     codecs need even sides.
@@ -144,17 +152,19 @@ class VideoSink(AbstractContextManager["VideoSink"]):
             raise UserError(
                 f"cannot write video {path}: the frame rate must be positive, got {fps}"
             )
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write video {path}: {error.strerror or error}") from None
         even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
-        self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*codec), fps, even)
-        if not self._writer.isOpened():
-            raise UserError(
-                f"cannot write video {path}: OpenCV cannot open it "
-                f"(codec {codec}, {even[0]}x{even[1]})"
+        with ExitStack() as stack:
+            self._part = stack.enter_context(new_file(path))
+            self._check_space()
+            self._writer = cv2.VideoWriter(
+                str(self._part), cv2.VideoWriter.fourcc(*codec), fps, even
             )
+            if not self._writer.isOpened():
+                raise UserError(
+                    f"cannot write video {path}: OpenCV cannot open it "
+                    f"(codec {codec}, {even[0]}x{even[1]})"
+                )
+            self._file = stack.pop_all()
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, RGB uint8 `(h, w, 3)`."""
@@ -166,12 +176,33 @@ class VideoSink(AbstractContextManager["VideoSink"]):
             bgr = cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         self._writer.write(bgr)
         self.frames += 1
-
-    def close(self) -> None:
-        """Finish the file, or delete it if it has no frames. May be called again."""
-        self._writer.release()
-        if not self.frames:
-            self.path.unlink(missing_ok=True)
+        if self.frames % FRAMES_PER_CHECK == 0:
+            self._check_space()
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Finish the file; without frames, there is none.
+
+        Raises:
+            WriteError: it was not written completely.
+        """
+        self._writer.release()
+        with self._file:
+            if self.frames:
+                self._check_complete()
+            else:
+                self._part.unlink(missing_ok=True)
+
+    def _check_space(self) -> None:
+        if not shutil.disk_usage(self._part.parent).free:
+            raise WriteError(f"cannot write video {self.path}: no space left on the disk")
+
+    def _check_complete(self) -> None:
+        self._check_space()
+        capture = cv2.VideoCapture(str(self._part))
+        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+        capture.release()
+        if frames < COMPLETE * self.frames:
+            raise WriteError(
+                f"cannot write video {self.path}: {self.frames} frames were given to OpenCV, but "
+                f"the file holds {frames:g}; is the disk full?"
+            )

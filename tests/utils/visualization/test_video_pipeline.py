@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,17 @@ class FakeSource(VideoSource):
 
     def release(self) -> None:
         pass
+
+
+class FakeSink(VideoSink):
+    """Counts frames and hands them to a function, without a file."""
+
+    def __init__(self, on_write: Callable[["FakeSink", np.ndarray], None]) -> None:
+        self.on_write, self.fps, self.frames = on_write, 25.0, 0
+
+    def write(self, frame: np.ndarray) -> None:
+        self.on_write(self, frame)
+        self.frames += 1
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".MP4", ".mov", ".mkv"])
@@ -90,23 +102,19 @@ def test_an_error_in_predict_is_raised_and_the_file_plays(tmp_path: Path, error:
     assert threading.active_count() == threads
 
 
-def test_an_error_in_the_writer_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("failing", [3, 29])  # while detection runs, and after its last frame
+def test_an_error_in_the_writer_is_raised(tmp_path: Path, failing: int):
     write_video(tmp_path / "in.mp4")
-    for failing in (3, 29):  # while detection still runs, and after its last frame
 
-        def write(self: VideoSink, frame: np.ndarray, failing: int = failing) -> None:
-            if self.frames == failing:
-                raise OSError("disk full")
-            self.frames += 1
+    def write(sink: FakeSink, frame: np.ndarray) -> None:
+        if sink.frames == failing:
+            raise OSError("disk full")
 
-        with (
-            open_video(tmp_path / "in.mp4") as source,
-            VideoSink(tmp_path / "out.mp4", 25, (96, 64)) as sink,
-        ):
-            monkeypatch.setattr(VideoSink, "write", write)
-            with pytest.raises(OSError, match="disk full"):
-                process_video(source, sink, partial(map, no_detections))
-            monkeypatch.undo()
+    with (
+        open_video(tmp_path / "in.mp4") as source,
+        pytest.raises(OSError, match="disk full"),
+    ):
+        process_video(source, FakeSink(write), partial(map, no_detections))
 
 
 def test_an_error_in_the_decoder_is_raised_after_the_good_frames(tmp_path: Path):
@@ -146,27 +154,24 @@ def test_a_slow_consumer_loses_nothing_and_few_frames_wait():
     assert max(prefetch) <= QUEUE_SIZE + 2  # the queue, one being decoded, one being detected
 
 
-def test_a_slow_writer_holds_detection_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_slow_writer_holds_detection_back():
     predicted, prefetch = [], []
 
-    def write(self: VideoSink, frame: np.ndarray) -> None:
+    def write(sink: FakeSink, frame: np.ndarray) -> None:
         time.sleep(0.005)
-        self.frames += 1
-        prefetch.append(len(predicted) - self.frames)
+        prefetch.append(len(predicted) - sink.frames - 1)
 
-    monkeypatch.setattr(VideoSink, "write", write)
-    with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
-        frames = (numbered(index, (96, 64)) for index in range(30))
-        process_video(
-            FakeSource(frames, False),
-            sink,
-            partial(map, no_detections),
-            lambda index, _: predicted.append(index),
-        )
+    frames = (numbered(index, (96, 64)) for index in range(30))
+    process_video(
+        FakeSource(frames, False),
+        FakeSink(write),
+        partial(map, no_detections),
+        lambda index, _: predicted.append(index),
+    )
     assert len(prefetch) == 30 and max(prefetch) <= QUEUE_SIZE + 2
 
 
-def test_stages_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_stages_overlap():
     """Frame 4 is decoded, frame 2 detected and frame 0 written at the same time."""
     meeting = threading.Barrier(3)
 
@@ -181,14 +186,11 @@ def test_stages_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             meeting.wait(30)
         return no_detections(frame)
 
-    def write(self: VideoSink, frame: np.ndarray) -> None:
+    def write(sink: FakeSink, frame: np.ndarray) -> None:
         if number(frame) == 0:
             meeting.wait(30)
-        self.frames += 1
 
-    monkeypatch.setattr(VideoSink, "write", write)
-    with VideoSink(tmp_path / "x.mp4", 25, (96, 64)) as sink:
-        result = process_video(FakeSource(frames(), False), sink, partial(map, predict))
+    result = process_video(FakeSource(frames(), False), FakeSink(write), partial(map, predict))
     assert result.frames == 8
 
 
