@@ -1,12 +1,13 @@
 """Checkpoints: written atomically, read without executing anything from the file."""
 
-import os
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from utils.core.errors import UserError
+from utils.core.files import write_file
 
 FORMAT = "yolov4-tiny-attention"
 
@@ -18,12 +19,9 @@ def save(path: Path, content: dict[str, Any]) -> None:
         path: the file to write.
         content: tensors and plain values.
     """
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    buffer = io.BytesIO()  # torch.save into a file hides why it cannot be written
+    torch.save({"format": FORMAT, **content}, buffer)
+    write_file(path, buffer.getvalue(), durable=True)
 
 
 def load(path: Path) -> dict[str, Any]:

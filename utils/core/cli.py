@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.core.errors import UserError
-from utils.core.files import release_claims, write_error
-from utils.core.signals import Stopped, install_handlers
+from utils.core.files import write_error
+from utils.core.signals import Stopped, install_handlers, received
 
 OUT_OF_MEMORY = (
     "out of memory: lower train.batch_size (eval.batch_size), input_size, or data.cache_gb, "
@@ -51,7 +51,6 @@ def run_command(main: Callable[[], None]) -> None:
     """
     search_working_directory()
     install_handlers()
-    release_claims()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # backslashreplace: class names may be in a script that the terminal cannot encode
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
@@ -66,6 +65,8 @@ def run_command(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        if received() is not None:  # the main process has ended, and its partners lost it
+            sys.exit(128 + int(received() or 0))
         message = _known_problem(error)
         if message is None:
             raise

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.core.errors import UserError
+from utils.core.signals import leave_to_main_process
 
 Value = TypeVar("Value")
 Params = ParamSpec("Params")
@@ -38,6 +39,8 @@ def init() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     atexit.register(dist.destroy_process_group)
+    if not is_main_process():
+        leave_to_main_process()
 
 
 def _is_initialized() -> bool:

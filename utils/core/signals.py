@@ -7,6 +7,7 @@ from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill` and batch systems, a closed terminal
 
+_received: int | None = None  # a signal that `leave_to_main_process` kept from ending this process
 _depth = 0  # nested blocks of `deferred`
 _pending: int | None = None  # the signal that arrived in one of them
 
@@ -36,6 +37,24 @@ def install_handlers() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+
+
+def leave_to_main_process() -> None:
+    """Only remember signals: a process of several ends when the main process does."""
+    for name in NAMES:
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, _remember)
+
+
+def received() -> int | None:
+    """The signal that `leave_to_main_process` remembered, if any."""
+    return _received
+
+
+def _remember(signum: int, frame: FrameType | None) -> None:
+    global _received
+    _received = signum
 
 
 @contextmanager

@@ -70,6 +70,11 @@ class BatchMaker:
         """The permutation of the images in an epoch, int64 `(n,)`."""
         return torch.randperm(len(self.dataset), generator=generator_for(self.seed, epoch))
 
+    def image_names(self, epoch: int, step: int) -> list[str]:
+        """The images that a step is made of, apart from those that only fill mosaics."""
+        indices = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        return [str(self.dataset.samples[index].path) for index in indices.tolist()]
+
     def epoch(self, epoch: int, closing: bool, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch.
 

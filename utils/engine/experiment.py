@@ -1,6 +1,7 @@
 """From a configuration to a finished run: samples, network, training, report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
 from utils.core.config import as_words, restore_config, update_config
 from utils.core.errors import UserError
+from utils.core.files import ReadError, remove_unfinished
+from utils.core.folder_lock import locked
 from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config
 from utils.data.anchors import fit_anchors
@@ -75,9 +78,10 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
         dry_run(detector.network, config.input_size, len(datasets.train))
     folder = distributed.broadcast_from_main(lambda: create_run(config, run))
     configure_training(detector.device)
-    trainer = Trainer(folder, detector.config, detector, datasets.train, datasets.val)
-    _announce(trainer)
-    return _finish(trainer)
+    with _owned(folder):
+        trainer = Trainer(folder, detector.config, detector, datasets.train, datasets.val)
+        _announce(trainer)
+        return _finish(trainer)
 
 
 def check_config(config: Config) -> WeightsFile | None:
@@ -116,6 +120,25 @@ def resume(
             "KEY=VALUE (only output=DIR, the folder of the runs, is allowed)"
         )
     folder = find_run(run, str(changes.get("output", OUTPUT)))
+    with _owned(folder):
+        return _resume_owned(folder, run, datasets)
+
+
+@contextmanager
+def _owned(run: Path) -> Iterator[None]:
+    """Keep other trainings out of the folder of a run."""
+    with ExitStack() as stack:
+        distributed.broadcast_from_main(lambda: _take(run, stack))
+        yield
+
+
+def _take(run: Path, stack: ExitStack) -> None:
+    advice = "wait until it has finished, or stop it"
+    stack.enter_context(locked(run, "train.py is working", advice))
+    remove_unfinished(run)
+
+
+def _resume_owned(folder: Path, run: str | Path, datasets: Datasets | None) -> Result:
     saved = _read_checkpoint(folder / LAST, f"--resume {run}")
     config = restore_config(saved["config"], str(folder / LAST))
     configure_process(config.threads)
@@ -206,14 +229,14 @@ def _announce(trainer: Trainer) -> None:
 
 
 def _finish(trainer: Trainer) -> Result:
-    """Train to the end and close the run."""
+    """Train to the end and close the run; if that is cut short, save the state reached."""
     try:
         trainer.fit()
-    except KeyboardInterrupt:
-        if (trainer.run / LAST).is_file():
+        return close_run(trainer.run, trainer.val)
+    except (KeyboardInterrupt, ReadError):
+        if trainer.save_stopped():
             print(f"\nstopped; continue with: python train.py --resume {trainer.run}")
         raise
-    return close_run(trainer.run, trainer.val)
 
 
 def close_run(run: Path, val: DetectionDataset) -> Result:
@@ -221,6 +244,6 @@ def close_run(run: Path, val: DetectionDataset) -> Result:
     distributed.barrier()  # until the main process has written them
     detector = load_model(run / BEST)
     evaluation = evaluate_detector(detector, val)
-    write_json(run / METRICS, evaluation.to_json(detector))
     write_plots(run, evaluation.metrics, evaluation.detections, val)
+    write_json(run / METRICS, evaluation.to_json(detector))  # last: it marks the run as finished
     return Result(run, evaluation)

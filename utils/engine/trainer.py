@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,17 @@ from utils.core.devices import autocast
 from utils.core.errors import UserError
 from utils.core.progress import progress_bar
 from utils.core.schema import Config
+from utils.core.signals import deferred
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
+from utils.data.sample import digest
 from utils.engine.batches import BatchMaker, generator_for, resident_pool
 from utils.engine.evaluation import evaluate_detector
 from utils.engine.log import RunLog
 from utils.engine.meter import LossMeter
+from utils.engine.nonfinite import NonFiniteGuard, problem_in_gradient, problem_in_losses
 from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
+from utils.engine.report import write_batch
 from utils.engine.runs import BEST, LAST
 from utils.metrics import Metrics
 
@@ -48,6 +53,7 @@ class Progress:
         history: one row per finished epoch.
         best: best map50_95 so far.
         stale: number of evaluations since the best one.
+        skipped: steps of the current epoch that were skipped because they were not finite.
         done: whether training is finished or was stopped early.
     """
 
@@ -58,6 +64,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     best: float = -1.0
     stale: int = 0
+    skipped: int = 0
     done: bool = False
 
 
@@ -109,14 +116,26 @@ class Trainer:
         self.log = RunLog(run, config.train.tensorboard)
         self.progress = Progress()
         self._saved_at = time.monotonic()
+        self._digests = {"train": digest(train.samples), "val": digest(val.samples)}
+        self._guard = NonFiniteGuard(self.network)
+        self._is_whole = True  # whether the state is that after a whole step
 
     def fit(self) -> Progress:
         """Train to the end, or until `patience` runs out."""
         while not self.progress.done:
             self.run_epoch()
             metrics = self._evaluate() if self._evaluation_due() else None
-            self._end_epoch(metrics)
+            with self._undivided():
+                self._end_epoch(metrics)
         return self.progress
+
+    def save_stopped(self) -> bool:
+        """Save the state after the last whole step; return whether there is one to resume."""
+        if not self._is_whole:
+            return (self.run / LAST).is_file()
+        with deferred():
+            self._save_last()
+        return True
 
     def ema_detector(self) -> Detector:
         """Return a detector with the averaged weights."""
@@ -135,14 +154,23 @@ class Trainer:
             desc=title, total=self.batches.steps, initial=progress.step, unit="step", leave=True
         ) as bar:
             for batch in self.batches.epoch(progress.epoch, closing, progress.step):
-                self.step(batch)
-                self._check_finite(*self.meter.latest())
-                bar.set_postfix_str(self._postfix(), refresh=False)
-                bar.update()
-                if self._save_due():
-                    self._save_last()
+                with self._undivided():
+                    self.step(batch)
+                    self._check_finite(*self.meter.latest())
+                    bar.set_postfix_str(self._postfix(), refresh=False)
+                    bar.update()
+                    if self._save_due():
+                        self._save_last()
         self._read_losses()
         progress.seconds += time.perf_counter() - started
+
+    @contextmanager
+    def _undivided(self) -> Iterator[None]:
+        """Change the state in a block that a signal does not cut in two."""
+        with deferred():
+            self._is_whole = False
+            yield
+            self._is_whole = True
 
     def start_epoch(self) -> None:
         """Prepare the network and the loss meter for the steps of the current epoch.
@@ -156,7 +184,7 @@ class Trainer:
         if frozen != self._frozen:
             self._frozen = frozen
             self.forward = self._wrap_network()
-        self.meter.start(self.progress.sums, self.progress.step)
+        self.meter.start(self.progress.sums, self.progress.step - self.progress.skipped)
 
     def _wrap_network(self) -> Callable[[Tensor], list[Tensor]]:
         """The network, wrapped for several processes and compiled, as configured."""
@@ -170,6 +198,9 @@ class Trainer:
     def step(self, batch: Batch) -> Tensor:
         """Train on one batch; `start_epoch` comes before the first step of an epoch.
 
+        On a CPU, a step whose loss or gradient is not finite changes nothing and is reported. On a
+        GPU, whose values are read a few steps late, `run_epoch` ends the training instead.
+
         Args:
             batch: on the device: images float32 `(B, 3, H, W)` in 0..1, boxes `(B, N, 4)`, labels
                 `(B, N)`.
@@ -178,23 +209,37 @@ class Trainer:
             The values of `LOSS_NAMES`, float32 `(4,)`, on the device.
 
         Raises:
-            UserError: the loss is not finite (checked here on a CPU, before the weights change).
+            UserError: too many steps in a row were not finite.
         """
         self._set_learning_rate()
         self._seed_dropout()
+        self._guard.start_step()
         with record_function("forward"), autocast(self.detector.precision, self.device):
             maps = self.forward(batch.images)
         with record_function("loss"):
             losses = self.criterion(maps, batch.boxes, batch.labels)
             own = torch.stack([losses[name].detach() for name in LOSS_NAMES])
             values = distributed.all_reduce_mean(own)
+        problem = None
         if self.device.type == "cpu":
-            shown = dict(zip(LOSS_NAMES, values.tolist(), strict=True))
-            self._check_finite(shown, self.progress.step + 1)
-        self._optimizer_step(losses["loss"])
-        self.meter.add(values)
+            problem = problem_in_losses(dict(zip(LOSS_NAMES, values.tolist(), strict=True)))
+        problem = problem or self._optimizer_step(losses["loss"])
+        if problem is None:
+            self.meter.add(values)
+            self._guard.finish_step()
+        else:
+            self._skip_step(problem, batch)
         self.progress.step += 1
         return values
+
+    def _skip_step(self, problem: str, batch: Batch) -> None:
+        progress = self.progress
+        where = f"epoch {progress.epoch + 1}, step {progress.step + 1}"
+        drawing = self.run / f"skipped-{progress.epoch + 1}-{progress.step + 1}.png"
+        write_batch(drawing, batch, self.detector.names)
+        images = self.batches.image_names(progress.epoch, progress.step)
+        self._guard.skip_step(where, problem, images, drawing)
+        progress.skipped += 1
 
     def _set_learning_rate(self) -> None:
         steps = self.batches.steps
@@ -210,18 +255,28 @@ class Trainer:
         generator = generator_for(self.config.seed, self.progress.epoch, self.progress.step, *key)
         torch.manual_seed(generator.initial_seed())
 
-    def _optimizer_step(self, loss: Tensor) -> None:
+    def _optimizer_step(self, loss: Tensor) -> str | None:
+        """Update the weights and their average, or return what is wrong with the gradient."""
         with record_function("backward"):
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
         with record_function("optimizer"):
             self.scaler.unscale_(self.optimizer)
+            parameters = list(self.network.parameters())
+            gradients = [one.grad for one in parameters if one.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+            if self.device.type == "cpu" and not self.scaler.is_enabled():
+                problem = problem_in_gradient(self.network, norm)
+                if problem is not None:
+                    return problem
             if self.config.train.max_grad_norm:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.max_grad_norm)
+                limit = self.config.train.max_grad_norm
+                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         with record_function("ema"):
             self.ema.update(self.network)
+        return None
 
     def _check_finite(self, values: dict[str, float], step: int) -> None:
         """Refuse losses, or sums of losses up to `step`, that are not finite."""
@@ -260,7 +315,7 @@ class Trainer:
         progress, config = self.progress, self.config.train
         progress.history.append(self._history_row(metrics))
         progress.epoch += 1
-        progress.step = 0
+        progress.step = progress.skipped = 0
         progress.sums = {}
         improved = metrics is not None and self._update_best(metrics.map50_95)
         out_of_patience = config.patience > 0 and progress.stale >= config.patience
@@ -274,8 +329,9 @@ class Trainer:
     def _history_row(self, metrics: Metrics | None) -> dict[str, float]:
         progress = self.progress
         row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        steps = progress.step - progress.skipped
         for name in LOSS_NAMES:
-            row[name] = progress.sums[name] / progress.step
+            row[name] = progress.sums[name] / steps if steps else math.nan
         if metrics is not None:
             row["map50"] = metrics.map50
             row["map50_95"] = metrics.map50_95
@@ -329,6 +385,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "average_updates": self.ema.updates,
             "progress": vars(self.progress),
+            "data": self._digests,
         }
         checkpoints.save(self.run / LAST, {**self.weights(), "training": training})
 
@@ -337,11 +394,27 @@ class Trainer:
 
         Args:
             saved: content of a `last.pt`.
+
+        Raises:
+            UserError: the data is not that of the checkpoint.
         """
         training = saved["training"]
+        self._check_data(training.get("data", {}))  # files of earlier versions lack it
         self.network.load_state_dict(training["network"])
         self.ema.network.load_state_dict(saved["model"])
         self.ema.updates = training["average_updates"]
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
         self.progress = Progress(**training["progress"])
+
+    def _check_data(self, saved: dict[str, dict[str, Any]]) -> None:
+        """Refuse images or labels other than those that the training started with."""
+        for split, here in self._digests.items():
+            before = saved.get(split, here)
+            if before != here:
+                raise UserError(
+                    f"{self.run}: the {split} split has changed since this training was stopped: "
+                    f"{before['images']} images with {before['objects']} objects then, "
+                    f"{here['images']} with {here['objects']} now; restore the data, or start a "
+                    f"new run with weights={self.run / LAST}"
+                )

@@ -1,6 +1,8 @@
 """The training loop: what it saves, when it stops, and that it resumes bit for bit."""
 
+import itertools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,51 +89,97 @@ def test_another_seed_is_another_training(tiny: Callable[..., Config], assert_sa
     assert not torch.equal(ends[0]["head32.conv.weight"], ends[2]["head32.conv.weight"])
 
 
-def break_loss_at(trainer: Trainer, step: int, part: str = "box") -> list[bytes]:
-    """Make a part of the loss NaN in the `step`-th step; returns what last.pt held then."""
-    original, seen, calls = trainer.criterion, [], []
+def break_loss(trainer: Trainer, steps: range, value: float = math.nan) -> None:
+    """Make the box loss NaN or infinite in some of the calls, counted from 0."""
+    original, calls = trainer.criterion, itertools.count()
 
     def criterion(maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         parts = original(maps, boxes, labels)
-        calls.append(1)
-        if len(calls) < step:
+        if next(calls) not in steps:
             return parts
-        path = trainer.run / LAST
-        seen.append(path.read_bytes() if path.exists() else b"")
-        return {**parts, part: parts[part] * math.nan, "loss": parts["loss"] * math.nan}
+        return {**parts, "box": parts["box"] * value, "loss": parts["loss"] * value}
 
     trainer.criterion = criterion  # type: ignore[assignment]
-    return seen
 
 
-def test_a_loss_that_is_not_finite_is_named_and_nothing_is_spoilt(
-    tiny: Callable[..., Config], assert_same: Callable
+def break_gradient(trainer: Trainer) -> None:
+    """Make a gradient infinite in every step; the loss stays finite."""
+    trainer.network.predict32.weight.register_hook(lambda gradient: gradient * math.inf)
+
+
+def test_a_step_whose_loss_is_not_finite_is_skipped_named_and_drawn(
+    tiny: Callable[..., Config], assert_same: Callable, capsys: pytest.CaptureFixture
 ):
-    trainer = make_trainer(tiny())
-    seen = break_loss_at(trainer, 4 + 3)
-    parameters: list[dict[str, Tensor]] = []
+    trainer = make_trainer(tiny("train.epochs=1", "data.shapes_train=8"))
+    break_loss(trainer, range(1, 2))
+    states = []
     original = trainer.step
 
-    def step(batch: Any) -> Any:
-        parameters.append(
-            {name: value.clone() for name, value in trainer.network.named_parameters()}
-        )
+    def step(batch: Any) -> Tensor:
+        states.append(copy_state(trainer.network))
         return original(batch)
 
     trainer.step = step  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"not finite in epoch 2, step 3 .*box nan.*last\.pt"):
-        trainer.fit()
-    assert seen == [(trainer.run / LAST).read_bytes()] and seen[0]
-    assert_same(parameters[-1], dict(trainer.network.named_parameters()), "parameters")
-    assert checkpoints.load(trainer.run / LAST)["epoch"] == 1
+    trainer.run_epoch()
+    after = {k: v for k, v in trainer.network.state_dict().items() if not is_counter(k)}
+    before = {k: v for k, v in states[1].items() if not is_counter(k)}
+    assert_same(before, after, "weights and batch statistics")
+    [line] = [text for text in capsys.readouterr().out.splitlines() if "skipped" in text]
+    assert re.match(
+        r"step skipped: the loss \(box nan\) is not finite in epoch 1, step 2; images shapes", line
+    )
+    assert (trainer.run / "skipped-1-2.png").is_file()
+    assert trainer.progress.skipped == 1
+    row = trainer._history_row(None)
+    assert row["loss"] == trainer.progress.sums["loss"], "the mean over the only finite step"
 
 
-def test_the_message_names_no_file_that_is_not_there(tiny: Callable[..., Config]):
-    trainer = make_trainer(tiny())
-    break_loss_at(trainer, 1)
-    with pytest.raises(UserError, match="epoch 1, step 1") as caught:
+def is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    tiny: Callable[..., Config], assert_same: Callable, capsys: pytest.CaptureFixture
+):
+    trainer = make_trainer(tiny("train.epochs=1", "train.max_grad_norm=0"))
+    break_gradient(trainer)
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    trainer.run_epoch()
+    assert_same(before, dict(trainer.network.named_parameters()), "parameters")
+    assert trainer.progress.skipped == trainer.batches.steps
+    assert "the gradient of predict32.weight is not finite" in capsys.readouterr().out
+    assert math.isnan(trainer._history_row(None)["loss"])
+
+
+def test_training_stops_after_a_few_such_steps_in_a_row(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.epochs=9"))
+    break_loss(trainer, range(4 + 2, 99), math.inf)
+    with pytest.raises(UserError, match=r"box inf.* in epoch 3, step 3; .*5th .*train\.lr"):
         trainer.fit()
-    assert LAST not in str(caught.value) and "train.lr" in str(caught.value)
+    assert checkpoints.load(trainer.run / LAST)["epoch"] == 2
+
+
+def test_a_finite_step_starts_the_count_again(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.epochs=1", "data.shapes_train=40"))
+    original, calls = trainer.criterion, itertools.count()
+
+    def criterion(maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        parts = original(maps, boxes, labels)
+        scale = 1 if next(calls) % 5 == 4 else math.nan
+        return {name: value * scale for name, value in parts.items()}
+
+    trainer.criterion = criterion  # type: ignore[assignment]
+    trainer.run_epoch()
+    assert (trainer.progress.step, trainer.progress.skipped) == (10, 8)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.epochs=1"))
+    trainer._save_last()
+    saved = checkpoints.load(trainer.run / LAST)
+    other = make_trainer(tiny("train.epochs=1", "data.shapes_train=12"), "other")
+    with pytest.raises(UserError, match=r"train split has changed .*: 16 images .* 12 with"):
+        other.restore(saved)
 
 
 def test_a_frozen_backbone_stands_still_then_trains(tiny: Callable[..., Config]):
