@@ -23,14 +23,13 @@ The same command resumes an interrupted comparison and retries failed trials.
 import argparse
 import sys
 
+from utils.core.arguments import CommandParser
 from utils.core.cli import run_command
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--config",
         metavar="NAME|PATH",

@@ -10,13 +10,12 @@ examples:
 
 import argparse
 
+from utils.core.arguments import CommandParser
 from utils.core.cli import add_backend, add_weights, run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     add_weights(parser)
     parser.add_argument(
         "--split", default="val", help="train, val or another split of the dataset; default: val"

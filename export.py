@@ -9,20 +9,19 @@ examples:
 
 import argparse
 
+from utils.core.arguments import CommandParser, integer
 from utils.core.cli import add_weights, run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     add_weights(parser)
     parser.add_argument("--format", required=True, choices=("onnx", "darknet"))
     parser.add_argument(
         "--out", metavar="FILE", help="default: next to the weights, with the format's suffix"
     )
     parser.add_argument(
-        "--opset", type=int, help="onnx: operator set version; default: the exporter's"
+        "--opset", type=integer(1, 99), help="onnx: operator set version; default: the exporter's"
     )
     return parser.parse_args()
 

@@ -13,13 +13,12 @@ examples:
 
 import argparse
 
+from utils.core.arguments import CommandParser, number
 from utils.core.cli import add_backend, add_weights, run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--mode",
         choices=("image", "dir", "video", "fps", "heatmap"),
@@ -38,11 +37,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
     parser.add_argument(
-        "--score", type=float, help="minimum score, 0 to 1; default: the run's predict.score"
+        "--score", type=number(0, 1), help="minimum score, 0 to 1; default: the run's predict.score"
     )
     parser.add_argument(
         "--nms-iou",
-        type=float,
+        type=number(0, 1),
         help="IoU threshold of NMS, 0 to 1; default: the run's predict.nms_iou",
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps; default: the run's")

@@ -12,13 +12,12 @@ examples:
 
 import argparse
 
+from utils.core.arguments import CommandParser
 from utils.core.cli import run_command
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
         "--config", metavar="NAME|PATH", help="experiment: a YAML file, or its name in configs/"

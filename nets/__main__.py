@@ -10,24 +10,20 @@ Examples:
 
 import argparse
 
+from utils.core.arguments import CommandParser, integer
 from utils.core.cli import run_command
-from utils.core.errors import UserError
 
 DEFAULT_CLASSES = 20  # as in Pascal VOC, if the configuration does not name its classes
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m nets",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(__doc__, "python -m nets")
     parser.add_argument(
         "--config", metavar="NAME|PATH", help="a configuration (YAML); default: the default values"
     )
     parser.add_argument(
         "--classes",
-        type=int,
+        type=integer(1, 100_000),
         metavar="N",
         help=f"number of classes; default: the configuration's, else {DEFAULT_CLASSES}",
     )
@@ -44,8 +40,6 @@ def main() -> None:
     from utils.core.class_names import read_class_names
     from utils.core.config import load_config, make_config, parse_overrides, update_config
 
-    if args.classes is not None and args.classes < 1:
-        raise UserError(f"--classes {args.classes}: expected a number of at least 1")
     overrides = parse_overrides(args.overrides)
     if args.config:
         config = load_config(args.config, overrides)

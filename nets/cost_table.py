@@ -17,6 +17,7 @@ import torch
 
 from nets import attention
 from nets.analysis.block_costs import CostOptions, cost_page, measure_block_costs
+from utils.core.arguments import CommandParser, integer
 from utils.core.cli import run_command
 from utils.core.errors import UserError
 from utils.core.files import claimed_outputs, write_file
@@ -24,25 +25,28 @@ from utils.core.files import claimed_outputs, write_file
 
 def _parse() -> argparse.Namespace:
     default = CostOptions()
-    parser = argparse.ArgumentParser(
-        prog="python -m nets.cost_table",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(__doc__, "python -m nets.cost_table")
     add = parser.add_argument
     add("blocks", nargs="*", help="registered names or package.module:Class; default: all")
     add("--at", nargs="+", metavar="SITE", default=default.sites, help="default: %(default)s")
-    add("--size", type=int, default=default.size[0], help="side in pixels; default: %(default)s")
-    add("--rounds", type=int, default=default.rounds, help="default: %(default)s")
+    add(
+        "--size",
+        type=integer(32, 8192, multiple=32),
+        default=default.size[0],
+        help="side in pixels; default: %(default)s",
+    )
+    add("--rounds", type=integer(1, 100_000), default=default.rounds, help="default: %(default)s")
     add(
         "--batch",
-        type=int,
+        type=integer(1, 4096),
         default=default.batch,
         help="images per training step; default: %(default)s",
     )
     add("--device", default=default.device, help="auto, cpu, cuda, mps; default: %(default)s")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=default.precision)
-    add("--threads", type=int, default=0, help="CPU threads; default: PyTorch's choice")
+    add(
+        "--threads", type=integer(0, 1024), default=0, help="CPU threads; default: PyTorch's choice"
+    )
     add("--quick", action="store_true", help="two rounds of one small image")
     add("--out", metavar="FILE", help="write a Markdown page; default: print it")
     args = parser.parse_intermixed_args()
@@ -53,13 +57,6 @@ def _parse() -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("rounds", "batch"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: expected at least 1")
-    if args.size < 32 or args.size % 32:
-        raise UserError(
-            f"--size {args.size}: expected a multiple of 32, the stride of the last map"
-        )
     if args.size == 32 and args.batch == 1:
         raise UserError(
             "--batch 1: batch normalization cannot train on maps of one cell; "

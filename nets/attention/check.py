@@ -7,18 +7,18 @@ any H and W. A registered name works as well. Exit code 0: every check passed; 1
 block cannot be built.
 """
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable
 
 import torch
-import yaml
 
 from nets.attention.conformance import CHECKS, Make
 from nets.attention.registry import Spec, build, describe
+from utils.core.arguments import CommandParser, integer
 from utils.core.cli import run_command
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
+from utils.core.yaml_text import parse_yaml
 
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # needed for the export, not by the block
 
@@ -59,12 +59,13 @@ def _verdict(check: Callable[[Make, int], None], spec: Spec, channels: int) -> s
 
 
 def _parse() -> tuple[Spec, int]:
-    parser = argparse.ArgumentParser(
-        prog="python -m nets.attention.check", description="Check one attention block"
-    )
+    parser = CommandParser("Check one attention block", "python -m nets.attention.check")
     parser.add_argument("block", help="package.module:Class or a registered name")
     parser.add_argument(
-        "--channels", type=int, default=64, help="channels of the feature map (default 64)"
+        "--channels",
+        type=integer(1, 4096),
+        default=64,
+        help="channels of the feature map (default 64)",
     )
     parser.add_argument("options", nargs="*", metavar="option=value", help="options of the block")
     args = parser.parse_args()
@@ -72,10 +73,10 @@ def _parse() -> tuple[Spec, int]:
     for item in args.options:
         key, equals, value = item.partition("=")
         if not equals:
-            raise UserError(f"{item}: expected option=value")
-        options[key] = yaml.safe_load(value)
-    if args.block == "none" or args.channels < 1:
-        raise UserError("expected a block, and at least one channel")
+            raise UserError(f"{shorten(item)}: expected option=value")
+        options[key] = parse_yaml(value, f"{shorten(key)}=")
+    if args.block == "none":
+        raise UserError("expected a block, got none")
     return {"name": args.block, **options}, args.channels
 
 

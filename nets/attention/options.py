@@ -7,13 +7,13 @@ gives the option `reduction`, an integer of at least 1. Values are not converted
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 
 
 def _check_odd(value: int) -> int:
@@ -22,8 +22,13 @@ def _check_odd(value: int) -> int:
     return value
 
 
-PositiveInt = Annotated[int, Field(ge=1)]
-OddInt = Annotated[int, Field(ge=1), AfterValidator(_check_odd)]
+# Upper bounds are checked before anything is allocated. The widest feature map has 512 channels,
+# and the largest map of a 416 x 416 input 208 x 208 positions.
+PositiveInt = Annotated[int, Field(ge=1, le=4096)]  # widths, and what divides them
+SmallInt = Annotated[int, Field(ge=1, le=64)]  # repetitions, branches, strides, sides of a grid
+OddInt = Annotated[int, Field(ge=1, le=63), AfterValidator(_check_odd)]  # sides of a kernel
+KernelSizes = Annotated[Sequence[OddInt], Field(max_length=16)]
+ParameterCount = Annotated[int, Field(ge=1, le=10**9)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -54,7 +59,7 @@ def check_options(
     for name in options:
         if name not in declared and not takes_any:
             hint = nearest(name, declared) or "; it has no options"
-            raise UserError(f"{block}: unknown option '{name}'{hint}")
+            raise UserError(f"{block}: unknown option '{shorten(name)}'{hint}")
     for name, parameter in declared.items():
         if parameter.default is parameter.empty and name not in options:
             raise UserError(f"{block}.{name}: a value is required, it has no default")
@@ -83,7 +88,7 @@ def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
     target = factory.__init__ if inspect.isclass(factory) else factory
     try:
         return typing.get_type_hints(target, include_extras=True)
-    except NameError:  # annotations that only a type checker can resolve
+    except (NameError, AttributeError, TypeError, SyntaxError):  # only a type checker resolves them
         return {}
 
 
@@ -96,11 +101,14 @@ def _check_value(where: str, annotation: Any, value: Any) -> Any:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         expected = dict.fromkeys(_expected(item["msg"]) for item in error.errors())
-        raise UserError(f"{where}: expected {' or '.join(expected)}, got {value!r}") from None
+        shown = shorten(value, quoted=True)
+        raise UserError(f"{where}: expected {' or '.join(expected)}, got {shown}") from None
 
 
 def _expected(message: str) -> str:
     """`Input should be a valid integer` -> `a valid integer`."""
+    if "should have at most" in message:  # a list
+        return message[message.index("at most") :].partition(" after")[0]
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
     return f"a value {message}" if message.startswith(("greater", "less")) else message

@@ -3,6 +3,9 @@
 A spec is one of: a registered name; the reference implementation's numbers 0 to 4;
 `{"name": ..., option: value}`; `package.module:Class` for a user's own block; `none` (also
 0 or null) for no block.
+
+A user's block is code of this machine: naming it imports its module, and so executes that, be it
+in a configuration or in the weights of someone else. Only a subclass of `nn.Module` is called.
 """
 
 import importlib
@@ -10,18 +13,19 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import torch
 from torch import nn
 
 from nets.attention.base import IdentityStart
 from nets.attention.options import check_options
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 
 Spec = int | str | Mapping[str, Any] | None
 Block = TypeVar("Block", bound=type[nn.Module])
 
+MAX_PARAMETERS = 100_000_000  # of a block; the network without attention has six million
 REFERENCE_NUMBERS = {"0": "none", "1": "se", "2": "cbam", "3": "eca", "4": "ca"}
 
 
@@ -90,7 +94,8 @@ def block_info(name: str) -> BlockInfo:
     if ":" in name:
         return BlockInfo(name, _import_block(name), "user", "")
     if name not in names():
-        raise UserError(f"phi: unknown attention block '{name}'{nearest(name, ['none', *names()])}")
+        hint = nearest(name, ["none", *names()])
+        raise UserError(f"phi: unknown attention block '{shorten(name)}'{hint}")
     return _registered[name]
 
 
@@ -117,10 +122,23 @@ def build(spec: Spec, channels: int, init: Literal["paper", "identity"] = "paper
     if info.family == "user":
         block = _build_user_block(info, channels, options)
     else:
+        _check_size(info, channels, options)
         block = info.factory(channels, **options)
     if init == "identity" and not getattr(block, "identity_at_start", False):
         return IdentityStart(block)
     return block
+
+
+def _check_size(info: BlockInfo, channels: int, options: Mapping[str, Any]) -> None:
+    """Count the parameters without allocating any."""
+    with torch.device("meta"):
+        block = info.factory(channels, **options)
+    params = sum(parameter.numel() for parameter in block.parameters())
+    if params > MAX_PARAMETERS:
+        raise UserError(
+            f"phi: {shorten(describe({'name': info.name, **options}))} has {params:,} parameters "
+            f"for {channels} channels; expected at most {MAX_PARAMETERS:,}"
+        )
 
 
 def parse_phi(phi: Spec, at: Sequence[str]) -> dict[str, Spec]:
@@ -138,6 +156,8 @@ def parse_phi(phi: Spec, at: Sequence[str]) -> dict[str, Spec]:
         sites = dict(phi)
     else:
         sites = dict.fromkeys(at, phi)
+        if not at and _checked_name(phi) != "none":
+            raise UserError(f"attention.at: expected at least one site for phi={describe(phi)}")
     return {site: spec for site, spec in sites.items() if _checked_name(spec) != "none"}
 
 
@@ -156,7 +176,8 @@ def _parse_spec(spec: Spec) -> tuple[str, dict[str, Any]]:
         name = "none"
     if isinstance(name, bool) or not isinstance(name, (int, str)):
         raise UserError(
-            f"phi: expected a number 0 to 4, a name or {{name: ..., option: value}}, got {spec!r}"
+            f"phi: expected a number 0 to 4, a name or {{name: ..., option: value}}, "
+            f"got {shorten(spec, quoted=True)}"
         )
     name = REFERENCE_NUMBERS.get(str(name), str(name))
     if name == "none" and options:
@@ -172,25 +193,36 @@ def _checked_name(spec: Spec) -> str:
     return name
 
 
-def _import_block(path: str) -> Callable[..., nn.Module]:
-    """Import `package.module:Class`."""
+def _import_block(path: str) -> type[nn.Module]:
+    """Import `package.module:Class`. This executes the module; the class is not called."""
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may do anything on import
-        reason = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # the user's module may do anything on import
         raise UserError(
-            f"phi: cannot import '{path}': {reason}; expected package.module:Class"
+            f"phi: cannot import '{shorten(path)}': {_reason(error)}; expected package.module:Class"
         ) from None
-    factory = getattr(module, attribute, None)
-    if callable(factory):
-        return factory
-    classes = [
-        name for name, value in vars(module).items() if nn.Module in getattr(value, "__mro__", ())
-    ]
+    value = getattr(module, attribute, None)
+    if _is_block(value):
+        return value
+    classes = [name for name, item in vars(module).items() if _is_block(item)]
+    if value is not None:
+        raise UserError(
+            f"phi: '{shorten(path)}' is not a subclass of torch.nn.Module"
+            f"{nearest(attribute, classes)}"
+        )
     raise UserError(
-        f"phi: module '{module_name}' has no class '{attribute}'{nearest(attribute, classes)}"
+        f"phi: module '{shorten(module_name)}' has no class '{shorten(attribute)}'"
+        f"{nearest(attribute, classes)}"
     )
+
+
+def _is_block(value: Any) -> TypeGuard[type[nn.Module]]:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _reason(error: BaseException) -> str:
+    return shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 300)
 
 
 def _build_user_block(info: BlockInfo, channels: int, options: dict[str, Any]) -> nn.Module:
@@ -202,10 +234,8 @@ def _build_user_block(info: BlockInfo, channels: int, options: dict[str, Any]) -
         with torch.no_grad():
             output = block.eval()(torch.zeros(shape))
         block.train(training)
-    except Exception as error:
-        raise UserError(
-            f"{info.name} fails for {channels} channels: {type(error).__name__}: {error}"
-        ) from None
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{info.name} fails for {channels} channels: {_reason(error)}") from None
     if not isinstance(output, torch.Tensor) or output.shape != shape:
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise UserError(f"{info.name} maps {shape} to {got}; expected one tensor of the same shape")

@@ -1,7 +1,7 @@
 """The YOLOv4-tiny network."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from nets.yolo.backbone import CSPDarknet53Tiny
 from nets.yolo.blocks import ConvBNAct
 from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS, STRIDES, BoxCoder
 from nets.yolo.neck import FPN
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 from utils.core.schema import Config
 
 Init = Literal["paper", "identity"]
@@ -148,14 +148,21 @@ def build_model(
     coder = BoxCoder(
         anchors or DARKNET_ANCHORS, model.anchor_masks, model.new_coords, model.scale_x_y
     )
+    check_sites(config.attention.at)
     sites = attention.parse_phi(config.phi, config.attention.at)
     return YOLOv4Tiny(num_classes, coder, sites, config.attention.init)
 
 
-def _build_attention(sites: Mapping[str, Any], init: Init) -> nn.ModuleDict:
+def check_sites(sites: Iterable[str]) -> None:
+    """Raise a `UserError` that names the first unknown site."""
     for site in sites:
         if site not in SITES:
-            raise UserError(f"attention site '{site}' does not exist{nearest(site, SITES)}")
+            hint = nearest(site, SITES)
+            raise UserError(f"attention site '{shorten(site)}' does not exist{hint}")
+
+
+def _build_attention(sites: Mapping[str, Any], init: Init) -> nn.ModuleDict:
+    check_sites(sites)
     blocks = nn.ModuleDict()
     for site, channels in SITES.items():
         if site in sites:

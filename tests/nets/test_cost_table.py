@@ -46,8 +46,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     [
         (["ecca"], "unknown attention block 'ecca'; did you mean 'eca'?"),
         (["eca", "--at", "feta1"], "--at feta1: no such site; did you mean 'feat1'?"),
-        (["--size", "100"], "--size 100: expected a multiple of 32"),
-        (["--rounds", "0"], "--rounds 0: expected at least 1"),
+        (["--size", "100"], "--size: expected a multiple of 32 from 32"),
+        (["--rounds", "0"], "--rounds: expected an integer from 1"),
         (
             ["--size", "32", "--batch", "1"],
             "--batch 1: batch normalization cannot train on maps of one cell",

@@ -23,35 +23,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+from utils.core.arguments import CommandParser, integer, number
 from utils.core.cli import run_command
-from utils.core.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(__doc__, "python -m utils.benchmark")
     add, group = parser.add_argument, parser.add_mutually_exclusive_group
     add("words", nargs="*", metavar="SECTION|KEY=VALUE", help="sections to run; keys to change")
     network, duration = group(), group()
     network.add_argument("--config", metavar="NAME|PATH", help="default: the embedded data")
     network.add_argument("--weights", metavar="FILE|RUN", help="default: random weights")
     duration.add_argument(
-        "--seconds", type=float, help="per section (at least 5 rounds), default 30"
+        "--seconds", type=number(0.001, 100_000), help="per section (at least 5 rounds), default 30"
     )
-    duration.add_argument("--rounds", type=int, metavar="N", help="exactly N rounds instead")
+    duration.add_argument(
+        "--rounds", type=integer(1, 100_000), metavar="N", help="exactly N rounds instead"
+    )
     add("--quick", action="store_true", help="two rounds of small images, fewer backends")
     add("--full", action="store_true", help="metrics of 5,000 images, a video of 10,000 frames")
     add("--json", metavar="FILE", help="also write all numbers as JSON")
     add("--format", choices=("text", "markdown"), default="text", help="default: text")
-    args = parser.parse_intermixed_args()
-    if args.seconds is not None and args.seconds <= 0:
-        raise UserError(f"--seconds {args.seconds:g}: expected more than 0")
-    if args.rounds is not None and args.rounds < 1:
-        raise UserError(f"--rounds {args.rounds}: expected at least 1")
-    return args
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

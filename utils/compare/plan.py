@@ -2,23 +2,23 @@
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nets import attention
 from utils.core.config import (
     find_config,
+    flatten,
     load_config,
     parse_overrides,
     read_yaml,
     update_config,
 )
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 from utils.core.schema import Config
+from utils.core.yaml_text import parse_yaml
 from utils.engine.experiment import check_config
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
@@ -199,10 +199,7 @@ def _read_phi(phi: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Settings that differ in attention only; one given twice is compared with itself."""
     overrides_by_name: dict[str, dict[str, Any]] = {}
     for text in phi:
-        try:
-            spec = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--phi {text}: not valid YAML") from None
+        spec = parse_yaml(text, f"--phi {shorten(text)}")
         name = base_name = _describe_phi(spec)
         number = 1
         while name in overrides_by_name:
@@ -260,16 +257,6 @@ def _make_setting(base: Config, name: str, changes: dict[str, Any]) -> Setting:
         raise UserError(f"setting '{name}': {error}") from None
     folder = re.sub(r"[^\w.=,()+-]+", "_", name).strip(".") or "_"
     return Setting(name, folder, config, seed_offset)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of a nested configuration; `phi` may be a mapping itself."""
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name != "phi":
-            yield from flatten(value, f"{name}.")
-        else:
-            yield name, value
 
 
 def _refuse_other_images(settings: Sequence[Setting]) -> None:

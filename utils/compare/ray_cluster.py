@@ -68,7 +68,7 @@ def check_ray(address: str, plan: Plan) -> None:
     host, port = match[1].strip("[]"), int(match[2])
     try:  # Ray itself would try for minutes and then end the process
         socket.create_connection((host, port), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise UserError(f"--ray {address}: nothing answers there ({error})") from None
 
 

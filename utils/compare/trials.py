@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nets.io import checkpoints
-from utils.compare.plan import FIXED_KEYS, Trial, flatten
+from utils.compare.plan import FIXED_KEYS, Trial
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
-from utils.core.config import load_config
+from utils.core.config import flatten, load_config
 from utils.core.errors import UserError
 from utils.core.files import write_file
 from utils.core.schema import Config

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.core import distributed
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,7 +27,12 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = _best_device()
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device={shorten(name)}: expected auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and distributed.world_size() > 1:
         return torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -5,19 +5,22 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+MAX_LISTED = 40  # names in a hint
+
 
 class UserError(Exception):
     """A mistake the user can fix: one line that names the file or key and what was expected."""
 
 
-def shorten(value: object, limit: int = 80) -> str:
+def shorten(value: object, limit: int = 80, quoted: bool = False) -> str:
     """A value for an error message: on one line, and without its middle if it is long.
 
     Args:
-        value: text, shown as it is; or anything else, shown by its `repr`.
+        value: text; or anything else, shown by its `repr`.
         limit: number of characters of the result, more than 12.
+        quoted: show text by its `repr`, too.
     """
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) and not quoted else repr(value)
     if len(text) > limit:
         text = f"{text[: limit - 12]}...{text[-9:]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
@@ -32,13 +35,15 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
         prefix: put before the suggestion, e.g. the section of a key.
 
     Returns:
-        `"; did you mean 'x'?"` for the closest valid name; if none is close, the list of all; empty
-        if there are none.
+        `"; did you mean 'x'?"` for the closest valid name; if none is close, the list of all, or of
+        the first if there are many; empty if there are none.
     """
     names = [str(item) for item in valid]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{prefix}{close[0]}'?"
+    if len(names) > MAX_LISTED:
+        names[MAX_LISTED:] = ["..."]
     return f"; expected one of: {', '.join(names)}" if names else ""
 
 

@@ -1,11 +1,14 @@
-"""The fields of a configuration: type, default and one-line description.
+"""The fields of a configuration: type, range, default and one-line description.
 
 `python train.py --explain` prints them. Loading, inheritance and overrides: `utils.core.config`.
 """
 
+import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,6 +17,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from utils.core.errors import shorten
 
 # Former names of keys; configurations saved with them can still be read
 RENAMED = {
@@ -30,22 +35,71 @@ RENAMED = {
     "predict.merge_iou": "predict.vote_iou",
 }
 
+# Upper bounds are far above what anyone trains with. They refuse slips of the keyboard before
+# memory is allocated or threads are started, and numbers that float32 cannot represent.
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
+Zoom = Annotated[float, Field(ge=0.05, le=20)]
+AnchorSide = Annotated[float, Field(ge=0.1, le=16384)]  # pixels, twice the largest input
+Gigabytes = Annotated[float, Field(ge=0, le=1_000_000)]
+Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
+EpochCount = Annotated[int, Field(ge=1, le=1_000_000)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Detections = Annotated[int, Field(ge=1, le=100_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # 2**32 gives the same random numbers as 0
+Words = Annotated[str, Field(min_length=1, max_length=4096)]  # as long as a path may be
+
+MAX_SIDE = 8192  # pixels; one feature map of the first layer already takes 2 GiB
+MAX_NAME = 240  # bytes; file systems allow 255, and "-2" may be appended
 
 
 def _parse_size(value: Any) -> Any:
     """416 -> (416, 416); both sides must be multiples of 32, the largest stride of the network."""
     size = (value, value) if isinstance(value, int) else value
     is_pair = isinstance(size, (list, tuple)) and len(size) == 2
-    if not is_pair or not all(type(side) is int and side >= 32 and side % 32 == 0 for side in size):
+    if not is_pair or not all(
+        type(side) is int and 32 <= side <= MAX_SIDE and side % 32 == 0 for side in size
+    ):
         raise ValueError(
-            "expected an integer or [height, width], multiples of 32 (the stride of the last map), "
-            f"got {value}"
+            "expected an integer or [height, width], multiples of 32 (the stride of the last map) "
+            f"up to {MAX_SIDE}, got {shorten(value, quoted=True)}"
         )
     return tuple(size)
+
+
+def _check_name(name: str) -> str:
+    if name in (".", "..") or "/" in name or "\\" in name:
+        raise ValueError(
+            f"expected the name of one folder, got {shorten(name, quoted=True)}; "
+            "`output` is the folder it lies in"
+        )
+    size = len(name.encode())
+    if size > MAX_NAME:
+        raise ValueError(f"expected at most {MAX_NAME} bytes, got {size:,}")
+    return name
+
+
+def _check_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", name):
+        raise ValueError(
+            f"expected auto, cpu, cuda, cuda:1 or mps, got {shorten(name, quoted=True)}"
+        )
+    return name
+
+
+def _refuse_unusable(value: Any) -> None:
+    """Refuse true and false where no switch is expected, and control characters."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected no true or false here, got {str(value).lower()}")
+    if isinstance(value, str) and any(unicodedata.category(letter) == "Cc" for letter in value):
+        raise ValueError(
+            f"expected text without control characters, got {shorten(value, quoted=True)}"
+        )
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_unusable(item)
 
 
 class ConfigSection(BaseModel):
@@ -63,10 +117,9 @@ class ConfigSection(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        expects_bool = cls.model_fields[str(info.field_name)].annotation is bool
-        if isinstance(value, bool) and not expects_bool:
-            raise ValueError(f"expected no true or false here, got {str(value).lower()}")
+    def _check_plain(cls, value: Any, info: ValidationInfo) -> Any:
+        if cls.model_fields[str(info.field_name)].annotation is not bool:
+            _refuse_unusable(value)
         return value
 
 
@@ -81,11 +134,21 @@ class AttentionConfig(ConfigSection):
         "outputs of pretrained weights",
     )
 
+    @field_validator("at")
+    @classmethod
+    def _check_different(cls, sites: list[str]) -> list[str]:
+        for site in sites:
+            if sites.count(site) > 1:
+                raise ValueError(
+                    f"expected different sites, got {shorten(site, quoted=True)} twice"
+                )
+        return sites
+
 
 class ModelConfig(ConfigSection):
     anchors: (
         Literal["auto"]
-        | Annotated[list[tuple[Positive, Positive]], Field(min_length=6, max_length=6)]
+        | Annotated[list[tuple[AnchorSide, AnchorSide]], Field(min_length=6, max_length=6)]
     ) = Field(
         "auto",
         description="six [width, height] in input pixels, smallest first; auto: k-means on the "
@@ -100,7 +163,7 @@ class ModelConfig(ConfigSection):
         description="Darknet's box coder; true: (2 sigmoid)^2 * anchor, bounded; false: exp * "
         "anchor, which Darknet's published weights need",
     )
-    scale_x_y: Positive | None = Field(
+    scale_x_y: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None,
         description="factor that stretches the range of box centers; null: 2 with new_coords, else "
         "1.05",
@@ -118,14 +181,16 @@ class DataConfig(ConfigSection):
     format: Literal["shapes", "voc", "coco", "yolo"] = Field(
         "shapes", description="voc, coco, yolo, or shapes: images drawn by this program"
     )
-    root: str = Field("", description="folder of the dataset, relative to the working directory")
-    train: str = Field(
+    root: Annotated[str, Field(max_length=4096)] = Field(
+        "", description="folder of the dataset, relative to the working directory"
+    )
+    train: Words = Field(
         "train",
         description="training split; voc: a list in ImageSets/Main, or several "
         "(2007/trainval+2012/trainval)",
     )
-    val: str = Field("val", description="validation split, named like `train`")
-    classes: list[str] | str | None = Field(
+    val: Words = Field("val", description="validation split, named like `train`")
+    classes: list[str] | Words | None = Field(
         None,
         description="class names, or a text file with one name per line; null: read from the "
         "dataset if it names its classes",
@@ -138,48 +203,46 @@ class DataConfig(ConfigSection):
         "ram",
         description="ram, disk or none: where decoded, letterboxed images are kept between epochs",
     )
-    cache_gb: Positive = Field(
+    cache_gb: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
         4.0,
         description="memory or disk space for that cache, GiB; images beyond it are decoded every "
         "epoch",
     )
-    gpu_cache_gb: NonNegative | None = Field(
+    gpu_cache_gb: Gigabytes | None = Field(
         None,
         description="GPU memory for the decoded training images, GiB; null: half of what is free",
     )
-    shapes_train: Count = Field(480, description="shapes: number of training images")
-    shapes_val: Count = Field(120, description="shapes: number of validation images")
-    shapes_seed: int = Field(
+    shapes_train: Images = Field(480, description="shapes: number of training images")
+    shapes_val: Images = Field(120, description="shapes: number of validation images")
+    shapes_seed: Seed = Field(
         0, description="shapes: seed of the images, independent of the training seed"
     )
 
 
 class AugmentConfig(ConfigSection):
-    mosaic: Probability = Field(0.5, description="share of images that are mosaics of four, 0 to 1")
-    close_mosaic: Annotated[int, Field(ge=0)] = Field(
-        5, description="number of final epochs without mosaic and mixup"
-    )
-    mixup: Probability = Field(
-        0.0, description="share of images that are blended with another one, 0 to 1"
-    )
+    mosaic: Probability = Field(0.5, description="share of images that are mosaics of four")
+    close_mosaic: Epochs = Field(5, description="number of final epochs without mosaic and mixup")
+    mixup: Probability = Field(0.0, description="share of images that are blended with another one")
     fliplr: Probability = Field(0.5, description="probability of a left-right flip")
     flipud: Probability = Field(
         0.0,
         description="probability of an up-down flip; set 0.5 if images have no upright direction",
     )
-    scale: tuple[Positive, Positive] = Field(
-        (0.6, 1.5), description="smallest and largest zoom factor"
-    )
-    translate: NonNegative = Field(
+    scale: tuple[Zoom, Zoom] = Field((0.6, 1.5), description="smallest and largest zoom factor")
+    translate: Probability = Field(
         0.1, description="maximum translation, as a fraction of the image's width and height"
     )
-    degrees: NonNegative = Field(0.0, description="maximum rotation angle, degrees")
-    shear: NonNegative = Field(0.0, description="maximum shear angle, degrees")
-    hsv_h: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.015, description="maximum hue shift, as a fraction of the color circle, 0 to 0.5"
+    degrees: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="maximum rotation angle, degrees"
     )
-    hsv_s: Probability = Field(0.5, description="maximum relative change of saturation, 0 to 1")
-    hsv_v: Probability = Field(0.4, description="maximum relative change of brightness, 0 to 1")
+    shear: Annotated[float, Field(ge=0, le=40)] = Field(
+        0.0, description="maximum shear angle, degrees; at 45 an image would become a line"
+    )
+    hsv_h: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.015, description="maximum hue shift, as a fraction of the color circle"
+    )
+    hsv_s: Probability = Field(0.5, description="maximum relative change of saturation")
+    hsv_v: Probability = Field(0.4, description="maximum relative change of brightness")
 
     @field_validator("scale")
     @classmethod
@@ -195,62 +258,68 @@ class LossConfig(ConfigSection):
         description="best, iou, ratio or aligned: which anchors learn an object; docs/training.md "
         "compares them",
     )
-    anchor_ratio: Annotated[float, Field(gt=1)] = Field(
+    anchor_ratio: Annotated[float, Field(gt=1, le=1000)] = Field(
         4.0, description="ratio, aligned: maximum ratio between the sides of object and anchor"
     )
     anchor_iou: Probability = Field(
         0.2, description="iou: minimum IoU of object and anchor shapes (Darknet's iou_thresh)"
     )
-    top_k: Count = Field(10, description="aligned: number of anchors assigned to each object")
-    box: NonNegative = Field(4.0, description="weight of the CIoU box loss")
-    objectness: NonNegative = Field(1.5, description="weight of the objectness loss")
-    cls: NonNegative = Field(1.2, description="weight of the classification loss")
+    top_k: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        10, description="aligned: number of anchors assigned to each object"
+    )
+    box: Weight = Field(4.0, description="weight of the CIoU box loss")
+    objectness: Weight = Field(1.5, description="weight of the objectness loss")
+    cls: Weight = Field(1.2, description="weight of the classification loss")
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.0, description="e in the class targets y(1 - e) + e / number of classes"
     )
 
+    @model_validator(mode="after")
+    def _check_weights(self) -> "LossConfig":
+        if not self.box + self.objectness + self.cls:
+            raise ValueError("box, objectness and cls are all 0: expected a weight above 0")
+        return self
+
 
 class TrainConfig(ConfigSection):
-    epochs: Count = Field(100, description="number of passes over the training images")
-    batch_size: Count = Field(16, description="number of images per step")
-    workers: Annotated[int, Field(ge=0)] = Field(
+    epochs: EpochCount = Field(100, description="number of passes over the training images")
+    batch_size: BatchSize = Field(16, description="number of images per step")
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
         0,
         description="threads that decode images; 0: two while the cache is being filled, then one",
     )
     optimizer: Literal["sgd", "adamw"] = Field(
         "sgd", description="sgd (with Nesterov momentum) or adamw"
     )
-    lr: Positive | None = Field(
+    lr: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None, description="peak learning rate; null: 0.01 for sgd, 0.001 for adamw"
     )
     final_lr_ratio: Probability = Field(
         0.01, description="final learning rate as a fraction of the peak (cosine schedule)"
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.937, description="momentum of sgd, beta1 of adamw"
-    )
-    weight_decay: NonNegative = Field(
+    momentum: Decay = Field(0.937, description="momentum of sgd, beta1 of adamw")
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0005, description="weight decay of convolution and linear weights"
     )
-    warmup_epochs: NonNegative = Field(
-        3.0, description="length of the linear learning rate warm-up, epochs"
+    warmup_epochs: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        3.0,
+        description="length of the linear learning rate warm-up, epochs; at most a third of the "
+        "training",
     )
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+    ema_decay: Decay = Field(
         0.9998, description="decay of the exponential moving average of the weights; 0: no EMA"
     )
-    max_grad_norm: NonNegative = Field(
+    max_grad_norm: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         10.0, description="gradients are clipped to this norm; 0: no clipping"
     )
-    freeze_epochs: Annotated[int, Field(ge=0)] = Field(
-        0, description="number of first epochs with a frozen backbone"
-    )
-    patience: Annotated[int, Field(ge=0)] = Field(
+    freeze_epochs: Epochs = Field(0, description="number of first epochs with a frozen backbone")
+    patience: Epochs = Field(
         0, description="stop after this many evaluations without improvement; 0: never"
     )
-    eval_every: Count | None = Field(
+    eval_every: EpochCount | None = Field(
         None, description="number of epochs between evaluations; null: a tenth of `epochs`"
     )
-    save_minutes: Positive = Field(
+    save_minutes: Annotated[float, Field(gt=0, le=100_000)] = Field(
         5.0, description="minutes between saves of last.pt within an epoch"
     )
     tensorboard: bool = Field(
@@ -260,7 +329,7 @@ class TrainConfig(ConfigSection):
 
 
 class EvalConfig(ConfigSection):
-    batch_size: Count = Field(32, description="number of images per forward pass")
+    batch_size: BatchSize = Field(32, description="number of images per forward pass")
     score: Probability = Field(
         0.001, description="minimum score of the detections that the metrics count"
     )
@@ -272,7 +341,7 @@ class EvalConfig(ConfigSection):
         description="box voting: average each box with those of its class above this IoU; 1: plain "
         "NMS",
     )
-    max_detections: Count = Field(
+    max_detections: Detections = Field(
         100, description="maximum number of detections per image (100 in COCO)"
     )
 
@@ -287,16 +356,18 @@ class PredictConfig(ConfigSection):
         description="box voting: average each box with those of its class above this IoU; 1: plain "
         "NMS",
     )
-    max_detections: Count = Field(300, description="maximum number of detections per image")
+    max_detections: Detections = Field(300, description="maximum number of detections per image")
 
 
 Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
+Name = Annotated[Words, AfterValidator(_check_name)]
+Device = Annotated[str, AfterValidator(_check_device)]
 
 
 class Config(ConfigSection):
     """The configuration of one experiment."""
 
-    name: str = Field(
+    name: Name = Field(
         "run",
         description="name of the run's folder in `output`; default: the name of the configuration "
         "file",
@@ -312,11 +383,7 @@ class Config(ConfigSection):
         description="size of the network's input, pixels: an integer or [height, width], multiples "
         "of 32",
     )
-    device: str = Field(
-        "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="auto, cpu, cuda, cuda:1 or mps",
-    )
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
         description="fp32, bf16, fp16, int8 (needs backend=openvino); auto: bf16 if the hardware "
@@ -327,18 +394,18 @@ class Config(ConfigSection):
         description="torch, compile, onnxruntime or openvino runs a trained network; auto: the "
         "fastest on this machine, measured at startup",
     )
-    threads: Annotated[int, Field(ge=0)] = Field(
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="number of CPU threads; 0: PyTorch's default"
     )
-    seed: int = Field(
+    seed: Seed = Field(
         0, description="seed of the initial weights, the order of the data and the augmentation"
     )
-    weights: str | None = Field(
+    weights: Words | None = Field(
         None,
         description="pretrained weights: .pt of this project, Darknet .weights, or .pth of a "
         "reference implementation",
     )
-    output: str = Field("runs", description="folder of all runs")
+    output: Words = Field("runs", description="folder of all runs")
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)

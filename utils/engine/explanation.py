@@ -16,7 +16,7 @@ from nets.analysis.gradcam import GradCAM, grad_cam
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 from utils.core.files import claimed_outputs
 from utils.core.images import IMAGE_SUFFIXES, Letterbox, write_image
 from utils.core.progress import progress_bar
@@ -109,7 +109,7 @@ def _parse_point(text: str) -> tuple[float, float]:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(
-            f"--point {text}: expected x,y in pixels of the image, e.g. 320,200"
+            f"--point {shorten(text)}: expected x,y in pixels of the image, e.g. 320,200"
         ) from None
     return x, y
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nets.attention.base import FeatureGate
 from nets.attention.layers import conv_norm_act, reduced_channels
-from nets.attention.options import PositiveInt
+from nets.attention.options import PositiveInt, SmallInt
 from nets.attention.registry import register
 
 
@@ -37,8 +37,8 @@ class BAM(FeatureGate):
         channels: int,
         *,
         reduction: PositiveInt = 16,
-        dilation: PositiveInt = 4,
-        num_layers: PositiveInt = 2,
+        dilation: SmallInt = 4,
+        num_layers: SmallInt = 2,
         combine: Literal["sum", "product"] = "sum",
     ) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nets.attention.base import AttentionBlock, AttentionMaps
 from nets.attention.layers import flat_index, no_autocast, reduced_channels, upcast
-from nets.attention.options import PositiveInt
+from nets.attention.options import PositiveInt, SmallInt
 from nets.attention.registry import register
 
 
@@ -37,7 +37,7 @@ class CrissCross(AttentionBlock):
     zero_gradient = ("key.bias",)  # the same for all keys of a query: the softmax cancels it
 
     def __init__(
-        self, channels: int, *, reduction: PositiveInt = 8, recurrence: PositiveInt = 2
+        self, channels: int, *, reduction: PositiveInt = 8, recurrence: SmallInt = 2
     ) -> None:
         super().__init__()
         hidden = reduced_channels(channels, reduction)

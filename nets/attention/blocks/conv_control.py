@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nets.attention.base import AttentionBlock, AttentionMaps
 from nets.attention.layers import BatchNorm2d, conv_norm_act
-from nets.attention.options import PositiveInt
+from nets.attention.options import ParameterCount
 from nets.attention.registry import register
 
 PAPER = (
@@ -33,7 +33,7 @@ class ConvControl(AttentionBlock):
         params: the budget, >= 1; None: C^2 / 8, what se has at its default reduction of 16.
     """
 
-    def __init__(self, channels: int, *, params: PositiveInt | None = None) -> None:
+    def __init__(self, channels: int, *, params: ParameterCount | None = None) -> None:
         super().__init__()
         budget = params or max(channels * channels // 8, 1)
         hidden = hidden_width(channels, budget)

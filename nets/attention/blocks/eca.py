@@ -30,8 +30,8 @@ class ECA(ChannelGate):
 
     Args:
         channels: C.
-        gamma: of the formula above, > 0; 2 as in the paper.
-        b: of the formula above; 1 as in the paper.
+        gamma: of the formula above, 0.01 to 100; 2 as in the paper.
+        b: of the formula above, -100 to 100; 1 as in the paper.
         kernel_size: odd, replaces the formula.
     """
 
@@ -39,8 +39,8 @@ class ECA(ChannelGate):
         self,
         channels: int,
         *,
-        gamma: Annotated[float, Field(gt=0)] = 2,
-        b: float = 1,
+        gamma: Annotated[float, Field(ge=0.01, le=100)] = 2,
+        b: Annotated[float, Field(ge=-100, le=100)] = 1,
         kernel_size: OddInt | None = None,
     ) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ from nets.attention.layers import (
     upcast,
     upsample_weights,
 )
-from nets.attention.options import PositiveInt
+from nets.attention.options import PositiveInt, SmallInt
 from nets.attention.registry import register
 
 
@@ -56,7 +56,7 @@ class EMSA(AttentionBlock):
         channels: int,
         *,
         heads: PositiveInt | None = None,
-        sr_ratio: PositiveInt = 2,
+        sr_ratio: SmallInt = 2,
         transform: bool = True,
         qkv_bias: bool = True,
         residual: bool = True,

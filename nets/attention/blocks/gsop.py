@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from nets.attention.base import AttentionBlock, AttentionMaps
 from nets.attention.layers import BatchNorm2d, no_autocast, upcast
-from nets.attention.options import PositiveInt
+from nets.attention.options import SmallInt
 from nets.attention.registry import register
 
 GRID = 8  # side of the pooled grid in position mode
@@ -78,7 +78,7 @@ class GSoP(AttentionBlock):
 
     Args:
         channels: C.
-        dim: the width d, >= 2; 128 as in the authors' code.
+        dim: the width d, 2 to 1024; 128 as in the authors' code.
         expand: outputs of the row convolution per row, >= 1; 4 as in the authors' code.
         pre_relu: ReLU before the first convolution.
         mode: channel, position or both.
@@ -88,8 +88,8 @@ class GSoP(AttentionBlock):
         self,
         channels: int,
         *,
-        dim: Annotated[int, Field(ge=2)] = 128,
-        expand: PositiveInt = 4,
+        dim: Annotated[int, Field(ge=2, le=1024)] = 128,
+        expand: SmallInt = 4,
         pre_relu: bool = True,
         mode: Literal["channel", "position", "both"] = "channel",
     ) -> None:

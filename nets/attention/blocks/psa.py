@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nets.attention.base import BranchAttention
 from nets.attention.layers import divisor_hint, fit_groups, reduced_channels, upcast
-from nets.attention.options import OddInt, PositiveInt
+from nets.attention.options import KernelSizes, PositiveInt
 from nets.attention.registry import register
 from utils.core.errors import UserError
 
@@ -37,7 +37,7 @@ class PyramidSplit(BranchAttention):
         self,
         channels: int,
         *,
-        kernels: Sequence[OddInt] = (3, 5, 7, 9),
+        kernels: KernelSizes = (3, 5, 7, 9),
         groups: Sequence[PositiveInt] = (1, 4, 8, 16),
         reduction: PositiveInt = 16,
     ) -> None:

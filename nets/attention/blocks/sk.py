@@ -8,14 +8,12 @@ Li, Wang, Hu, Yang: Selective Kernel Networks, CVPR 2019, arXiv 1903.06586
     y = sum_b a_b u_b                                (B, C, H, W), replaces x
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from nets.attention.base import BranchAttention
 from nets.attention.layers import conv_norm_act, fit_groups, upcast
-from nets.attention.options import OddInt, PositiveInt
+from nets.attention.options import KernelSizes, PositiveInt
 from nets.attention.registry import register
 from utils.core.errors import UserError
 
@@ -41,7 +39,7 @@ class SelectiveKernel(BranchAttention):
         self,
         channels: int,
         *,
-        kernels: Sequence[OddInt] = (3, 5),
+        kernels: KernelSizes = (3, 5),
         dilated: bool = True,
         groups: PositiveInt = 32,
         reduction: PositiveInt = 16,

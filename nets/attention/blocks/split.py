@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nets.attention.base import BranchAttention
 from nets.attention.layers import BatchNorm2d, fit_groups, upcast
-from nets.attention.options import OddInt, PositiveInt
+from nets.attention.options import OddInt, PositiveInt, SmallInt
 from nets.attention.registry import register
 
 
@@ -38,7 +38,7 @@ class SplitAttention(BranchAttention):
         self,
         channels: int,
         *,
-        radix: PositiveInt = 2,
+        radix: SmallInt = 2,
         groups: PositiveInt = 1,
         reduction: PositiveInt = 4,
         kernel_size: OddInt = 3,

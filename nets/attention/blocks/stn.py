@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from nets.attention.base import AttentionBlock, AttentionMaps
 from nets.attention.layers import conv_norm_act, no_autocast, upcast
-from nets.attention.options import PositiveInt
+from nets.attention.options import PositiveInt, SmallInt
 from nets.attention.registry import register
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -58,7 +58,7 @@ class STN(AttentionBlock):
         channels: int,
         *,
         hidden: PositiveInt = 32,
-        grid: PositiveInt = 4,
+        grid: SmallInt = 4,
         transform: Literal["affine", "attention"] = "affine",
         mode: Literal["replace", "blend"] = "replace",
         padding_mode: Literal["border", "zeros"] = "border",

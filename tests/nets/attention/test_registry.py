@@ -255,7 +255,7 @@ def test_a_block_of_the_users_own_needs_no_base_class():
             {"name": "user_blocks:Good", "kernel": 4},
             "user_blocks:Good fails for 16 channels: RuntimeError",
         ),
-        ("user_blocks:torch", "phi: module 'user_blocks' has no class 'torch'"),
+        ("user_blocks:torch", "phi: 'user_blocks:torch' is not a subclass of torch.nn.Module"),
     ],
 )
 def test_a_users_block_with_a_mistake(spec, message):

@@ -9,6 +9,8 @@ import yaml
 
 from utils.core.config import (
     CONFIG_DIR,
+    RESUME_KEYS,
+    check_resume_changes,
     dump_config,
     explain_fields,
     find_config,
@@ -135,6 +137,12 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("sede: 3\n", "'sede'", "did you mean 'seed'?"),
         ("train: {epoch: 3}\n", "'train.epoch'", "did you mean 'train.epochs'?"),
         ("trian: {epochs: 3}\n", "'trian'", "did you mean 'train'?"),
+        ("epochs: 3\n", "'epochs'", "did you mean 'train.epochs'?"),
+        ("epoch: 3\n", "'epoch'", "did you mean 'train.epochs'?"),
+        ("score: 0.3\n", "'score'", "did you mean 'eval.score' or 'predict.score'?"),
+        ("eval: {lr: 3}\n", "'eval.lr'", "did you mean 'train.lr'?"),
+        ("train.epochs: 3\n", "'train.epochs'", "expected it nested: train: {epochs: ...}"),
+        ("1: 3\n", "'1'", "expected one of: name, phi"),
         ("predict: {zzzzzz: 3}\n", "'predict.zzzzzz'", "expected one of: score, nms_iou"),
     ],
 )
@@ -204,6 +212,94 @@ def test_wrong_values_name_the_key(override: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name=../../x", "name: expected the name of one folder, got '../../x'"),
+        ("name=a/b", "name: expected the name of one folder, got 'a/b'"),
+        ("name='a\\b'", "name: expected the name of one folder"),
+        ("name=..", "name: expected the name of one folder, got '..'"),
+        ("name=", "name: expected text, got nothing"),
+        ("name=''", "name: expected some text, got ''"),
+        ('name="a\\0b"', "name: expected text without control characters, got 'a\\x00b'"),
+        ('name="a\\nb"', "name: expected text without control characters, got 'a\\nb'"),
+        ("name=" + "x" * 300, "name: expected at most 240 bytes, got 300"),
+        ("name=" + "é" * 130, "name: expected at most 240 bytes, got 260"),
+        ("name=12", "name: expected text (in quotes if it looks like a number), got 12"),
+        ('data.root="a\\0"', "data.root: expected text without control characters"),
+        ('data.classes=["a\\n"]', "data.classes: expected text without control characters"),
+        ("output=''", "output: expected some text, got ''"),
+        ("weights=''", "weights: expected some text, got ''"),
+        ("train=", "train: is a section; expected KEY=VALUE for keys in it"),
+        ("augment=null", "augment: is a section; expected KEY=VALUE for keys in it"),
+        ("train=5", "train: expected a section with keys, got 5"),
+        ("train.epochs.x=5", "train.epochs.x: train.epochs is not a section, it is set to"),
+        ("seed.x=5", "seed: expected an integer, got {'x': 5}"),
+        ("seed=-1", "seed: expected 0 to below 4,294,967,296, got -1"),
+        (f"seed={2**64}", "seed: expected 0 to below 4,294,967,296"),
+        ("seed=1:30", "seed: expected an integer, got '1:30'"),
+        ("input_size=1000000", "up to 8192, got 1000000"),
+        ("input_size=[416, true]", "input_size: expected no true or false here, got true"),
+        ("threads=100000", "threads: expected 0 to 1,024, got 100000"),
+        ("train.workers=100000", "train.workers: expected 0 to 256, got 100000"),
+        ("train.batch_size=100000", "train.batch_size: expected 1 to 65,536, got 100000"),
+        ("data.cache_gb=1e30", "data.cache_gb: expected above 0, up to 1,000,000, got 1e+30"),
+        ("data.shapes_train=1e12", "data.shapes_train: expected 1 to 1,000,000"),
+        ("eval.max_detections=1e9", "eval.max_detections: expected 1 to 100,000"),
+        ("augment.degrees=181", "augment.degrees: expected 0 to 180, got 181"),
+        ("augment.shear=89", "augment.shear: expected 0 to 40, got 89"),
+        ("augment.scale=[1e-9, 1]", "augment.scale[0]: expected 0.05 to 20, got 1e-09"),
+        ("augment.scale=[1, true]", "augment.scale: expected no true or false here, got true"),
+        ("augment.translate=1.1", "augment.translate: expected 0 to 1, got 1.1"),
+        ("loss={box: 0, objectness: 0, cls: 0}", "loss: box, objectness and cls are all 0"),
+        ("train.lr=1e30", "train.lr: expected above 0, up to 10, got 1e+30"),
+        ("train.lr=.nan", "train.lr: expected a finite number, got nan"),
+        ("train.momentum=1", "train.momentum: expected 0 to below 1, got 1"),
+        ("train.compile=maybe", "train.compile: expected true or false, got 'maybe'"),
+        ("model.anchors=[[1, 2]]", "model.anchors: expected 'auto' or at least 6 items, got"),
+        (f"model.anchors={[[9, 9]] * 5 + [[9, 1e9]]}", "model.anchors[5][1]: expected 0.1 to"),
+        (f"model.anchors={[[9, 9]] * 5 + [['x', 9]]}", "model.anchors[5][0]: expected a number"),
+        ("phi=[1]", "phi: expected an integer or text or a mapping, got [1]"),
+        ("phi={1: se}", "or names as keys, got {1: 'se'}"),
+        ("phi=true", "phi: expected no true or false here, got true"),
+        ("device=cuda:999", "device: expected auto, cpu, cuda, cuda:1 or mps, got 'cuda:999'"),
+        (
+            "attention.at=[feat1, feat1]",
+            "attention.at: expected different sites, got 'feat1' twice",
+        ),
+        ("data.root=" + "x" * 10**6, "data.root: expected at most 4096 characters, got 'xxx"),
+        ("seed=" + "x" * 10**6, "seed: expected an integer, got 'xxx"),
+    ],
+)
+def test_wrong_values_are_told_in_plain_words(override: str, message: str) -> None:
+    told = refused(lambda: load_config("shapes", [override]))
+    assert message in told and len(told) < 400
+    for internal in ("literal[", "function-", "Input should", "Value error", "tuple[", "pydantic"):
+        assert internal not in told
+
+
+def test_keys_on_the_command_line_join_what_the_file_sets(write: Write) -> None:
+    path = write("mine.yaml", "train: {epochs: 7, batch_size: 4}\n")
+    for words in (
+        ["train={epochs: 9}"],
+        ["train.epochs=9"],
+        ["train={epochs: 1}", "train.epochs=9"],
+    ):
+        config = load_config(path, words)
+        assert (config.train.epochs, config.train.batch_size) == (9, 4)
+
+
+def test_only_some_keys_may_change_in_a_resumed_run() -> None:
+    known = {key for key, _, _ in explain_fields()}
+    assert set(RESUME_KEYS) < known
+    check_resume_changes(dict.fromkeys([*RESUME_KEYS, "predict.score"]))
+    check_resume_changes({"train": {"epochs": 3}, "predict": {"score": 0.3}})
+    for key in ("train.batch_size", "seed", "phi", "data.train", "augment.mosaic"):
+        assert f"--resume with {key}=" in refused(lambda key=key: check_resume_changes({key: 1}))
+    message = refused(lambda: check_resume_changes({"train.epoch": 1}))
+    assert "did you mean 'train.epochs'?" in message
+
+
+@pytest.mark.parametrize(
     ("value", "size"),
     [(320, (320, 320)), ("[224, 416]", (224, 416)), (32, (32, 32)), ("[96, 32]", (96, 32))],
 )
@@ -257,7 +353,10 @@ def test_overrides_are_yaml_and_the_last_one_wins(write: Write) -> None:
     assert config.name == "mine"
 
 
-@pytest.mark.parametrize("override", ["train.epochs", "=3", " =3", "train.epochs=[1"])
+@pytest.mark.parametrize(
+    "override",
+    ["train.epochs", "=3", " =3", "train.epochs=[1", "train.=1", ".epochs=1", "train..epochs=1"],
+)
 def test_malformed_overrides_are_quoted(override: str) -> None:
     assert f"'{override}'" in refused(lambda: load_config("shapes", [override]))
 
