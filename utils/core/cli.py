@@ -11,6 +11,7 @@ from pathlib import Path
 
 from utils.core.errors import UserError
 from utils.core.files import write_error
+from utils.core.openmp import adapt_to_load
 from utils.core.signals import Stopped, install_handlers, received
 
 OUT_OF_MEMORY = (
@@ -49,6 +50,7 @@ def run_command(main: Callable[[], None]) -> None:
     with 128 and its number. A closed pipe (`python eval.py | head`) exits silently with 141. Output
     is line-buffered, so that progress can be followed through a pipe or in a file.
     """
+    adapt_to_load()
     search_working_directory()
     install_handlers()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -10,6 +10,7 @@ import torch
 
 from utils.core.cli import search_working_directory
 from utils.core.distributed import is_main_process
+from utils.core.environment import cpu_count
 
 # Parameters of glibc's mallopt, from malloc.h
 TRIM_THRESHOLD = -1
@@ -25,6 +26,8 @@ def configure_process(threads: int = 0) -> None:
     """
     if threads:
         torch.set_num_threads(threads)
+    if threads > cpu_count():
+        print(f"note: threads={threads}, but only {cpu_count()} cores: fewer threads are faster")
     search_working_directory()  # for attention blocks outside the project, `package.module:Class`
     silence_opencv()
     if not is_main_process():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from utils.core import process
+from utils.core.environment import cpu_count
 
 
 def test_threads_are_set_where_they_are_asked_for():
@@ -16,6 +17,16 @@ def test_threads_are_set_where_they_are_asked_for():
     assert torch.get_num_threads() == 2
     process.configure_process(0)
     assert torch.get_num_threads() == 2
+
+
+def test_more_threads_than_cores_are_told(capsys: pytest.CaptureFixture[str]):
+    threads = torch.get_num_threads()
+    process.configure_process(cpu_count())
+    assert not capsys.readouterr().out
+    process.configure_process(cpu_count() + 1)
+    torch.set_num_threads(threads)
+    message = f"note: threads={cpu_count() + 1}, but only {cpu_count()} cores"
+    assert capsys.readouterr().out.startswith(message)
 
 
 def test_modules_of_the_working_directory_are_found(
