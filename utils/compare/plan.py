@@ -1,6 +1,7 @@
 """The plan of a comparison: settings, seeds, and the folder of every trial."""
 
 import argparse
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from utils.core.config import (
     update_config,
 )
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.schema import Config
+from utils.core.schema import MAX_NAME, Config
 from utils.core.yaml_text import parse_yaml
 from utils.engine.experiment import check_config
 
@@ -170,13 +171,14 @@ def make_plan(
         seeds=_check_seeds(seeds),
         baseline=_find_baseline(baseline, settings),
     )
+    _check_trial_seeds(settings, plan.seeds)
     for setting in settings:
         check_config(setting.config)
     return plan
 
 
 def _check_seeds(seeds: Sequence[str | int]) -> tuple[int, ...]:
-    given = " ".join(map(str, seeds)) or "none"
+    given = shorten(" ".join(map(str, seeds)) or "none")
     try:
         numbers = tuple(int(seed) for seed in seeds)
     except ValueError:
@@ -184,6 +186,15 @@ def _check_seeds(seeds: Sequence[str | int]) -> tuple[int, ...]:
     if not numbers or len(set(numbers)) < len(numbers):
         raise UserError(f"--seeds: expected different integers, got {given}")
     return numbers
+
+
+def _check_trial_seeds(settings: Sequence[Setting], seeds: Sequence[int]) -> None:
+    for setting in settings:
+        for seed in seeds:
+            try:
+                update_config(setting.config, {"seed": seed + setting.seed_offset})
+            except UserError as error:
+                raise UserError(f"--seeds {seed}, setting '{setting.name}': {error}") from None
 
 
 def _find_baseline(name: str | None, settings: Sequence[Setting]) -> str:
@@ -255,8 +266,15 @@ def _make_setting(base: Config, name: str, changes: dict[str, Any]) -> Setting:
         config = update_config(base, changes)
     except UserError as error:
         raise UserError(f"setting '{name}': {error}") from None
+    return Setting(name, _folder_name(name), config, seed_offset)
+
+
+def _folder_name(name: str) -> str:
+    """A setting's name as a folder name; a long one is cut off and told apart by a checksum."""
     folder = re.sub(r"[^\w.=,()+-]+", "_", name).strip(".") or "_"
-    return Setting(name, folder, config, seed_offset)
+    if len(folder.encode()) <= MAX_NAME:
+        return folder
+    return f"{folder[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _refuse_other_images(settings: Sequence[Setting]) -> None:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from utils.core.errors import UserError, nearest, shorten
+from utils.core.files import is_file
 from utils.core.schema import RENAMED, Config
 from utils.core.yaml_text import dump_yaml, load_yaml, parse_yaml
 
@@ -205,11 +206,12 @@ def find_config(name: str | Path, asked_by: str = "--config") -> Path:
     """
     given = Path(name)
     for candidate in (given, CONFIG_DIR / given, CONFIG_DIR / f"{given}.yaml"):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     known = sorted(path.name for path in CONFIG_DIR.glob("*.yaml"))
     hint = nearest(given.name, known)
-    raise UserError(f"{asked_by} {name}: no such file, neither as given nor in configs/{hint}")
+    shown = shorten(str(name))
+    raise UserError(f"{asked_by} {shown}: no such file, neither as given nor in configs/{hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -284,7 +286,7 @@ def _read_inherited(path: Path, children: tuple[Path, ...]) -> list[tuple[Path, 
     if base is None:
         return [(path, values)]
     parent = path.parent / str(base)
-    if not parent.is_file():
+    if not is_file(parent):
         parent = find_config(str(base), f"{path}: base:")
     return [*_read_inherited(parent, (*children, path.resolve())), (path, values)]
 

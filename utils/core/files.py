@@ -132,6 +132,16 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in OUTAGES
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether it is a regular file; `Path.is_file` raises an error for a name that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether it is a folder; `Path.is_dir` raises an error for a name that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def check_input(path: str | Path, title: str = "") -> None:
     """Refuse what `open_input` would refuse, for a file that a library opens by its name.
 

@@ -172,7 +172,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, ScalarNode) or key.tag not in KEY_TAGS:
                 self._refuse(key, "expected a name or an integer as key")
-            name = self.construct_object(key)
+            name = str(self.construct_object(key))
             if name in seen:
                 self._refuse(key, f"the key {name} is set twice")
             seen.add(name)

@@ -7,8 +7,8 @@ for commands that take KEY=VALUE, and `runs` for the others.
 from pathlib import Path
 
 from utils.core.config import dump_config
-from utils.core.errors import UserError, nearest
-from utils.core.files import write_file
+from utils.core.errors import UserError, nearest, shorten
+from utils.core.files import is_file, is_folder, write_error, write_file
 from utils.core.schema import Config
 
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
@@ -27,8 +27,6 @@ def create_run(config: Config, run: Path | None = None) -> Path:
     """
     if run is None:
         run = make_new_folder(Path(config.output) / config.name, f"output={config.output}")
-    else:
-        run.mkdir(parents=True, exist_ok=True)
     write_file(run / CONFIG, dump_config(config))
     return run
 
@@ -53,7 +51,7 @@ def make_new_folder(base: Path, asked_by: str) -> Path:
             folder = base.with_name(f"{base.name}-{number}")
         except OSError as error:
             raise UserError(
-                f"{asked_by}: cannot make folder {folder}: {error.strerror or error}"
+                f"{asked_by}: cannot make folder {folder}: {write_error(error)}"
             ) from None
 
 
@@ -65,16 +63,24 @@ def find_run(run: str | Path, output: str = OUTPUT) -> Path:
         output: the folder of the runs.
 
     Raises:
-        UserError: there is no `last.pt` in it.
+        UserError: there is no `last.pt` in it; the message says what to do.
     """
+    folders = []
     for candidate in (Path(run), Path(output) / run):
-        folder = candidate.parent if candidate.is_file() else candidate
-        if (folder / LAST).is_file():
+        folder = candidate.parent if is_file(candidate) else candidate
+        if is_file(folder / LAST):
             return folder
+        folders.append(folder)
+    for folder in folders:
+        if is_file(folder / CONFIG):
+            raise UserError(
+                f"--resume {run}: {folder} has no {LAST}, the training ended before it was saved; "
+                f"start again with: python train.py --config {folder / CONFIG}"
+            )
     known = [path.parent.name for path in Path(output).glob(f"*/{LAST}")]
     raise UserError(
-        f"--resume {run}: no {LAST} in that folder nor in {Path(output) / run}"
-        f"{nearest(Path(run).name, known)}"
+        f"--resume {shorten(str(run))}: no {LAST} in that folder nor in "
+        f"{shorten(str(Path(output) / run))}{nearest(Path(run).name, known)}"
     )
 
 
@@ -93,13 +99,14 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
     candidates = (Path(weights), Path(output) / weights)
     for candidate in candidates:
         for path in (candidate, candidate / BEST, candidate / LAST):
-            if path.is_file():
+            if is_file(path):
                 return path
     for candidate in candidates:
-        if candidate.is_dir():
+        if is_folder(candidate):
             raise UserError(f"--weights {candidate}: no {BEST} in that folder")
     known = [str(path.parent) for path in Path(output).glob(f"*/{BEST}")]
-    raise UserError(f"--weights {weights}: no such file or run{nearest(str(weights), known)}")
+    hint = nearest(str(weights), known)
+    raise UserError(f"--weights {shorten(str(weights))}: no such file or run{hint}")
 
 
 def _newest_weights(output: str) -> Path:

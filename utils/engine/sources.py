@@ -1,6 +1,7 @@
 """Where the images of `predict.py` come from: files, a folder, or a dataset."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.errors import UserError, nearest
+from utils.core.files import ReadError, check_input, is_file, is_folder
 from utils.core.images import IMAGE_SUFFIXES, read_image
 from utils.core.schema import Config
 from utils.data.loading import load_dataset
@@ -30,19 +32,26 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
     """Image files, in the order given.
 
     Raises:
-        UserError: a path does not exist or is a folder.
+        UserError: a path does not exist, is not a regular file, or cannot be read.
     """
-    for path in map(Path, paths):
-        if path.is_dir():
+    for path in paths:
+        if "://" in str(path):
+            raise UserError(f"--source {path}: is an address; only --mode video reads streams")
+        if is_folder(path):
             raise UserError(f"--source {path} is a folder: use --mode dir for all images in it")
-        if not path.is_file():
-            raise UserError(f"--source {path}: no such file{_similar(path)}")
+        try:
+            check_input(path, "--source")
+        except ReadError as error:
+            raise UserError(f"{error}{_similar(Path(path))}") from None
     return [ImageSource(str(path), partial(read_image, path)) for path in paths]
 
 
 def _similar(path: Path) -> str:
     """A hint at a file with a similar name; empty rather than a list of all files."""
-    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        names = [] if path.exists() else [other.name for other in path.parent.iterdir()]
+    except OSError:  # no such folder, or not to be listed
+        return ""
     hint = nearest(path.name, names)
     return hint if hint.startswith("; did") else ""
 
@@ -51,20 +60,31 @@ def image_folder(folder: str | Path) -> list[ImageSource]:
     """All images in a folder and its subfolders, sorted and named by their relative path.
 
     Raises:
-        UserError: the folder does not exist or has no images.
+        UserError: the folder does not exist, has no images, or cannot be listed.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        problem = "is a file: use --mode image or video" if folder.exists() else "does not exist"
+    if not is_folder(folder):
+        problem = "is a file: use --mode image or video" if is_file(folder) else "does not exist"
         raise UserError(f"--source {folder} {problem}; expected a folder of images")
     images = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+    for path in sorted(_files_below(folder)):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             name = path.relative_to(folder).as_posix()
             images.append(ImageSource(name, partial(read_image, path)))
     if not images:
         raise UserError(f"--source {folder}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and its subfolders but folders; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"--source {error.filename}: {reason}")
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names)
 
 
 def validation_images(config: Config, limit: int) -> list[ImageSource]:

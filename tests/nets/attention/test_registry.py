@@ -1,5 +1,6 @@
 """Names, options and `phi`."""
 
+import math
 import sys
 
 import pytest
@@ -129,6 +130,20 @@ def test_options_reach_the_block():
             "no_such_package:Block",
             "phi: cannot import 'no_such_package:Block': ModuleNotFoundError",
         ),
+        ("sys:exit", "phi: 'sys:exit' is not a subclass of torch.nn.Module"),
+        ("builtins:exec", "phi: 'builtins:exec' is not a subclass of torch.nn.Module"),
+        (":Block", "phi: cannot import ':Block': ValueError"),
+        ("os:", "phi: module 'os' has no class ''"),
+        ("../x:Block", "phi: cannot import '../x:Block': TypeError"),
+        ("x" * 10**5, "phi: unknown attention block 'xxx"),
+        ({"name": "se", "reduction": 10**30}, "se.reduction: expected a value less than or equal"),
+        ({"name": "eca", "b": math.nan}, "eca.b: expected a value"),
+        ({"name": "sk", "kernels": [3] * 10**5}, "sk.kernels: expected at most 16 items, got [3"),
+        (
+            {"name": "stn", "grid": 64, "hidden": 4096},
+            "phi: stn(grid=64, hidden=4096) has 68,870,778,886 parameters for 64 channels; "
+            "expected at most 100,000,000",
+        ),
         (
             "nets.attention.blocks.cbam:CBMA",
             "phi: module 'nets.attention.blocks.cbam' has no class 'CBMA'; did you mean 'CBAM'?",
@@ -138,7 +153,8 @@ def test_options_reach_the_block():
 def test_a_mistake_is_one_clear_line(spec, message):
     with pytest.raises(UserError) as error:
         attention.build(spec, 64)
-    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+    told = str(error.value)
+    assert told.startswith(message) and "\n" not in told and len(told) < 500
 
 
 def test_unknown_init():
@@ -172,6 +188,32 @@ def test_phi_is_expanded_to_sites():
 def test_phi_with_a_mistake(phi):
     with pytest.raises(UserError):
         attention.parse_phi(phi, ["feat1"])
+
+
+def test_a_block_needs_a_site():
+    with pytest.raises(UserError, match=r"attention.at: expected at least one site for phi=se"):
+        attention.parse_phi("se", [])
+    assert attention.parse_phi("none", []) == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("def f(: pass", "SyntaxError"),
+        ("import missing_package", "ModuleNotFoundError: No module named 'missing_package'"),
+        ("raise ValueError('x' * 10**6)", "ValueError: xxx"),
+    ],
+)
+def test_a_users_module_that_fails_on_import(code, reason, tmp_path, monkeypatch):
+    (tmp_path / "failing_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as error:
+        attention.build("failing_module:Block", 16)
+    told = str(error.value)
+    assert told.startswith(f"phi: cannot import 'failing_module:Block': {reason}")
+    assert "\n" not in told and len(told) < 500
 
 
 def test_describe():
@@ -255,6 +297,7 @@ def test_a_block_of_the_users_own_needs_no_base_class():
             {"name": "user_blocks:Good", "kernel": 4},
             "user_blocks:Good fails for 16 channels: RuntimeError",
         ),
+        ("user_blocks:Exits", "user_blocks:Exits fails for 16 channels: SystemExit: 0"),
         ("user_blocks:torch", "phi: 'user_blocks:torch' is not a subclass of torch.nn.Module"),
     ],
 )

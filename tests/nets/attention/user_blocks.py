@@ -73,3 +73,8 @@ class Fixed(nn.Module):
 
     def forward(self, x):
         return self.mix(x.flatten(2)).view_as(x)
+
+
+class Exits(Good):
+    def __init__(self, channels):
+        raise SystemExit(0)

@@ -144,3 +144,27 @@ def test_a_command_lines_mistake_is_one_line(
 def test_a_mistake_in_the_file_of_settings_is_one_line(tmp_path: Path, text: str, message: str):
     with pytest.raises(UserError, match=message):
         plan_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("seeds", [(-1,), (2**32,), ("x",), (0, 0), (), ("9" * 5000,)])
+def test_seeds_that_cannot_be_used(seeds: tuple):
+    with pytest.raises(UserError, match="--seeds") as caught:
+        make_plan("shapes.yaml", ("none", "se"), seeds=seeds, overrides=SMALL)
+    assert len(str(caught.value)) < 300
+
+
+def test_offsets_that_lead_to_such_seeds(tmp_path: Path):
+    with pytest.raises(UserError, match="--seeds 0, setting 'again': seed=-1: seed: expected 0"):
+        plan_of(tmp_path, "plain: {}\nagain: {seed: -1}", seeds=(0,))
+
+
+def test_long_names_of_settings_get_short_folders():
+    sites = ["stem", "csp1", "csp2", "csp3", "feat1", "feat2", "upsample"]
+    specs = []
+    for factor in (8, 16):
+        block = f"{{name: cbam, reduction: {factor}, kernel_size: 3}}"
+        specs.append(f"{{{', '.join(f'{site}: {block}' for site in sites)}}}")
+    plan = make_plan("shapes.yaml", specs, overrides=SMALL)
+    folders = {setting.folder for setting in plan.settings}
+    assert len(folders) == 2 and all(len(folder) < 240 for folder in folders)
+    assert all(len(setting.name) > 255 for setting in plan.settings)

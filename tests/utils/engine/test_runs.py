@@ -91,3 +91,20 @@ def test_runs_are_looked_up_in_the_output_folder(tiny: Callable[..., Config]):
     assert find_weights("runs/a", "out") == Path("runs/a") / BEST  # a path is a path
     with pytest.raises(UserError, match="no trained weights in empty/"):
         find_weights(None, "empty")
+
+
+def test_a_run_that_ended_before_its_first_save_is_started_again(tiny: Callable[..., Config]):
+    run = create_run(tiny("name=a"))
+    with pytest.raises(UserError, match=r"start again with: python train.py --config .*yaml"):
+        find_run(run)
+    with pytest.raises(UserError, match=r"has no last.pt"):
+        find_run("a")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a" * 300 + "/b", "\udcff"])
+def test_names_that_no_file_can_have(name: str, tiny: Callable[..., Config]):
+    tiny()
+    for find in (find_run, find_weights):
+        with pytest.raises(UserError, match="no ") as caught:
+            find(name)
+        assert len(str(caught.value)) < 300
