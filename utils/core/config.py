@@ -62,6 +62,7 @@ RESUME_KEYS = {
     "data.cache": "decoded images are the same wherever they are kept",
     "data.cache_gb": "decoded images are the same wherever they are kept",
     "data.gpu_cache_gb": "decoded images are the same wherever they are kept",
+    "data.read_timeout": "only decides when to give up",
     "threads": "sums are taken in another order: the same up to rounding, not bit for bit",
     "device": "sums are taken in another order: the same up to rounding, not bit for bit",
     "backend": "only used to run the trained network",

@@ -212,6 +212,11 @@ class DataConfig(ConfigSection):
         None,
         description="GPU memory for the decoded training images, GiB; null: half of what is free",
     )
+    read_timeout: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        30.0,
+        description="seconds to wait for an image that can no longer be read, as on a network "
+        "disk; then the training is saved and stops",
+    )
     shapes_train: Images = Field(480, description="shapes: number of training images")
     shapes_val: Images = Field(120, description="shapes: number of validation images")
     shapes_seed: Seed = Field(

@@ -58,6 +58,7 @@ def load_dataset(
         workers=workers,
         report=report,
         class_names=contents.class_names,
+        read_timeout=data.read_timeout,
     )
 
 

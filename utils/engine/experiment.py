@@ -16,7 +16,7 @@ from nets.io.weights import WeightsFile, choose_model_config, load_weights, read
 from nets.loading import load_model
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
-from utils.core.config import as_words, restore_config, update_config
+from utils.core.config import as_words, check_resume_changes, restore_config, update_config
 from utils.core.errors import UserError
 from utils.core.files import ReadError, remove_unfinished
 from utils.core.folder_lock import locked
@@ -107,21 +107,18 @@ def resume(
 
     Args:
         run: its folder, or its name in the output folder.
-        changes: overrides; only `output`, the folder of the runs, is allowed.
+        changes: overrides; only those in `RESUME_KEYS` are allowed.
         datasets: result of `open_datasets`, if several runs share it.
 
     Raises:
-        UserError: there is no such run, or it is finished.
+        UserError: there is no such run, it is finished, its data has changed, or an override would
+            make it another training.
     """
-    changes = changes or {}
-    if set(changes) - {"output"}:
-        raise UserError(
-            f"--resume {run}: the configuration of a run cannot change; start a new run for "
-            "KEY=VALUE (only output=DIR, the folder of the runs, is allowed)"
-        )
-    folder = find_run(run, str(changes.get("output", OUTPUT)))
+    changes = dict(changes or {})
+    check_resume_changes(changes)
+    folder = find_run(run, str(changes.pop("output", OUTPUT)))
     with _owned(folder):
-        return _resume_owned(folder, run, datasets)
+        return _resume_owned(folder, f"--resume {run}", changes, datasets)
 
 
 @contextmanager
@@ -138,9 +135,12 @@ def _take(run: Path, stack: ExitStack) -> None:
     remove_unfinished(run)
 
 
-def _resume_owned(folder: Path, run: str | Path, datasets: Datasets | None) -> Result:
-    saved = _read_checkpoint(folder / LAST, f"--resume {run}")
-    config = restore_config(saved["config"], str(folder / LAST))
+def _resume_owned(
+    folder: Path, asked_by: str, changes: Mapping[str, Any], datasets: Datasets | None
+) -> Result:
+    saved = _read_checkpoint(folder / LAST, asked_by)
+    config = update_config(restore_config(saved["config"], str(folder / LAST)), changes)
+    _check_progress(saved, config, folder, asked_by)
     configure_process(config.threads)
     datasets = datasets or open_datasets(config, saved["names"])
     network = build_model(config, len(saved["names"]), saved["anchors"])
@@ -148,23 +148,37 @@ def _resume_owned(folder: Path, run: str | Path, datasets: Datasets | None) -> R
     configure_training(detector.device)
     trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
     trainer.restore(saved)
+    if changes:
+        distributed.broadcast_from_main(lambda: create_run(config, folder))
     progress = trainer.progress
     print(f"resuming {folder} in epoch {progress.epoch + 1}, after step {progress.step}")
     return _finish(trainer)
 
 
 def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
-    """Return the content of a `last.pt`, whose training must not be finished."""
+    """Return the content of a `last.pt`."""
     saved = checkpoints.load(last)
     if "training" not in saved:
         raise UserError(
             f"{asked_by}: {last} holds weights only; start a new run with weights={last}"
         )
-    if saved["training"]["progress"]["done"] and last.with_name(METRICS).is_file():
-        raise UserError(
-            f"{asked_by}: training is already finished ({saved['epoch']} epochs); start a new run"
-        )
     return saved
+
+
+def _check_progress(saved: Mapping[str, Any], config: Config, folder: Path, asked_by: str) -> None:
+    """Refuse a training that is finished, unless `train.epochs` now prolongs it."""
+    progress, epochs = saved["training"]["progress"], config.train.epochs
+    if epochs < progress["epoch"]:
+        raise UserError(
+            f"{asked_by}: train.epochs={epochs}, but {progress['epoch']} epochs are finished"
+        )
+    if epochs > saved["config"]["train"]["epochs"]:
+        progress["done"] = False
+    if progress["done"] and (folder / METRICS).is_file():
+        raise UserError(
+            f"{asked_by}: training is already finished ({saved['epoch']} epochs); prolong it with "
+            "train.epochs=N, or start a new run"
+        )
 
 
 def new_detector(

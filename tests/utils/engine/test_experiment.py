@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from nets.io.weights import read_weights
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import load_config
 from utils.core.errors import UserError
+from utils.core.folder_lock import locked
 from utils.core.schema import Config
 from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset
@@ -169,6 +171,67 @@ def test_a_training_killed_between_epochs_goes_on_bit_for_bit(
     assert_ended_alike(run, undisturbed, assert_same)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_bit_for_bit(
+    name: str,
+    code: int,
+    undisturbed: Path,
+    assert_same: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/shapes")
+    command = [sys.executable, str(ROOT / "train.py"), "--config", "shapes.yaml", *LONGER]
+    with subprocess.Popen(
+        [*command, "train.save_minutes=1e-6"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (run / LAST).exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(getattr(signal, name))
+        output, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == code
+    assert f"continue with: python train.py --resume {run}" in output
+    said = "interrupted" if name == "SIGINT" else f"stopped by {name}"
+    assert errors.splitlines()[-1] == said and "Traceback" not in errors
+    assert not list(run.glob(".*.part*"))
+    resume(run)
+    assert_ended_alike(run, undisturbed, assert_same)
+
+
+def test_a_run_has_one_owner(trained: Result):
+    message = r"another train\.py is working there .*process"
+    with locked(trained.run, "train.py is working", ""), pytest.raises(UserError, match=message):
+        resume(trained.run)
+
+
+def test_what_a_killed_process_left_is_removed(tiny: Callable[..., Config]):
+    run = train(tiny("train.epochs=1")).run
+    left = run / f".{'0' * 16}.part.pt"
+    left.write_bytes(b"half")
+    resume(run, {"train.epochs": 2})
+    assert not left.exists()
+
+
+def test_a_finished_run_can_be_prolonged(tiny: Callable[..., Config]):
+    run = train(tiny("train.epochs=1")).run
+    assert resume(run, {"train.epochs": 2, "train.eval_every": 1}).run == run
+    assert [row["epoch"] for row in rows_without_time(run)] == ["1", "2"]
+    assert load_config(run / "config.yaml").train.epochs == 2
+    with pytest.raises(UserError, match=r"train\.epochs=1, but 2 epochs are finished"):
+        resume(run, {"train.epochs": 1})
+
+
+@pytest.mark.parametrize("key", ["seed", "train.lr", "augment.mosaic", "input_size", "phi"])
+def test_a_resumed_run_cannot_become_another_one(key: str, trained: Result):
+    with pytest.raises(UserError, match=f"--resume with {key}="):
+        resume(trained.run, {key: 1})
+
+
 def test_a_training_killed_while_its_report_is_made_can_be_finished(
     tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ):
@@ -196,12 +259,13 @@ def test_ctrl_c_says_how_to_go_on(
 
     def interrupted(self: Trainer, batch: Any) -> Any:
         if self.progress.epoch == 1:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # in the middle of a step, whose state cannot be saved
         return original(self, batch)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(tiny())
+    assert checkpoints.load(Path("runs/shapes") / LAST)["training"]["progress"]["step"] == 0
     assert f"train.py --resume {Path('runs/shapes')}" in capsys.readouterr().out
 
 
