@@ -1,36 +1,48 @@
 """Class names: the `data.classes` key, and defaults for weights that come without names."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import category
 
 from utils.core.config import PROJECT_DIR
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
+from utils.core.files import find_first, list_folder
+from utils.core.text import read_text, split_lines
 
 CLASS_LIST_DIR = PROJECT_DIR / "model_data"
 WELL_KNOWN = {80: "coco_classes.txt", 20: "voc_classes.txt"}
+MAX_NAME = 200  # characters
+UNUSABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, surrogates, line separators
+
+OnRead = Callable[[Path, str], None]  # called with a text file and its encoding
 
 
-def read_class_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | None:
+def read_class_names(
+    classes: Sequence[str] | str | None, on_read: OnRead | None = None
+) -> tuple[str, ...] | None:
     """Return the class names given by the key `data.classes`.
 
     Args:
         classes: names, or a text file with one name per line, as given or in the project's
             `model_data`.
+        on_read: called with the text file and its encoding.
 
     Returns:
         The names; None if `classes` is None.
 
     Raises:
-        UserError: the file cannot be read, or the list is empty or contains duplicates.
+        UserError: the file cannot be read, or the list is empty, contains duplicates or what
+            cannot be a name.
     """
     if classes is None:
         return None
     if not isinstance(classes, str):
         return checked_names(classes, "data.classes")
-    for path in (Path(classes), CLASS_LIST_DIR / classes):
-        if path.is_file():
-            return checked_names(read_lines(path), f"data.classes: {path}")
-    known = sorted(path.name for path in CLASS_LIST_DIR.glob("*.txt"))
+    path = find_first((Path(classes), CLASS_LIST_DIR / classes))
+    if path is not None:
+        return checked_names(read_lines(path, on_read, "data.classes:"), f"data.classes: {path}")
+    known = [name for name in list_folder(CLASS_LIST_DIR) if name.endswith(".txt")]
     raise UserError(
         f"data.classes: no file {classes}, here or in model_data{nearest(classes, known)}"
     )
@@ -51,25 +63,43 @@ def checked_names(names: Sequence[str], where: str) -> tuple[str, ...]:
         where: where they come from, for the error message.
 
     Raises:
-        UserError: the list is empty or contains duplicates.
+        UserError: the list is empty, contains duplicates or what cannot be a name.
     """
     if not names:
-        raise UserError(f"{where}: class list is empty")
+        raise UserError(f"{where}: the class list is empty: expected one name per class")
     for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{where}: class '{name}' is listed twice")
+        problem = name_problem(name)
+        if problem:
+            raise UserError(f"{where}: {problem}")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{where}: class '{name}' is listed twice")
     return tuple(names)
 
 
-def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 text file, stripped.
+def name_problem(name: object) -> str:
+    """What is wrong with a class name, with what was expected; empty if it is usable."""
+    if not isinstance(name, str):
+        return f"expected a class name, got {shorten(name)}: write it in quotes"
+    if not name.strip():
+        return "expected a class name, got none"
+    if len(name) > MAX_NAME or any(category(letter) in UNUSABLE for letter in name):
+        return f"class name '{shorten(name)}': expected one line of at most {MAX_NAME} characters"
+    return ""
+
+
+def read_lines(path: Path, on_read: OnRead | None = None, title: str = "") -> list[str]:
+    """The non-empty lines of a text file, stripped.
+
+    Args:
+        path: the file; for its encoding, see `utils.core.text`.
+        on_read: called with the file and its encoding.
+        title: put before the path in error messages, such as an option.
 
     Raises:
-        UserError: the file cannot be read.
+        ReadError: the file cannot be read or decoded.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {path}: {reason}") from None
-    return [line.strip() for line in lines if line.strip()]
+    text, encoding = read_text(path, title)
+    if on_read is not None:
+        on_read(path, encoding)
+    return [line for line in split_lines(text) if line]

@@ -16,7 +16,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -36,6 +36,7 @@ OUTAGES = frozenset(
     if hasattr(errno, name)
 )
 TOKEN_BYTES = 8  # of the random name of an unfinished file
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -132,16 +133,6 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in OUTAGES
 
 
-def is_file(path: str | Path) -> bool:
-    """Whether it is a regular file; `Path.is_file` raises an error for a name that is too long."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
-def is_folder(path: str | Path) -> bool:
-    """Whether it is a folder; `Path.is_dir` raises an error for a name that is too long."""
-    return os.path.isdir(path)  # noqa: PTH112
-
-
 def check_input(path: str | Path, title: str = "") -> None:
     """Refuse what `open_input` would refuse, for a file that a library opens by its name.
 
@@ -150,6 +141,64 @@ def check_input(path: str | Path, title: str = "") -> None:
         UserError: it is also an output of this command.
     """
     open_input(path, title).close()
+
+
+def find_first(paths: Iterable[str | Path]) -> Path | None:
+    """The first path with something that is not a folder, such as a file or a dangling link.
+
+    Raises:
+        ReadError: a path cannot be looked up.
+    """
+    for path in paths:
+        mode = _mode(path)
+        if mode and not stat.S_ISDIR(mode):
+            return Path(path)
+    return None
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a path is a regular file.
+
+    Raises:
+        ReadError: the path cannot be looked up.
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path is a folder.
+
+    Raises:
+        ReadError: the path cannot be looked up.
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def list_folder(path: str | Path) -> list[str]:
+    """The sorted names in a folder; none if there is no such folder.
+
+    Raises:
+        ReadError: the folder cannot be read.
+    """
+    if not is_folder(path):
+        return []
+    return _with_patience(lambda: sorted(os.listdir(path)), path, "")  # noqa: PTH208  names
+
+
+def _mode(path: str | Path) -> int:
+    """Kind and permissions of what is at a path; 0 if there is nothing."""
+
+    def attempt() -> int:
+        try:
+            return os.stat(path).st_mode  # noqa: PTH116  `Path("")` is the working directory
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            return stat.S_IFLNK if Path(path).is_symlink() else 0
+        except ValueError:  # a NUL character in the name
+            return 0
+
+    return _with_patience(attempt, path, "")
 
 
 def wait_out(

@@ -24,6 +24,11 @@ RULES = {
     "annotation missing": "VOC: image skipped; YOLO: kept as an image without objects",
     "annotation unreadable": "image skipped",
     "annotation without an image": "ignored",
+    "text not in UTF-8": "read in the encoding that it declares, else in the one it looks like",
+    "file name with quotes or backslashes": "read without quotes, with / for each backslash",
+    "number in quotes": "read as a number",
+    "identifier in quotes": "7 and '7' are the same",
+    "category listed twice": "read as one class",
     "image undecodable": "skipped; if found while caching: a gray image without objects",
     "image truncated": "the intact part is used",
     "image with EXIF rotation": (
@@ -79,6 +84,18 @@ class DatasetReport:
         examples = self.examples.setdefault(rule, [])
         if len(examples) < EXAMPLES and str(source) not in examples:
             examples.append(str(source))
+
+    def note_encoding(self, path: str | Path, encoding: str) -> None:
+        """Count a text file that is not in UTF-8."""
+        if encoding != "utf-8":
+            self.note("text not in UTF-8", f"{path}: read as {encoding}")
+
+    def reasons(self) -> str:
+        """All counts on one line, each with an example."""
+        counts = self.counts.items()
+        return "; ".join(
+            f"{count} x {rule}, e.g. {self.examples[rule][0]}" for rule, count in counts
+        )
 
     def summarize(self, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
         """Fill `images`, `objects`, `empty` and `per_class`."""
@@ -305,8 +322,9 @@ def build_samples(
     annotations = _without_repeats(annotations, report)
     paths = [annotation.path for annotation in annotations]
     headers = map_in_threads(read_header, paths, workers, "checking images", progress)
-    readable = [path for path, header in zip(paths, headers, strict=True) if header.size]
-    for _, duplicate in identical_files(readable):
+    checked = zip(paths, headers, strict=True)
+    sizes = {path: header.file_size for path, header in checked if header.size}
+    for _, duplicate in identical_files(sizes):
         report.note("image identical to another", duplicate)
     samples = []
     for annotation, header in zip(annotations, headers, strict=True):

@@ -1,34 +1,36 @@
 """Duplicate images, by path or by content, within a split or across splits (a leak)."""
 
-import filecmp
-import zlib
+import hashlib
+import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
+from utils.core.files import ReadError, is_outage, read_with
 from utils.data.sample import Sample
 
 TAIL = 4096  # bytes compared first; compressed images differ at the end rather than at the start
+BLOCK = 2**20  # bytes read at a time
 
 
-def identical_files(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+def identical_files(sizes: Mapping[Path, int]) -> list[tuple[Path, Path]]:
     """Find files with the same content. Whole files are read only if size and last bytes agree.
+
+    Args:
+        sizes: file -> its size in bytes.
 
     Returns:
         (earlier, later) for every file with the same bytes as an earlier one.
+
+    Raises:
+        ReadError: the storage is out of reach.
     """
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_size[path.stat().st_size].append(path)
-    candidates: dict[tuple[int, int], list[Path]] = defaultdict(list)
-    for size, group in by_size.items():
-        if len(group) > 1:
-            for path in group:
-                candidates[size, _tail_checksum(path, size)].append(path)
-    duplicates = []
-    for group in candidates.values():
-        duplicates += _compare_contents(group)
-    return duplicates
+    same_size = _groups(sizes, sizes.__getitem__)
+    same_tail = [part for group in same_size for part in _groups(group, _reader(_tail))]
+    identical = [part for group in same_tail for part in _groups(group, _reader(_digest))]
+    return [(original, path) for original, *others in identical for path in others]
 
 
 def find_leaks(train: Sequence[Sample], val: Sequence[Sample]) -> list[tuple[Path, Path]]:
@@ -37,36 +39,51 @@ def find_leaks(train: Sequence[Sample], val: Sequence[Sample]) -> list[tuple[Pat
     Returns:
         (training image, validation image): the same file, or two files with the same bytes.
         Synthetic images are compared by name.
+
+    Raises:
+        ReadError: the storage is out of reach.
     """
     train_paths = {sample.path for sample in train}
     leaks = [(sample.path, sample.path) for sample in val if sample.path in train_paths]
-    train_files = [sample.path for sample in train if sample.draw is None]
-    val_files = [
-        sample.path for sample in val if sample.draw is None and sample.path not in train_paths
-    ]
-    train_set = set(train_files)
-    val_set = set(val_files)
-    for first, second in identical_files([*train_files, *val_files]):
-        if first in train_set and second in val_set:
+    train_files = {sample.path: sample.file_size for sample in train if sample.draw is None}
+    val_files = {sample.path: sample.file_size for sample in val if sample.draw is None}
+    for first, second in identical_files({**train_files, **val_files}):
+        if first in train_files and second not in train_files:
             leaks.append((first, second))
     return leaks
 
 
-def _tail_checksum(path: Path, size: int) -> int:
-    with path.open("rb") as file:
-        file.seek(max(0, size - TAIL))
-        return zlib.crc32(file.read(TAIL))
-
-
-def _compare_contents(paths: list[Path]) -> list[tuple[Path, Path]]:
-    """(earlier, later) for every file that equals an earlier one byte for byte."""
-    originals: list[Path] = []
-    duplicates = []
+def _groups(paths: Iterable[Path], content: Callable[[Path], Hashable | None]) -> list[list[Path]]:
+    """Paths with the same content, in groups of at least two; `None` is like nothing else."""
+    groups: dict[Hashable, list[Path]] = defaultdict(list)
     for path in paths:
-        for original in originals:
-            if filecmp.cmp(original, path, shallow=False):
-                duplicates.append((original, path))
-                break
-        else:
-            originals.append(path)
-    return duplicates
+        value = content(path)
+        if value is not None:
+            groups[value].append(path)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _reader(read: Callable[[BinaryIO], bytes]) -> Callable[[Path], bytes | None]:
+    """What `read` returns for a path; `None` if the file has meanwhile been removed."""
+
+    def content(path: Path) -> bytes | None:
+        try:
+            return read_with(read, path)
+        except ReadError as error:
+            if is_outage(error):
+                raise
+            return None
+
+    return content
+
+
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(max(0, file.seek(0, io.SEEK_END) - TAIL))
+    return file.read(TAIL)
+
+
+def _digest(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    for block in iter(partial(file.read, BLOCK), b""):
+        digest.update(block)
+    return digest.digest()

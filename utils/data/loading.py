@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
-from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset
 from utils.data.readers import coco, shapes, voc, yolo
 from utils.data.readers.base import Reader
@@ -47,7 +46,8 @@ def load_dataset(
     report = contents.report
     if not contents.samples:
         raise UserError(
-            f"data: no usable image in split '{split}' of {data.root or '.'}: {_reasons(report)}"
+            f"data: no usable image in split '{split}' of {data.root or '.'}: "
+            f"{report.reasons() or 'it lists none'}"
         )
     report.summarize(contents.samples, contents.class_names)
     return DetectionDataset(
@@ -60,11 +60,3 @@ def load_dataset(
         class_names=contents.class_names,
         read_timeout=data.read_timeout,
     )
-
-
-def _reasons(report: DatasetReport) -> str:
-    reasons = [
-        f"{count} x {rule}, e.g. {report.examples[rule][0]}"
-        for rule, count in report.counts.items()
-    ]
-    return "; ".join(reasons) or "it lists none"

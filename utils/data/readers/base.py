@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from utils.core.errors import UserError, nearest
+from utils.core.class_names import read_lines
+from utils.core.errors import UserError, nearest, shorten
 from utils.core.schema import DataConfig
 from utils.data.checks import DatasetReport
 from utils.data.sample import Sample
@@ -54,6 +55,19 @@ def class_index(name: str, class_names: tuple[str, ...], source: str | Path) -> 
     """
     if name not in class_names:
         raise UserError(
-            f"{source}: class '{name}' is not in the class list{nearest(name, class_names)}"
+            f"{source}: class '{shorten(name)}' is not in the class list"
+            f"{nearest(name, class_names)}"
         )
     return class_names.index(name)
+
+
+def read_image_list(path: Path, report: DatasetReport) -> list[str]:
+    """The lines of a list of images.
+
+    Raises:
+        UserError: it cannot be read, or is empty.
+    """
+    lines = read_lines(path, report.note_encoding)
+    if not lines:
+        raise UserError(f"{path}: is empty: expected one image per line")
+    return lines

@@ -5,21 +5,31 @@ https://cocodataset.org/#format-data
 
 import functools
 import json
-import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from utils.core.class_names import checked_names, read_class_names
+from utils.core.class_names import checked_names, name_problem, read_class_names
 from utils.core.errors import UserError, nearest
+from utils.core.files import ReadError, find_first, list_folder, read_file
 from utils.core.schema import DataConfig
+from utils.core.text import decode_text
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
 from utils.data.readers.base import SplitContents, class_index
 from utils.data.readers.file_finder import FileFinder
+from utils.data.readers.values import (
+    BadValue,
+    parse_flag,
+    parse_id,
+    parse_number,
+    parse_size,
+    shown,
+)
 
-REQUIRED_KEYS = {  # list -> keys that each of its entries must have
-    "images": ("file_name", "id"),
-    "annotations": (),
-    "categories": ("id", "name"),
+REQUIRED_KEYS: dict[str, set[str]] = {  # list -> keys that each of its entries must have
+    "images": {"file_name", "id"},
+    "annotations": set(),
+    "categories": {"id", "name"},
 }
 
 
@@ -35,68 +45,173 @@ def read(
     """
     report = DatasetReport()
     path = json_file(data, split)
-    content = _load(path)
-    class_names = read_class_names(data.classes) or _train_class_names(data, path, content)
-    annotations = _find_images(content, path, _image_folders(Path(data.root), path, split), report)
-    categories = {category["id"]: str(category["name"]) for category in content["categories"]}
-    for entry in content["annotations"]:
-        source = f"{path} annotation {entry.get('id')}"
-        image_id = entry.get("image_id")
-        if image_id not in annotations:
-            report.note("annotation without an image", source)
-            continue
-        annotation = annotations[image_id]
-        if annotation is None:
-            continue
-        category = _category(entry, categories, source)
-        box = _box(entry.get("bbox"))
-        if box is None:
-            report.note("annotation unreadable", source)
-            annotations[image_id] = None
-            continue
-        label = class_index(category, class_names, source)
-        annotation.add(box, label, crowd=bool(entry.get("iscrowd", 0)))
-    usable = [annotation for annotation in annotations.values() if annotation is not None]
+    content, encoding = _load(path)
+    report.note_encoding(path, encoding)
+    categories = _read_categories(content, path)
+    repeats = len(content["categories"]) - len(set(categories.values()))
+    report.note("category listed twice", path, repeats)
+    class_names = read_class_names(data.classes, report.note_encoding)
+    if class_names is None:
+        class_names = _train_class_names(data, path, categories)
+    images = _find_images(content, path, _image_folders(Path(data.root), path, split), report)
+    objects = _Objects(content, images, categories, class_names, report)
+    for index, entry in enumerate(content["annotations"]):
+        name = entry["id"] if type(entry.get("id")) is int else f"[{index}]"
+        objects.add(entry, f"{path} annotation {name}")
+    usable = [annotation for annotation in images.values() if annotation is not None]
     return SplitContents(build_samples(usable, report, progress=progress), class_names, report)
+
+
+def _read_categories(content: dict[str, Any], path: Path) -> dict[str, str]:
+    """Category id -> name, in the order of the ids, numbers first.
+
+    Raises:
+        UserError: an id or a name cannot be used, or an id has two names.
+    """
+    categories: dict[str, str] = {}
+    for index, entry in enumerate(content["categories"]):
+        source = f"{path} categories[{index}]"
+        problem = name_problem(entry["name"])
+        if problem:
+            raise UserError(f"{source}: {problem}")
+        category_id = _parse_own_id(entry, source)
+        first = categories.setdefault(category_id, entry["name"])
+        if first != entry["name"]:
+            raise UserError(f"{source}: the id {shown(entry['id'])} stands for '{first}', too")
+    return dict(sorted(categories.items(), key=_by_id))
+
+
+def _by_id(category: tuple[str, str]) -> tuple[bool, int, str]:
+    is_number = category[0].isdecimal() and len(category[0]) < 20
+    return not is_number, int(category[0]) if is_number else 0, category[0]
+
+
+def _parse_own_id(entry: dict[str, Any], source: str) -> str:
+    try:
+        return parse_id(entry["id"], f"{source}: id")
+    except BadValue as error:
+        raise UserError(str(error)) from None
 
 
 def _find_images(
     content: dict[str, Any], path: Path, folders: list[Path], report: DatasetReport
-) -> dict[Any, RawAnnotation | None]:
-    """Image id -> an annotation without objects yet; `None` if the image file is missing."""
-    finder = FileFinder()
-    annotations: dict[Any, RawAnnotation | None] = {}
-    for entry in content["images"]:
-        image_id = entry["id"]
+) -> dict[str, RawAnnotation | None]:
+    """Image id -> an annotation without objects yet; `None` if the image file is missing.
+
+    Raises:
+        UserError: an id cannot be used, or stands for two images.
+    """
+    finder = FileFinder(report=report)
+    annotations: dict[str, RawAnnotation | None] = {}
+    names: dict[str, Any] = {}
+    for index, entry in enumerate(content["images"]):
+        source = f"{path} images[{index}]"
+        image_id, name = _parse_own_id(entry, source), entry["file_name"]
+        first = names.setdefault(image_id, name)
+        if first != name:
+            raise UserError(f"{source}: the id {shown(entry['id'])} stands for {shown(first)}, too")
+        if image_id in annotations:
+            report.note("image listed twice", source)
+            continue
         annotations[image_id] = None
-        for folder in folders:
-            image_path = finder.find(folder, entry["file_name"])
-            if image_path is not None:
-                size = (entry.get("width") or 0, entry.get("height") or 0)
-                source = f"{path} image {image_id}"
-                annotations[image_id] = RawAnnotation(image_path, source, size)
-                break
-        else:
-            report.note("image missing", folders[0] / entry["file_name"])
+        image_path = _find_image(name, folders, finder)
+        if image_path is None:
+            is_text = isinstance(name, str)
+            report.note("image missing", folders[0] / name if is_text else f"{source}: file_name")
+            continue
+        size = parse_size(entry.get("width"), entry.get("height"))
+        annotations[image_id] = RawAnnotation(image_path, f"{path} image {image_id}", size)
     return annotations
 
 
-def _category(entry: dict[str, Any], categories: dict[Any, str], source: str) -> str:
-    """The name of an annotation's category."""
-    category_id = entry.get("category_id")
-    if category_id not in categories:
-        known = ", ".join(map(str, categories))
-        raise UserError(f"{source}: no category {category_id}; expected one of the ids {known}")
-    return categories[category_id]
+def _find_image(name: Any, folders: list[Path], finder: FileFinder) -> Path | None:
+    if not isinstance(name, str):
+        return None
+    candidates = (finder.find(folder, name) for folder in folders)
+    return next((path for path in candidates if path is not None), None)
 
 
-def _box(bbox: Any) -> tuple[float, float, float, float] | None:
-    """COCO's x, y, width, height -> x1 y1 x2 y2; `None` if `bbox` is not of that form."""
+class _Objects:
+    """Adds annotations to the images of a split.
+
+    Args:
+        content: the JSON file.
+        images: image id -> its annotation; `None` if the image cannot be used.
+        categories: category id -> name.
+        class_names: what the labels index.
+        report: report that counts the repairs.
+    """
+
+    def __init__(
+        self,
+        content: dict[str, Any],
+        images: dict[str, RawAnnotation | None],
+        categories: dict[str, str],
+        class_names: tuple[str, ...],
+        report: DatasetReport,
+    ) -> None:
+        self.images = images
+        self.categories = categories
+        self.class_names = class_names
+        self.report = report
+        self.given_ids = {  # as they stand in the file
+            "image_id": {entry["id"] for entry in content["images"]},
+            "category_id": {entry["id"] for entry in content["categories"]},
+        }
+
+    def add(self, entry: dict[str, Any], source: str) -> None:
+        """Add one annotation; an image with one that cannot be used becomes `None`.
+
+        Raises:
+            UserError: its category is unknown.
+        """
+        image_id = self._find_id(entry, "image_id", self.images, source)
+        if image_id is None:
+            self.report.note("annotation without an image", source)
+            return
+        annotation = self.images[image_id]
+        if annotation is None:
+            return
+        category_id = self._find_id(entry, "category_id", self.categories, source)
+        if category_id is None:
+            raise UserError(
+                f"{source}: no category {shown(entry.get('category_id'))}; "
+                f"expected one of the ids {', '.join(self.categories)}"
+            )
+        label = class_index(self.categories[category_id], self.class_names, source)
+        try:
+            box = _box(entry.get("bbox"), source)
+            crowd = parse_flag(entry.get("iscrowd"), f"{source}: iscrowd")
+        except BadValue as error:
+            self.report.note("annotation unreadable", str(error))
+            self.images[image_id] = None
+            return
+        if any(isinstance(value, str) for value in entry["bbox"]):
+            self.report.note("number in quotes", source)
+        annotation.add(box, label, crowd=crowd)
+
+    def _find_id(
+        self, entry: dict[str, Any], key: str, known: Collection[str], source: str
+    ) -> str | None:
+        """The id that an annotation refers to; `None` if there is no such id."""
+        value = entry.get(key)
+        try:
+            found = parse_id(value, key)
+        except BadValue:
+            return None
+        if found not in known:
+            return None
+        if value not in self.given_ids[key]:
+            self.report.note("identifier in quotes", f"{source}: {key}")
+        return found
+
+
+def _box(bbox: Any, source: str) -> tuple[float, float, float, float]:
+    """COCO's x, y, width, height -> x1 y1 x2 y2."""
     if not isinstance(bbox, list) or len(bbox) != 4:
-        return None
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in bbox):
-        return None
-    x, y, width, height = bbox
+        found = f"{len(bbox)} values" if isinstance(bbox, list) else shown(bbox)
+        raise BadValue(f"{source}: bbox: expected [x, y, width, height], got {found}")
+    x, y, width, height = (parse_number(value, f"{source}: bbox") for value in bbox)
     return x, y, x + width, y + height
 
 
@@ -112,10 +227,11 @@ def json_file(data: DataConfig, split: str) -> Path:
         candidates = [Path(split), root / split, folder / split]
     else:
         candidates = [folder / f"instances_{split}.json", folder / f"{split}.json"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    known = sorted(file.stem.removeprefix("instances_") for file in folder.glob("*.json"))
+    path = find_first(candidates)
+    if path is not None:
+        return path
+    files = [Path(name).stem for name in list_folder(folder) if name.endswith(".json")]
+    known = sorted(name.removeprefix("instances_") for name in files)
     if known:
         hint = nearest(split, known)
     else:
@@ -123,48 +239,53 @@ def json_file(data: DataConfig, split: str) -> Path:
     raise UserError(f"data: no COCO file {candidates[0]} for split '{split}'{hint}")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> tuple[dict[str, Any], str]:
+    """The content of a file, and its encoding."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
+        text, encoding = decode_text(read_file(path))
+        content = json.loads(text, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        reason = "too many levels" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not readable as JSON: {reason}") from None
     for name, keys in REQUIRED_KEYS.items():
         entries = content.get(name) if isinstance(content, dict) else None
-        if not _is_list_of_objects(entries, keys):
-            with_keys = f" of objects with {' and '.join(keys)}" if keys else ""
-            raise UserError(
-                f"{path}: not COCO annotations: expected '{name}' to be a list{with_keys}"
-            )
-    return content
+        if not isinstance(entries, list):
+            raise UserError(f"{path}: not COCO annotations: expected '{name}' to be a list")
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, dict) or not entry.keys() >= keys:
+                with_keys = f" with {' and '.join(sorted(keys))}" if keys else ""
+                raise UserError(f"{path} {name}[{index}]: expected an object{with_keys}")
+    return content, encoding
 
 
-def _is_list_of_objects(entries: Any, keys: tuple[str, ...]) -> bool:
-    if not isinstance(entries, list):
-        return False
-    return all(isinstance(entry, dict) and entry.keys() >= set(keys) for entry in entries)
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise BadValue(f"the key {shown(twice)} is set twice in an object")
+    return values
 
 
-def _train_class_names(data: DataConfig, path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+def _train_class_names(data: DataConfig, path: Path, categories: dict[str, str]) -> tuple[str, ...]:
     """Names of the training split's categories; those of `path` if that split has no file."""
     try:
         train = json_file(data, data.train)
+    except ReadError:
+        raise
     except UserError:
         train = path
-    if train == path:
-        return _category_names(content, path)
-    return _read_category_names(train, train.stat().st_mtime_ns)
+    if train != path:
+        return _read_names(train, train.stat().st_mtime_ns)
+    return checked_names(list(dict.fromkeys(categories.values())), f"{path}: categories")
 
 
 @functools.lru_cache(maxsize=4)
-def _read_category_names(path: Path, modified: int) -> tuple[str, ...]:
+def _read_names(path: Path, modified: int) -> tuple[str, ...]:
     """Cached, since parsing may take seconds; `modified` makes a changed file a new entry."""
-    return _category_names(_load(path), path)
-
-
-def _category_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    names = dict.fromkeys(str(category["name"]) for category in categories)
-    return checked_names(list(names), f"{path}: categories")
+    content, _ = _load(path)
+    names = _read_categories(content, path).values()
+    return checked_names(list(dict.fromkeys(names)), f"{path}: categories")
 
 
 def _image_folders(root: Path, path: Path, split: str) -> list[Path]:

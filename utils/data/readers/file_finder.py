@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from utils.core.files import list_folder
 from utils.core.images import IMAGE_SUFFIXES
+from utils.data.checks import DatasetReport
 
 
 class FileFinder:
@@ -10,14 +12,20 @@ class FileFinder:
 
     Args:
         suffixes: accepted suffixes, in lower case, with the dot.
+        report: report that counts the names which are found only after a repair.
     """
 
-    def __init__(self, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> None:
+    def __init__(
+        self, suffixes: frozenset[str] = IMAGE_SUFFIXES, report: DatasetReport | None = None
+    ) -> None:
         self.suffixes = suffixes
+        self.report = DatasetReport() if report is None else report
         self._listings: dict[Path, dict[tuple[str, str], str]] = {}
 
     def find(self, folder: Path, name: str) -> Path | None:
         """Find a file by its exact name, else ignoring case, else with another suffix.
+
+        If there is none, the name is tried without quotes and with `/` instead of a backslash.
 
         Args:
             folder: the folder to search.
@@ -25,8 +33,19 @@ class FileFinder:
 
         Returns:
             The path, or `None` if there is no such file.
+
+        Raises:
+            ReadError: the folder cannot be read.
         """
-        path = folder / name
+        path = self._find(folder / name)
+        repaired = name.strip("\"'").replace("\\", "/")
+        if path is None and repaired != name:
+            path = self._find(folder / repaired)
+            if path is not None:
+                self.report.note("file name with quotes or backslashes", name)
+        return path
+
+    def _find(self, path: Path) -> Path | None:
         stem = path.stem if path.suffix.lower() in self.suffixes else path.name
         listing = self._listing(path.parent)
         for key in _lookup_keys(path.name, stem):
@@ -42,7 +61,7 @@ class FileFinder:
         """Lookup key -> file name; of several files with the same key, the first by name."""
         if folder not in self._listings:
             listing: dict[tuple[str, str], str] = {}
-            for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            for path in map(Path, list_folder(folder)):
                 if path.suffix.lower() in self.suffixes:
                     for key in _lookup_keys(path.name, path.stem):
                         listing.setdefault(key, path.name)

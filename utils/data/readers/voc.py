@@ -7,17 +7,19 @@ at most one pixel larger on the left and top and are clipped to the image. Fract
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
 
-import math
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
-from utils.core.class_names import checked_names, read_class_names, read_lines
+from utils.core.class_names import checked_names, read_class_names
 from utils.core.errors import UserError, nearest
+from utils.core.files import find_first, is_folder, list_folder
 from utils.core.schema import DataConfig
-from utils.data.checks import DatasetReport, RawAnnotation, build_samples, map_in_threads
-from utils.data.readers.base import SplitContents, class_index
+from utils.data.checks import DatasetReport, RawAnnotation, build_samples
+from utils.data.readers.base import SplitContents, class_index, read_image_list
 from utils.data.readers.file_finder import FileFinder
+from utils.data.readers.voc_xml import VocAnnotation, read_annotations
+
+Annotated = list[tuple[Path, Path, VocAnnotation]]  # image, XML file, its content
 
 DOWNLOADS = {  # year -> splits that torchvision fetches
     "2007": ("trainval", "train", "val", "test"),
@@ -35,26 +37,43 @@ def read(
     `Reader` for arguments and errors.
     """
     report = DatasetReport()
-    files = _find_files(data, split, report)
-    xml_paths = [xml for _, xml in files]
-    trees = map_in_threads(_parse, xml_paths, 2, "reading annotations", progress)
-    class_names = read_class_names(data.classes) or _train_class_names(data)
+    annotated = _read_split(data, split, report, progress)
+    class_names = read_class_names(data.classes, report.note_encoding)
+    if class_names is None:
+        class_names = _train_class_names(data, split, annotated, report, progress)
     annotations = []
-    for (image, xml), tree in zip(files, trees, strict=True):
-        try:
-            annotations.append(_read_annotation(image, xml, tree, class_names))
-        except ValueError:
-            report.note("annotation unreadable", xml)
+    for image, xml, content in annotated:
+        annotation = RawAnnotation(image, str(xml), content.size, one_based=True)
+        for name, box, difficult in content.objects:
+            annotation.add(box, class_index(name, class_names, xml), difficult)
+        annotations.append(annotation)
     return SplitContents(build_samples(annotations, report, progress=progress), class_names, report)
+
+
+def _read_split(data: DataConfig, split: str, report: DatasetReport, progress: bool) -> Annotated:
+    """The annotations of a split, without those that cannot be used."""
+    files = _find_files(data, split, report)
+    annotated = []
+    contents = read_annotations([xml for _, xml in files], progress)
+    for (image, xml), content in zip(files, contents, strict=True):
+        if content.problem:
+            report.note("annotation unreadable", f"{xml}: {content.problem}")
+        else:
+            report.note_encoding(xml, content.encoding)
+            annotated.append((image, xml, content))
+    return annotated
 
 
 def _find_files(data: DataConfig, split: str, report: DatasetReport) -> list[tuple[Path, Path]]:
     """(image, XML) of every listed image that has both."""
-    images, annotations = FileFinder(), FileFinder(frozenset({".xml"}))
+    images, annotations = FileFinder(report=report), FileFinder(frozenset({".xml"}))
     files = []
     for list_name in split.split("+"):
         root, list_file = _find_list(data, list_name.strip())
-        for line in read_lines(list_file):
+        for folder in (root / "JPEGImages", root / "Annotations"):
+            if not is_folder(folder):
+                raise UserError(f"data: {folder}: expected a folder, found none")
+        for line in read_image_list(list_file, report):
             name = re.sub(r"\s+(-1|0|1)$", "", line)  # lists of one class have a second column
             image = images.find(root / "JPEGImages", line) or images.find(root / "JPEGImages", name)
             if image is None:
@@ -82,8 +101,8 @@ def _find_list(data: DataConfig, list_name: str) -> tuple[Path, Path]:
         return found
     for folder in folders:
         lists = folder / "ImageSets/Main"
-        if lists.is_dir():
-            known = sorted(file.stem for file in lists.glob("*.txt"))
+        if is_folder(lists):
+            known = [Path(name).stem for name in list_folder(lists) if name.endswith(".txt")]
             raise UserError(
                 f"data: no list {lists / name}.txt for split '{list_name}'{nearest(name, known)}"
             )
@@ -95,8 +114,8 @@ def _find_list(data: DataConfig, list_name: str) -> tuple[Path, Path]:
 
 def _search(folders: list[Path], name: str) -> tuple[Path, Path] | None:
     for folder in folders:
-        list_file = folder / "ImageSets/Main" / f"{name}.txt"
-        if list_file.is_file():
+        list_file = find_first([folder / "ImageSets/Main" / f"{name}.txt"])
+        if list_file is not None:
             return folder, list_file
     return None
 
@@ -117,39 +136,16 @@ def _download(data: DataConfig, year: str, name: str) -> None:
         raise UserError(f"data.download: fetching VOC{year} to {folder} failed: {error}") from None
 
 
-def _parse(xml: Path) -> ElementTree.Element | None:
-    try:
-        return ElementTree.fromstring(xml.read_bytes())
-    except (ElementTree.ParseError, ValueError, LookupError, OSError):  # LookupError: the encoding
-        return None
-
-
-def _train_class_names(data: DataConfig) -> tuple[str, ...]:
-    names: set[str] = set()
-    for _, xml in _find_files(data, data.train, DatasetReport()):
-        tree = _parse(xml)
-        if tree is not None:
-            names.update((node.text or "").strip() for node in tree.iterfind("object/name"))
+def _train_class_names(
+    data: DataConfig, split: str, annotated: Annotated, report: DatasetReport, progress: bool
+) -> tuple[str, ...]:
+    """The sorted names in the training split, which may be the split that has been read."""
+    if split != data.train:
+        report = DatasetReport()
+        annotated = _read_split(data, data.train, report, progress)
+    names = {item.name for _, _, content in annotated for item in content.objects}
     source = f"data: annotations of split '{data.train}' in {data.root or '.'}"
-    return checked_names(sorted(names - {""}), source)
-
-
-def _read_annotation(
-    image: Path, xml: Path, tree: ElementTree.Element | None, class_names: tuple[str, ...]
-) -> RawAnnotation:
-    """Raises a ValueError if the XML cannot be parsed, or an object lacks its name or a corner."""
-    if tree is None:
-        raise ValueError
-    width, height = (int(float(tree.findtext(f"size/{key}") or 0)) for key in ("width", "height"))
-    annotation = RawAnnotation(image, str(xml), (width, height), one_based=True)
-    for node in tree.iterfind("object"):
-        x1, y1, x2, y2 = (
-            float(node.findtext(f"bndbox/{key}") or "nan")
-            for key in ("xmin", "ymin", "xmax", "ymax")
-        )
-        name = (node.findtext("name") or "").strip()
-        if not name or not all(map(math.isfinite, (x1, y1, x2, y2))):
-            raise ValueError
-        difficult = (node.findtext("difficult") or "0").strip() == "1"
-        annotation.add((x1, y1, x2, y2), class_index(name, class_names, xml), difficult)
-    return annotation
+    if not names:
+        reasons = report.reasons() or "they have no objects"
+        raise UserError(f"{source} name no class: {reasons}; set data.classes if that is right")
+    return checked_names(sorted(names), source)
