@@ -144,16 +144,12 @@ def check_input(path: str | Path, title: str = "") -> None:
 
 
 def find_first(paths: Iterable[str | Path]) -> Path | None:
-    """The first path with something that is not a folder, such as a file or a dangling link.
+    """The first path at which there is something: a file, a folder, a dangling link.
 
     Raises:
         ReadError: a path cannot be looked up.
     """
-    for path in paths:
-        mode = _mode(path)
-        if mode and not stat.S_ISDIR(mode):
-            return Path(path)
-    return None
+    return next((Path(path) for path in paths if _mode(path)), None)
 
 
 def is_file(path: str | Path) -> bool:
@@ -194,7 +190,7 @@ def _mode(path: str | Path) -> int:
         except OSError as error:
             if error.errno not in ABSENT:
                 raise
-            return stat.S_IFLNK if Path(path).is_symlink() else 0
+            return stat.S_IFLNK if os.path.islink(path) else 0  # noqa: PTH114  never raises
         except ValueError:  # a NUL character in the name
             return 0
 

@@ -1,8 +1,10 @@
 """Process-wide settings, all in one place: threads, logging, import path, kernels, memory."""
 
 import ctypes
+import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 
 import cv2
@@ -30,6 +32,7 @@ def configure_process(threads: int = 0) -> None:
         print(f"note: threads={threads}, but only {cpu_count()} cores: fewer threads are faster")
     search_working_directory()  # for attention blocks outside the project, `package.module:Class`
     silence_opencv()
+    silence_pillow()
     if not is_main_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
 
@@ -45,6 +48,12 @@ def silence_opencv() -> None:
     """Turn off the logs of OpenCV and its FFmpeg: our own errors take one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def silence_pillow() -> None:
+    """Turn off the warnings of Pillow, such as those about odd metadata and large images."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else they go to stderr
 
 
 def keep_freed_memory() -> None:

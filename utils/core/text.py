@@ -36,8 +36,13 @@ WIDER = {  # what files that declare the first are written in, by Windows progra
     "euc_kr": "cp949",
     "iso8859-1": "cp1252",
 }
-PRINTABLE = bytes(range(32, 127))
+# Printable ASCII, and escapes of codecs that do not leave it as it is
+PRINTABLE = bytes(range(32, 127)).replace(b"\\", b"") + rb"\x41\u0041"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+SINGLE_BYTE = frozenset({"cp1251", "cp1252"})
+# In UTF-8: a character beyond U+07FF, an accent in a Latin word, or three such letters in a row
+PROOF_OF_UTF8 = re.compile(rb"[\xe0-\xff]|[A-Za-z][\x80-\xff]|[\x80-\xff]([A-Za-z]|[\x80-\xff]{5})")
+NOT_ASCII_WORD = re.compile(r"[^\x00-\x7f]+")
 NOT_ASCII = re.compile(rb"[^\r\n]*[\x80-\xff][^\r\n]*")
 
 LATIN_LETTERS = frozenset("éèêàçùâîôûëïöüäßñáíóúãõ")
@@ -117,6 +122,11 @@ def stated_encoding(data: bytes, declared: str | None = None) -> str | None:
     return _marked(data) or _declared(data, declared) or _unicode(data)
 
 
+def may_be_multibyte(data: bytes) -> bool:
+    """Whether UTF-8 text with other characters than ASCII may as well be short words in GBK."""
+    return not data.isascii() and PROOF_OF_UTF8.search(data) is None
+
+
 def _marked(data: bytes) -> str | None:
     return next((encoding for mark, encoding in MARKS if data.startswith(mark)), None)
 
@@ -136,10 +146,14 @@ def _declared(data: bytes, name: str | None) -> str | None:
 
 
 def _unicode(data: bytes) -> str | None:
-    """UTF-8, or UTF-16 without a mark, which has a zero in every line feed."""
+    """UTF-8, or UTF-16 without a mark, in which every ASCII character has a zero."""
     if b"\0" in data:
         odd, even = data[1::2].count(0), data[::2].count(0)
-        return "utf-16-le" if odd > even else "utf-16-be"
+        encoding = "utf-16-le" if odd > even else "utf-16-be"
+        text = _decode(data, encoding) or "\0"
+        is_mostly_ascii = max(odd, even) > len(data) / 8
+        if is_mostly_ascii and not CONTROL.search(text) and text.count("\n") == data.count(b"\n"):
+            return encoding
     return "utf-8" if _decode(data, "utf-8") is not None else None
 
 
@@ -197,6 +211,12 @@ def detect_encoding(data: bytes) -> str:
     return encoding
 
 
+def is_detectable(data: bytes) -> bool:
+    """Whether bytes are text in at least one of the encodings that can be detected."""
+    texts = (_decode(data, script.encoding) for script in SCRIPTS)
+    return any(text is not None and not CONTROL.search(text) for text in texts)
+
+
 def _foreign_lines(data: bytes) -> list[bytes]:
     """The different lines with other characters than ASCII, up to `SAMPLE` bytes."""
     lines: dict[bytes, None] = {}
@@ -211,7 +231,8 @@ def _foreign_lines(data: bytes) -> list[bytes]:
 
 
 def _first_word(text: str) -> str:
-    return shorten(next(word for word in text.split() if not word.isascii()), 20)
+    match = NOT_ASCII_WORD.search(text)
+    return shorten(match.group(), 20) if match else ""
 
 
 def _log_likelihood(text: str, script: Script) -> float:

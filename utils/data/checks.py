@@ -219,7 +219,8 @@ def _read_properties(file: BinaryIO) -> tuple[_Properties, os.stat_result]:
                 rules.insert(0, "image with EXIF rotation")
             return _Properties(image.size, image.format, orientation, tuple(rules)), status
     except Image.DecompressionBombError:
-        raise ReadError(f"{file.name}: too many pixels, may be a decompression bomb") from None
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ReadError(f"{file.name}: expected at most {limit:,} pixels, claims more") from None
     except Exception as error:  # Pillow raises many kinds; OpenCV may still be able to decode it
         if is_outage(error):
             raise

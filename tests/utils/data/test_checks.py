@@ -137,7 +137,8 @@ def test_yolo_missing_label_is_an_empty_image_and_a_bad_line_drops_it(write, tmp
         ]
         assert split.report.counts == {"annotation missing": 1, "annotation unreadable": 1}
         [example] = split.report.examples["annotation unreadable"]
-        assert example.startswith(f"{root / 'labels/train/b.txt'}:2: expected ")
+        assert example.startswith(f"{root / 'labels/train/b.txt'}:2: ")
+        assert "expected" in example
 
 
 def test_coco_unusable_rows(write, tmp_path):
@@ -274,7 +275,7 @@ def test_an_image_that_is_no_readable_file_is_left_out_with_the_reason(write, tm
         "b": "is a folder",
         "c": "leads nowhere",
         "d": "symbolic links",
-        "e": "too many pixels",
+        "e": "claims more",
     }
     for name, reason in reasons.items():
         assert reason in read_header(images / f"{name}.jpg").reason

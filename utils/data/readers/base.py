@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from utils.core.class_names import read_lines
 from utils.core.errors import UserError, nearest, shorten
+from utils.core.files import find_first, is_folder
 from utils.core.schema import DataConfig
 from utils.data.checks import DatasetReport
 from utils.data.sample import Sample
@@ -59,6 +60,17 @@ def class_index(name: str, class_names: tuple[str, ...], source: str | Path) -> 
             f"{nearest(name, class_names)}"
         )
     return class_names.index(name)
+
+
+def require_folder(path: Path, title: str = "data") -> None:
+    """Check that a folder of the dataset exists.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not is_folder(path):
+        found = "something else" if find_first([path]) else "none"
+        raise UserError(f"{title}: expected the folder {path}, found {found}")
 
 
 def read_image_list(path: Path, report: DatasetReport) -> list[str]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.class_names import checked_names, name_problem, read_class_names
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, nearest, shorten
 from utils.core.files import ReadError, find_first, list_folder, read_file
 from utils.core.schema import DataConfig
 from utils.core.text import decode_text
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
-from utils.data.readers.base import SplitContents, class_index
+from utils.data.readers.base import SplitContents, class_index, require_folder
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.values import (
     BadValue,
@@ -44,6 +44,7 @@ def read(
     into them, whatever the category ids. See `Reader` for arguments and errors.
     """
     report = DatasetReport()
+    require_folder(Path(data.root), "data.root")
     path = json_file(data, split)
     content, encoding = _load(path)
     report.note_encoding(path, encoding)
@@ -175,8 +176,8 @@ class _Objects:
         category_id = self._find_id(entry, "category_id", self.categories, source)
         if category_id is None:
             raise UserError(
-                f"{source}: no category {shown(entry.get('category_id'))}; "
-                f"expected one of the ids {', '.join(self.categories)}"
+                f"{source}: category_id: expected one of {shorten(', '.join(self.categories))}, "
+                f"got {shown(entry.get('category_id'))}"
             )
         label = class_index(self.categories[category_id], self.class_names, source)
         try:
@@ -186,7 +187,7 @@ class _Objects:
             self.report.note("annotation unreadable", str(error))
             self.images[image_id] = None
             return
-        if any(isinstance(value, str) for value in entry["bbox"]):
+        if any(isinstance(value, str) for value in (*entry["bbox"], entry.get("iscrowd"))):
             self.report.note("number in quotes", source)
         annotation.add(box, label, crowd=crowd)
 

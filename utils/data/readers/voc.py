@@ -15,7 +15,7 @@ from utils.core.errors import UserError, nearest
 from utils.core.files import find_first, is_folder, list_folder
 from utils.core.schema import DataConfig
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
-from utils.data.readers.base import SplitContents, class_index, read_image_list
+from utils.data.readers.base import SplitContents, class_index, read_image_list, require_folder
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.voc_xml import VocAnnotation, read_annotations
 
@@ -71,8 +71,7 @@ def _find_files(data: DataConfig, split: str, report: DatasetReport) -> list[tup
     for list_name in split.split("+"):
         root, list_file = _find_list(data, list_name.strip())
         for folder in (root / "JPEGImages", root / "Annotations"):
-            if not is_folder(folder):
-                raise UserError(f"data: {folder}: expected a folder, found none")
+            require_folder(folder)
         for line in read_image_list(list_file, report):
             name = re.sub(r"\s+(-1|0|1)$", "", line)  # lists of one class have a second column
             image = images.find(root / "JPEGImages", line) or images.find(root / "JPEGImages", name)

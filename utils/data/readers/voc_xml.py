@@ -7,9 +7,18 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from utils.core.class_names import name_problem
-from utils.core.errors import UserError, shorten
+from utils.core.errors import shorten
 from utils.core.files import ReadError, is_outage, read_file
-from utils.core.text import MAX_BYTES, TextError, decode_text, detect_encoding, stated_encoding
+from utils.core.text import (
+    MAX_BYTES,
+    SINGLE_BYTE,
+    TextError,
+    decode_text,
+    detect_encoding,
+    is_detectable,
+    may_be_multibyte,
+    stated_encoding,
+)
 from utils.data.checks import map_in_threads
 from utils.data.readers.values import BadValue, parse_flag, parse_number, parse_size
 
@@ -39,40 +48,49 @@ class VocAnnotation(NamedTuple):
         size: (width, height) in pixels, `None` if it states none.
         encoding: encoding of the file.
         problem: why the file cannot be used; empty if it can.
-        foreign: the content of the file, if its encoding must be detected first.
+        unclear: the content of the file, if its encoding must be detected, or may be that of
+            the other files rather than UTF-8.
     """
 
     objects: tuple[VocObject, ...] = ()
     size: tuple[int, int] | None = None
     encoding: str = "utf-8"
     problem: str = ""
-    foreign: bytes = b""
+    unclear: bytes = b""
 
 
 def read_annotations(paths: Sequence[Path], progress: bool = True) -> list[VocAnnotation]:
     """Read XML files; the encoding of those that are not UTF-8 and declare none is detected.
 
-    It is detected for all of them together: the same name must not be read in two ways.
+    It is detected for all of them together, so that the same name is not read in two ways; if it
+    remains unclear, for each of them.
 
     Raises:
         ReadError: the storage is out of reach.
-        UserError: that encoding is unclear.
     """
     annotations = map_in_threads(_read, paths, 2, "reading annotations", progress)
-    foreign = {
-        index: annotation.foreign
+    unclear = {
+        index: annotation.unclear
         for index, annotation in enumerate(annotations)
-        if annotation.foreign
+        if annotation.unclear
     }
-    if foreign:
-        try:
-            encoding = detect_encoding(b"\n".join(foreign.values()))
-        except TextError as error:
-            first = paths[next(iter(foreign))]
-            raise UserError(f"{first}, one of {len(foreign)} such annotations: {error}") from None
-        for index, data in foreign.items():
+    foreign = [data for data in unclear.values() if stated_encoding(data) is None]
+    if not foreign:
+        return annotations
+    encoding = _common_encoding(foreign)
+    for index, data in unclear.items():
+        if stated_encoding(data) is None or (encoding and encoding not in SINGLE_BYTE):
             annotations[index] = _parse(data, encoding)
     return annotations
+
+
+def _common_encoding(texts: Sequence[bytes]) -> str | None:
+    """The encoding of texts that are not UTF-8; `None` if it is unclear."""
+    possible = [text for text in texts if is_detectable(text)]
+    try:
+        return detect_encoding(b"\n".join(possible)) if possible else None
+    except TextError:
+        return None
 
 
 def _read(path: Path) -> VocAnnotation:
@@ -84,9 +102,11 @@ def _read(path: Path) -> VocAnnotation:
         return VocAnnotation(problem=str(error).removeprefix(f"{path}: "))
     match = ENCODING.match(data)
     declared = match.group(1).decode() if match else None
-    if stated_encoding(data, declared) is None:
-        return VocAnnotation(foreign=data)
-    return _parse(data, declared)
+    encoding = stated_encoding(data, declared)
+    if encoding is None:
+        return VocAnnotation(unclear=data)
+    is_unclear = encoding == "utf-8" and declared is None and may_be_multibyte(data)
+    return _parse(data, declared)._replace(unclear=data if is_unclear else b"")
 
 
 def _parse(data: bytes, declared: str | None) -> VocAnnotation:
@@ -137,7 +157,11 @@ def _stated_size(node: ElementTree.Element) -> tuple[int, int] | None:
 def _text(parent: ElementTree.Element, tag: str, where: str) -> str:
     """The text of the child with a tag, stripped; empty if there is none."""
     child = _only(parent, tag, where)
-    return "" if child is None else (child.text or "").strip()
+    if child is None:
+        return ""
+    if len(child):
+        raise BadValue(f"{where}: {tag}: expected text, got <{shorten(child[0].tag, 40)}>")
+    return (child.text or "").strip()
 
 
 def _only(parent: ElementTree.Element, tag: str, where: str) -> ElementTree.Element | None:

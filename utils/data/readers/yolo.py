@@ -15,7 +15,7 @@ from utils.core.schema import DataConfig
 from utils.core.text import read_text, split_lines
 from utils.core.yaml_text import parse_yaml
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
-from utils.data.readers.base import SplitContents, read_image_list
+from utils.data.readers.base import SplitContents, read_image_list, require_folder
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.values import BadValue, parse_number, shown
 
@@ -35,19 +35,21 @@ def read(
 ) -> SplitContents:
     """Read a split.
 
-    An image without a label file has no objects, as usual in the YOLO family, and is counted.
-    An image whose label file has an unreadable line is skipped. Samples are sorted by name, or in
-    the order of the list. Class names are `data.classes`, else `names` in data.yaml, else
-    classes.txt. See `Reader` for arguments and errors.
+    An image without a label file has no objects, as usual in the YOLO family, and is counted; if
+    none has one, that is an error. An image whose label file has an unreadable line is skipped.
+    Samples are sorted by name, or in the order of the list. Class names are `data.classes`, else
+    `names` in data.yaml, else classes.txt. See `Reader` for arguments and errors.
     """
     report = DatasetReport()
     root = Path(data.root)
+    require_folder(root, "data.root")
     class_names = read_class_names(data.classes, report.note_encoding)
     if class_names is None:
         class_names = _read_class_names(root, report)
     finder = FileFinder(frozenset({".txt"}))
     annotations = []
-    for image in _find_images(root, split, report):
+    images = _find_images(root, split, report)
+    for image in images:
         labels = finder.find(label_folder(image.parent), image.stem + ".txt")
         if labels is None:
             report.note("annotation missing", image)
@@ -59,6 +61,11 @@ def read(
             if is_outage(error):
                 raise
             report.note("annotation unreadable", str(error))
+    if images and report.counts["annotation missing"] == len(images):
+        raise UserError(
+            f"data: none of the {len(images)} images in split '{split}' has a label file; "
+            f"expected, for example, {label_folder(images[0].parent) / images[0].stem}.txt"
+        )
     return SplitContents(build_samples(annotations, report, progress=progress), class_names, report)
 
 
@@ -77,7 +84,8 @@ def _find_images(root: Path, split: str, report: DatasetReport) -> list[Path]:
     for folder in folders:
         if is_folder(folder):
             return finder.list_files(folder)
-    list_file = find_first((Path(split), root / split, root / f"{split}.txt"))
+    lists = (Path(split), root / split, root / f"{split}.txt")
+    list_file = find_first(path for path in lists if not is_folder(path))
     if list_file is not None:
         return _listed_images(list_file, root, finder, report)
     known = [
@@ -154,8 +162,8 @@ def _read_annotation(
         if line:
             source = f"{labels}:{number}"
             word, *coordinates = line.split()
-            box = _parse_box(coordinates, source)
-            annotation.add(box, _parse_label(word, class_names, source))
+            label = _parse_label(word, class_names, source)
+            annotation.add(_parse_box(coordinates, source), label)
     return annotation
 
 
@@ -176,7 +184,7 @@ def _parse_box(words: list[str], source: str) -> tuple[float, float, float, floa
 
 
 def _parse_label(word: str, class_names: tuple[str, ...], source: str) -> int:
-    label = parse_number(word, source)  # some tools write 3.0
+    label = parse_number(word, f"{source}: class")  # some tools write 3.0
     if label != int(label) or not 0 <= label < len(class_names):
         raise UserError(
             f"{source}: class {shorten(word)} is not in the class list; "
