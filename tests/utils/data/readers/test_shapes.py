@@ -58,7 +58,7 @@ def test_seed_split_and_index_act_and_the_count_does_not():
     images = [sample.draw() for sample in more]
     images += [
         load(name, shapes_train=1, shapes_seed=seed).samples[0].draw()
-        for name, seed in (("val", 0), ("train", -1))
+        for name, seed in (("val", 0), ("train", 1))
     ]
     assert len({image.tobytes() for image in images}) == len(images)
 
