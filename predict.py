@@ -52,6 +52,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="open a window: any key for the next, q or Esc quits"
     )
+    parser.add_argument(
+        "--timeout",
+        type=number(0.1, 86_400),
+        default=10.0,
+        metavar="SECONDS",
+        help="video: how long to wait for a frame of a stream (rtsp://...); default: 10",
+    )
     heatmap = parser.add_argument_group("heatmap")
     heatmap.add_argument(
         "--site", help="show only this site; default: sites with attention, feat1 and feat2"

@@ -268,7 +268,7 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (train_cli, lambda run: ["--config", voc("cat")], ["a.xml", "cat", "dog"]),
     (train_cli, lambda run: ["--resume", "runs/none"], ["--resume runs/none", "last.pt"]),
     (train_cli, lambda run: ["--resume", run.run], ["training is already finished"]),
-    (train_cli, lambda run: ["--resume", run.run, "train.epochs=9"], ["--resume", "KEY=VALUE"]),
+    (train_cli, lambda run: ["--resume", run.run, "train.lr=9"], ["--resume", "train.lr"]),
     (eval_cli, lambda run: [], ["train first", "--weights"]),
     (eval_cli, lambda run: ["--weights", "none.pt"], ["--weights none.pt", "no such file"]),
     (eval_cli, lambda run: ["--weights", bad_weights("b.pt")], ["b.pt", "not readable"]),

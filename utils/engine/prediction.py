@@ -25,7 +25,7 @@ from utils.engine.runs import find_weights
 from utils.engine.sources import ImageSource, image_files, image_folder, validation_images
 from utils.engine.speed import Speed, measure_fps
 from utils.visualization.boxes import draw_detections
-from utils.visualization.video import VideoSink, open_video
+from utils.visualization.video import STREAM_TIMEOUT, VideoSink, open_video
 from utils.visualization.video_pipeline import process_video
 from utils.visualization.window import Window
 
@@ -52,6 +52,7 @@ class PredictOptions:
         site: heatmap: the only site shown.
         point: heatmap: "x,y", pixels.
         class_name: heatmap: the class to explain.
+        timeout: video: seconds to wait for a stream to open, and for each of its frames.
     """
 
     mode: str = "image"
@@ -68,6 +69,7 @@ class PredictOptions:
     site: str | None = None
     point: str | None = None
     class_name: str | None = None
+    timeout: float = STREAM_TIMEOUT
 
 
 def predict(options: PredictOptions) -> Summary | Speed:
@@ -129,7 +131,7 @@ def _dir_mode(detector: Detector, options: PredictOptions) -> Summary:
 
 def _video_mode(detector: Detector, options: PredictOptions) -> Summary:
     source = options.source[0] if options.source else 0
-    return predict_video(detector, source, options.out, options.json, options.show)
+    return predict_video(detector, source, options.out, options.json, options.show, options.timeout)
 
 
 def _fps_mode(detector: Detector, options: PredictOptions) -> Speed:
@@ -216,6 +218,7 @@ def predict_video(
     out: str | Path | None = None,
     json_path: str | Path | None = None,
     show: bool = False,
+    timeout: float = STREAM_TIMEOUT,
 ) -> Summary:
     """Detect on a video and write it with boxes.
 
@@ -226,13 +229,14 @@ def predict_video(
         json_path: file for a list with one entry per frame, with "image": "<video>#<frame>" and
             "frame": index from 0.
         show: show the frames in a window; q or Esc quits.
+        timeout: seconds to wait for a stream to open, and for each of its frames.
 
     Raises:
         UserError: the source cannot be opened, or an output cannot be written or is the source.
     """
     with ExitStack() as stack:
         stack.enter_context(claimed_outputs(("--json", json_path), ("--out", output_file(out))))
-        video = stack.enter_context(open_video(source))
+        video = stack.enter_context(open_video(source, timeout))
         if video.note:
             tqdm.write(f"note: {video.note}", file=sys.stderr)
         path = video_target(out, video.name)

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -17,6 +19,8 @@ FALLBACK_FPS = 25.0
 MAX_FPS = 1000  # some containers report clock ticks instead, 1000 or 90000 per second
 COMPLETE = 0.9  # share of the frames that a finished file must claim; some containers estimate it
 FRAMES_PER_CHECK = 100  # of the free space: OpenCV's writer hides a full disk
+STREAM_TIMEOUT = 10.0  # seconds
+STALLED = 0.9  # share of the timeout after which a stream that ends counts as stalled
 MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 
 
@@ -34,12 +38,18 @@ class VideoSource(AbstractContextManager["VideoSource"]):
     """
 
     def __init__(
-        self, capture: cv2.VideoCapture, first: np.ndarray, name: str, is_camera: bool
+        self,
+        capture: cv2.VideoCapture,
+        first: np.ndarray,
+        name: str,
+        is_camera: bool,
+        timeout: float = math.inf,
     ) -> None:
         self._capture = capture
         self._first = first
         self.name = name
         self.is_camera = is_camera
+        self._timeout = timeout
         self.height, self.width = first.shape[:2]
         self.fps = FALLBACK_FPS
         self.note: str | None = None
@@ -54,9 +64,16 @@ class VideoSource(AbstractContextManager["VideoSource"]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         frame, ok = self._first, True
+        waits = deque([0.0], maxlen=2)  # the last frame before a gap may come late and cut off
         while ok:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            start = time.monotonic()
             ok, frame = self._capture.read()
+            waits.append(time.monotonic() - start)
+        if max(waits) >= STALLED * self._timeout:
+            raise UserError(
+                f"{self.name}: no frame for {self._timeout:g} s: the stream has stalled"
+            )
 
     def release(self) -> None:
         self._capture.release()
@@ -65,11 +82,12 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         self.release()
 
 
-def open_video(source: str | int | Path) -> VideoSource:
+def open_video(source: str | int | Path, timeout: float = STREAM_TIMEOUT) -> VideoSource:
     """Open a video.
 
     Args:
         source: a file, the number of a camera (`0` or `"0"`) or a stream's address (`rtsp://...`).
+        timeout: seconds to wait for a stream to open, and for each of its frames.
 
     Raises:
         UserError: the file is missing, empty or not a video, or the camera or stream does not open.
@@ -79,7 +97,10 @@ def open_video(source: str | int | Path) -> VideoSource:
     if not is_camera and not is_stream:
         _check_file(Path(text))
         check_input(text, "cannot read video")
-    capture = cv2.VideoCapture(int(text) if is_camera else text)
+    if is_stream:
+        capture = _open_stream(text, timeout)
+    else:
+        capture = cv2.VideoCapture(int(text) if is_camera else text)
     ok, first = capture.read() if capture.isOpened() else (False, None)
     if not ok or first is None:
         capture.release()
@@ -88,7 +109,14 @@ def open_video(source: str | int | Path) -> VideoSource:
         name = f"camera{text}"
     else:
         name = text if is_stream else Path(text).name
-    return VideoSource(capture, first, name, is_camera or is_stream)
+    return VideoSource(capture, first, name, is_camera or is_stream, timeout)
+
+
+def _open_stream(address: str, timeout: float) -> cv2.VideoCapture:
+    milliseconds = round(1000 * timeout)
+    limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+    options = [value for limit in limits for value in (limit, milliseconds)]
+    return cv2.VideoCapture(address, cv2.CAP_FFMPEG, options)
 
 
 def _open_error(source: str, is_camera: bool, is_stream: bool) -> str:
@@ -98,7 +126,7 @@ def _open_error(source: str, is_camera: bool, is_stream: bool) -> str:
             "with --source"
         )
     if is_stream:
-        return f"cannot read video {source}: the stream does not open"
+        return f"cannot read video {source}: the stream does not open, or sends no frame in time"
     return f"cannot read video {source}: not a format that OpenCV reads, no frames, or corrupt"
 
 

@@ -3,6 +3,10 @@
 import os
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from numbered_video import number, numbered, read_all, write_video
 
 from utils.core.errors import UserError
+from utils.core.process import silence_opencv
 from utils.visualization.video import VideoSink, VideoSource, open_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,6 +62,57 @@ for name in ("noise.mp4", "empty.mp4"):
     except UserError:
         print("refused", name)
 """
+
+
+class StallingServer(ThreadingHTTPServer):
+    """Sends half of a file, then nothing."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.go_on = content, threading.Event()
+        super().__init__(("127.0.0.1", 0), Half)
+        self.address = f"http://127.0.0.1:{self.server_port}/clip.avi"
+
+    def __enter__(self) -> "StallingServer":
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Half(BaseHTTPRequestHandler):
+    server: StallingServer
+
+    def do_GET(self) -> None:
+        content = self.server.content
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self.server.go_on.wait(30)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_stream_that_stalls_is_reported_in_time(tmp_path: Path):
+    silence_opencv()
+    noise = np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)
+    with VideoSink(tmp_path / "clip.avi", 25, (64, 48)) as sink:
+        for frame in noise:
+            sink.write(frame)
+    start = time.monotonic()
+    with (
+        StallingServer((tmp_path / "clip.avi").read_bytes()) as server,
+        open_video(server.address, timeout=1) as source,
+        pytest.raises(UserError, match=r"clip\.avi: no frame for 1 s: the stream has"),
+    ):
+        list(source)
+    assert time.monotonic() - start < 15
 
 
 def test_opencv_and_ffmpeg_log_nothing(tmp_path: Path):
