@@ -31,7 +31,7 @@ def _parse() -> argparse.Namespace:
     add("--at", nargs="+", metavar="SITE", default=default.sites, help="default: %(default)s")
     add(
         "--size",
-        type=integer(32, 8192, multiple=32),
+        type=integer(32, 4096, multiple=32),
         default=default.size[0],
         help="side in pixels; default: %(default)s",
     )

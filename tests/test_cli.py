@@ -357,7 +357,7 @@ WORDS: list[tuple[ModuleType, list[str], str]] = [
     (compare_cli, ["--config"], "--config: expected one argument"),
     (compare_cli, ["--phi"], "--phi: expected at least one argument"),
     (nets_cli, ["--classes", "0"], "--classes: expected an integer from 1 to 100,000, got '0'"),
-    (cost_cli, ["--size", "31"], "--size: expected a multiple of 32 from 32 to 8,192, got '31'"),
+    (cost_cli, ["--size", "31"], "--size: expected a multiple of 32 from 32 to 4,096, got '31'"),
     (cost_cli, ["--rounds", "0"], "--rounds: expected an integer from 1"),
     (cost_cli, ["--threads", "-1"], "--threads: expected an integer from 0 to 1,024, got '-1'"),
     (benchmark_cli, ["--seconds", "nan"], "--seconds: expected a number from 0.001 to 100,000"),

@@ -5,7 +5,9 @@ to value (`{"train.epochs": 10}`); `parse_overrides` reads it from `KEY=VALUE` w
 """
 
 import difflib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import is_file
+from utils.core.files import check_input, is_file
 from utils.core.schema import RENAMED, Config
 from utils.core.yaml_text import dump_yaml, load_yaml, parse_yaml
 
@@ -69,6 +71,7 @@ RESUME_KEYS = {
     "output": "the folder in which the run is looked up",
 }
 
+Layer = tuple[str, dict[str, Any]]  # where values come from, and the values
 KeyPath = tuple[int | str, ...]  # keys and list indices that lead to a value
 
 
@@ -89,10 +92,8 @@ def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     values: dict[str, Any] = {"name": path.stem}
     for _, layer in layers:
         values = _merge(values, layer)
-    if changes:
-        values = _set_keys(values, changes)
-        layers.append((f"{path} with {shorten(as_words(changes))}", _set_keys({}, changes)))
-    return make_config(values, lambda key_path: _find_origin(layers, key_path))
+    layers += _layers_of(changes, f"{path} with ")
+    return make_config(_set_keys(values, changes), partial(_find_origin, layers))
 
 
 def make_config(
@@ -147,7 +148,7 @@ def update_config(config: Config, changes: Mapping[str, Any]) -> Config:
     if not changes:
         return config
     values = _set_keys(config.model_dump(mode="json"), changes)
-    return make_config(values, shorten(as_words(changes)))
+    return make_config(values, partial(_find_origin, _layers_of(changes)))
 
 
 def check_resume_changes(changes: Mapping[str, Any]) -> None:
@@ -209,6 +210,8 @@ def find_config(name: str | Path, asked_by: str = "--config") -> Path:
     for candidate in (given, CONFIG_DIR / given, CONFIG_DIR / f"{given}.yaml"):
         if is_file(candidate):
             return candidate
+    if os.path.lexists(name):
+        check_input(name, asked_by)  # says what it is instead
     known = sorted(path.name for path in CONFIG_DIR.glob("*.yaml"))
     hint = nearest(given.name, known)
     shown = shorten(str(name))
@@ -286,13 +289,23 @@ def _read_inherited(path: Path, children: tuple[Path, ...]) -> list[tuple[Path, 
     base = values.pop("base", None)
     if base is None:
         return [(path, values)]
-    parent = path.parent / str(base)
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: base: expected a configuration file, got {_shown(base)}")
+    parent = path.parent / base
     if not is_file(parent):
-        parent = find_config(str(base), f"{path}: base:")
+        parent = find_config(base, f"{path}: base:")
     return [*_read_inherited(parent, (*children, path.resolve())), (path, values)]
 
 
-def _find_origin(layers: Sequence[tuple[str, Mapping[str, Any]]], key_path: KeyPath) -> str:
+def _layers_of(changes: Mapping[str, Any], prefix: str = "") -> list[Layer]:
+    """Each change as a layer of its own, named like a word of the command line."""
+    return [
+        (f"{prefix}{shorten(as_words({key: value}))}", _set_keys({}, {key: value}))
+        for key, value in changes.items()
+    ]
+
+
+def _find_origin(layers: Sequence[Layer], key_path: KeyPath) -> str:
     """The layer that set a value: the last of those that reach deepest along its key path."""
     return max(reversed(layers), key=lambda layer: _depth(layer[1], key_path))[0]
 
@@ -439,7 +452,7 @@ def _suggest(path: KeyPath) -> str:
     if same:
         return f"; did you mean {' or '.join(same)}?"
     own = _section_fields(path[:-1])
-    close = difflib.get_close_matches(name, [*own, *keys.values()], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*own, *keys.values()], n=1, cutoff=0.6)
     if close and close[0] not in own:
         return _suggest((close[0],))
     return nearest(name, own, "".join(f"{part}." for part in path[:-1]))

@@ -41,17 +41,17 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
 Zoom = Annotated[float, Field(ge=0.05, le=20)]
-AnchorSide = Annotated[float, Field(ge=0.1, le=16384)]  # pixels, twice the largest input
+AnchorSide = Annotated[float, Field(ge=0.1, le=16384)]  # pixels
 Gigabytes = Annotated[float, Field(ge=0, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
 EpochCount = Annotated[int, Field(ge=1, le=1_000_000)]
-Images = Annotated[int, Field(ge=1, le=1_000_000)]
+Images = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Detections = Annotated[int, Field(ge=1, le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # 2**32 gives the same random numbers as 0
 Words = Annotated[str, Field(min_length=1, max_length=4096)]  # as long as a path may be
 
-MAX_SIDE = 8192  # pixels; one feature map of the first layer already takes 2 GiB
+MAX_SIDE = 4096  # pixels; training then takes about 8 GiB per image
 MAX_NAME = 240  # bytes; file systems allow 255, and "-2" may be appended
 
 
@@ -173,7 +173,11 @@ class ModelConfig(ConfigSection):
     @classmethod
     def _check_indices(cls, masks: tuple) -> tuple:
         if not all(0 <= index < 6 for mask in masks for index in mask):
-            raise ValueError("expected anchor indices 0 to 5")
+            raise ValueError(f"expected anchor indices 0 to 5, got {list(map(list, masks))}")
+        if any(len(set(mask)) < 3 for mask in masks):
+            raise ValueError(
+                f"expected different anchors in each head, got {list(map(list, masks))}"
+            )
         return masks
 
 

@@ -4,11 +4,12 @@ A run is given by the path of its folder or by its name inside the output folder
 for commands that take KEY=VALUE, and `runs` for the others.
 """
 
+import os
 from pathlib import Path
 
 from utils.core.config import dump_config
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import is_file, is_folder, write_error, write_file
+from utils.core.files import check_input, is_file, is_folder, write_error, write_file
 from utils.core.schema import Config
 
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"
@@ -104,6 +105,8 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
     for candidate in candidates:
         if is_folder(candidate):
             raise UserError(f"--weights {candidate}: no {BEST} in that folder")
+    if os.path.lexists(weights):
+        check_input(weights, "--weights")  # says what it is instead
     known = [str(path.parent) for path in Path(output).glob(f"*/{BEST}")]
     hint = nearest(str(weights), known)
     raise UserError(f"--weights {shorten(str(weights))}: no such file or run{hint}")
