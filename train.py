@@ -14,6 +14,7 @@ import argparse
 
 from utils.core.arguments import CommandParser
 from utils.core.cli import run_command
+from utils.core.errors import UserError
 
 
 def parse() -> argparse.Namespace:
@@ -41,6 +42,8 @@ def main() -> None:
     from utils.core.config import explain_fields, load_config, parse_overrides
 
     if args.explain:
+        if args.overrides:
+            raise UserError("--explain takes no KEY=VALUE")
         for key, default, meaning in explain_fields():
             print(f"{key:26} {default:24} {meaning}")
         return

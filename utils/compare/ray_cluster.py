@@ -62,7 +62,7 @@ def check_ray(address: str, plan: Plan) -> None:
         address = os.environ.get("RAY_ADDRESS", address)
     if address in (LOCAL, "auto"):
         return
-    match = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    match = re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address)
     if not match:
         raise UserError(f"--ray {address}: expected auto, host:port or ray://host:port")
     host, port = match[1].strip("[]"), int(match[2])

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
 from utils.core.files import write_error
 from utils.core.openmp import adapt_to_load
 from utils.core.signals import Stopped, install_handlers, received
 
+LONGEST_WORD = 200  # characters of a message, such as a path
 OUT_OF_MEMORY = (
     "out of memory: lower train.batch_size (eval.batch_size), input_size, or data.cache_gb, "
     "or set data.cache=disk"
@@ -102,7 +103,8 @@ def search_working_directory() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    words = [shorten(word, LONGEST_WORD) for word in message.split()]
+    print(f"error: {' '.join(words)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.errors import UserError, nearest
-from utils.core.files import ReadError, check_input, is_file, is_folder
+from utils.core.files import ReadError, check_input, is_folder
 from utils.core.images import IMAGE_SUFFIXES, read_image
 from utils.core.schema import Config
 from utils.data.loading import load_dataset
@@ -62,10 +62,12 @@ def image_folder(folder: str | Path) -> list[ImageSource]:
     Raises:
         UserError: the folder does not exist, has no images, or cannot be listed.
     """
-    folder = Path(folder)
     if not is_folder(folder):
-        problem = "is a file: use --mode image or video" if is_file(folder) else "does not exist"
+        problem = "does not exist"
+        if os.path.lexists(folder):
+            problem = "is not a folder: use --mode image or video"
         raise UserError(f"--source {folder} {problem}; expected a folder of images")
+    folder = Path(folder)
     images = []
     for path in sorted(_files_below(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES:

@@ -24,6 +24,19 @@ def test_a_user_error_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[
     assert (out, err) == ("", "error: config.yaml: bad key\n")
 
 
+def test_long_words_and_control_characters_are_not_repeated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> None:
+        raise UserError(f"--source {'x' * 10**6}: \x1b[31mred no such file")
+
+    with pytest.raises(SystemExit):
+        run_command(main)
+    error = capsys.readouterr().err
+    assert error.startswith("error: --source xxx") and len(error) < 300
+    assert error.endswith(": \\x1b[31mred no such file\n")
+
+
 def test_ctrl_c_is_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise KeyboardInterrupt
