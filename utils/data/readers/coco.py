@@ -181,13 +181,13 @@ class _Objects:
             )
         label = class_index(self.categories[category_id], self.class_names, source)
         try:
-            box = _box(entry.get("bbox"), source)
-            crowd = parse_flag(entry.get("iscrowd"), f"{source}: iscrowd")
+            box = _box(entry.get("bbox"))
+            crowd = parse_flag(entry.get("iscrowd", 0), "iscrowd")
         except BadValue as error:
-            self.report.note("annotation unreadable", str(error))
+            self.report.note("annotation unreadable", f"{source}: {error}")
             self.images[image_id] = None
             return
-        if any(isinstance(value, str) for value in (*entry["bbox"], entry.get("iscrowd"))):
+        if str in map(type, (*entry["bbox"], entry.get("iscrowd"))):
             self.report.note("number in quotes", source)
         annotation.add(box, label, crowd=crowd)
 
@@ -207,12 +207,12 @@ class _Objects:
         return found
 
 
-def _box(bbox: Any, source: str) -> tuple[float, float, float, float]:
+def _box(bbox: Any) -> tuple[float, float, float, float]:
     """COCO's x, y, width, height -> x1 y1 x2 y2."""
     if not isinstance(bbox, list) or len(bbox) != 4:
         found = f"{len(bbox)} values" if isinstance(bbox, list) else shown(bbox)
-        raise BadValue(f"{source}: bbox: expected [x, y, width, height], got {found}")
-    x, y, width, height = (parse_number(value, f"{source}: bbox") for value in bbox)
+        raise BadValue(f"bbox: expected [x, y, width, height], got {found}")
+    x, y, width, height = [parse_number(value, "bbox") for value in bbox]
     return x, y, x + width, y + height
 
 

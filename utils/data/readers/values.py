@@ -29,10 +29,10 @@ def parse_number(value: Any, name: str) -> float:
         BadValue: it is neither.
     """
     number: Any = None
-    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-        number = float(value)
-    elif type(value) in (int, float):  # not bool, which is an int, too
+    if type(value) in (int, float):  # not bool, which is an int, too
         number = value
+    elif isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        number = float(value)
     if number is None or not abs(number) <= LARGEST:
         raise BadValue(f"{name}: expected a number up to 1e9, got {shown(value)}")
     return float(number)
@@ -57,10 +57,12 @@ def parse_id(value: Any, name: str) -> str:
     Raises:
         BadValue: it is neither an integer nor text.
     """
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
-    if type(value) is int or (isinstance(value, str) and value.strip()):
-        return str(value).strip()
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
     raise BadValue(f"{name}: expected an integer or text, got {shown(value)}")
 
 
