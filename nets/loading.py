@@ -9,11 +9,13 @@ import torch
 from nets.inference.detector import Detector
 from nets.io import checkpoints, darknet, reference
 from nets.io.onnx import find_runtime, read_onnx
+from nets.io.tensors import does_not_fit, load_tensors
 from nets.io.weights import WeightsFile, load_weights, read_weights
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.class_names import default_class_names
 from utils.core.config import as_words, restore_config, update_config
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
+from utils.core.files import check_input
 from utils.core.schema import Config
 
 BEST = "best.pt"
@@ -45,8 +47,7 @@ def load_model(
     changes.update((key, value) for key, value in values.items() if value is not None)
     if path.is_dir():
         path = path / BEST
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
+    check_input(path)
     if path.suffix == ".onnx":
         return _load_onnx(path, changes)
     if path.suffix == ".pt":
@@ -58,19 +59,17 @@ def load_model(
 
 
 def _load_checkpoint(path: Path, saved: Mapping[str, Any], changes: Mapping[str, Any]) -> Detector:
-    config = update_config(restore_config(saved["config"], str(path)), changes)
-    network = build_model(config, len(saved["names"]), saved["anchors"])
-    try:
-        network.load_state_dict(saved["model"])
-    except RuntimeError:
-        raise _another_network(path, changes) from None
+    config = update_config(restore_config(saved["config"], f"{path}: config"), changes)
+    wanted_by = _wanted_by(changes)
+    network = checkpoints.build_network(saved, config, path, wanted_by)
+    load_tensors(network, saved["model"], str(path), wanted_by)
     return Detector(network, config, saved["names"], weights=path)
 
 
-def _another_network(path: Path, changes: Mapping[str, Any]) -> UserError:
+def _wanted_by(changes: Mapping[str, Any]) -> str:
+    """What asks for the network, for error messages."""
     structural = {key: value for key, value in changes.items() if key.split(".")[0] in STRUCTURE}
-    wanted_by = as_words(structural) or "its configuration"
-    return UserError(f"{path}: its weights do not fit the network that {wanted_by} asks for")
+    return as_words(structural) or "its configuration"
 
 
 def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
@@ -111,6 +110,11 @@ def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:
     config = update_config(config, changes)
     network = build_model(config, num_classes)
     report = load_weights(network, weights)
-    if report.missing or report.mismatched:
-        raise _another_network(path, changes)
+    differences = [
+        *report.mismatched,
+        *(f"{name} is missing" for name in report.missing),
+        *(f"unknown tensor {shorten(name)}" for name in report.unexpected),
+    ]
+    if differences:
+        raise does_not_fit(str(path), _wanted_by(changes), differences[0])
     return Detector(network, config, names, weights=path)

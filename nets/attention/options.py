@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from utils.core.errors import UserError, nearest, shorten
+from utils.core.validation import expected_text
 
 
 def _check_odd(value: int) -> int:
@@ -100,15 +101,6 @@ def _check_value(where: str, annotation: Any, value: Any) -> Any:
     try:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        expected = dict.fromkeys(_expected(item["msg"]) for item in error.errors())
+        expected = dict.fromkeys(expected_text(item["msg"]) for item in error.errors())
         shown = shorten(value, quoted=True)
         raise UserError(f"{where}: expected {' or '.join(expected)}, got {shown}") from None
-
-
-def _expected(message: str) -> str:
-    """`Input should be a valid integer` -> `a valid integer`."""
-    if "should have at most" in message:  # a list
-        return message[message.index("at most") :].partition(" after")[0]
-    for prefix in ("Input should be ", "Value error, "):
-        message = message.removeprefix(prefix)
-    return f"a value {message}" if message.startswith(("greater", "less")) else message

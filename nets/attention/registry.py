@@ -161,6 +161,11 @@ def parse_phi(phi: Spec, at: Sequence[str]) -> dict[str, Spec]:
     return {site: spec for site, spec in sites.items() if _checked_name(spec) != "none"}
 
 
+def is_user_block(spec: Spec) -> bool:
+    """Whether the spec names a user's `package.module:Class`."""
+    return ":" in _parse_spec(spec)[0]
+
+
 def describe(spec: Spec) -> str:
     """Return the spec as one canonical line, for tables and file names: `cbam(reduction=16)`."""
     name, options = _parse_spec(spec)

@@ -145,6 +145,8 @@ class Detector:
         """
         limits = limits or self.config.predict
         boxes, scores = self.backend(canvases)
+        if self.model_spec.origin:
+            self.model_spec.check_outputs(boxes, scores)
         selected = non_max_suppression(
             boxes, scores, limits.score, limits.nms_iou, limits.max_detections, limits.vote_iou
         )

@@ -1,23 +1,89 @@
-"""Checkpoints: written atomically, read without executing anything from the file."""
+"""Checkpoints: written whole or not at all, and checked before anything in them is used."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field
+from torch import Tensor
 
+from nets.attention import is_user_block, parse_phi
+from nets.io.tensors import check_fit, check_tensors, count_classes
+from nets.io.torch_files import read_torch_file
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from utils.core.config import restore_config
 from utils.core.errors import UserError
 from utils.core.files import write_file
+from utils.core.schema import Config
+from utils.core.validation import SavedSection, check_plain, validate
 
 FORMAT = "yolov4-tiny-attention"
 
 
+def _check_distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError("distinct names that are not empty")
+    return names
+
+
+ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(_check_distinct)]
+# In float32 smaller ones are 0, larger ones overflow when a box is decoded
+AnchorSide = Annotated[float, Field(ge=1e-6, le=1e6)]
+Anchor = Annotated[list[AnchorSide], Field(min_length=2, max_length=2)]
+Anchors = Annotated[list[Anchor], Field(min_length=6, max_length=6)]
+
+
+class Checkpoint(SavedSection):
+    """The content of every checkpoint; a `last.pt` has more, which `utils.engine` checks.
+
+    Attributes:
+        config: the configuration of the experiment, maybe with former names of keys.
+        names: the class names.
+        anchors: six [width, height] in input pixels.
+        model: the tensors of the network by name.
+        epoch: number of epochs trained.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    config: dict[str, Any]
+    names: ClassNames
+    anchors: Anchors
+    model: dict[str, Tensor]
+    epoch: Annotated[int, Field(ge=0)]
+
+
+def describe(
+    network: YOLOv4Tiny, config: Config, names: Sequence[str], epoch: int = 0
+) -> dict[str, Any]:
+    """Return the content of a `Checkpoint`: a network and everything needed to use it.
+
+    Args:
+        network: the network.
+        config: its configuration.
+        names: the class names.
+        epoch: number of epochs trained.
+    """
+    return {
+        "config": config.model_dump(mode="json"),
+        "names": list(names),
+        "anchors": network.coder.anchors.tolist(),
+        "model": network.state_dict(),
+        "epoch": epoch,
+    }
+
+
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: at any time, `path` is either the old file or the new one.
+    """Write a checkpoint: at any time, `path` is either the old file or the new one.
 
     Args:
         path: the file to write.
-        content: tensors and plain values.
+        content: a `Checkpoint`: tensors and plain values.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     buffer = io.BytesIO()  # torch.save into a file hides why it cannot be written
     torch.save({"format": FORMAT, **content}, buffer)
@@ -31,7 +97,7 @@ def load(path: Path) -> dict[str, Any]:
         path: the file to read.
 
     Returns:
-        The content that was passed to `save`, plus the key "format".
+        The content that was passed to `save`, plus the key "format"; see `Checkpoint`.
 
     Raises:
         UserError: the file is missing, damaged, or not a checkpoint of this project.
@@ -42,24 +108,57 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: not a checkpoint of this project; use it as pretrained weights: "
             f"weights={path}"
         )
+    check(content, path)
     return content
 
 
 def is_checkpoint(content: Any) -> bool:
     """Whether the content of a file is a checkpoint of this project, whatever the file's name."""
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    found = content.get("format") if isinstance(content, dict) else None
+    return isinstance(found, str) and found == FORMAT
 
 
-def read_torch_file(path: Path) -> Any:
-    """`torch.load`, restricted to tensors and plain values, on the CPU.
+def check(content: Any, path: Path) -> None:
+    """Refuse a content that is not a `Checkpoint`.
 
     Raises:
-        UserError: the file is missing or cannot be read.
+        UserError: names the file, the key, what was expected and what was found.
     """
+    validate(Checkpoint, content, str(path))
+    check_plain(content["config"], f"{path}: config")
+    restore_config(content["config"], f"{path}: config")
+    check_tensors(content["model"], f"{path}: model")
+    count = count_classes(content["model"], f"{path}: model")
+    if count != len(content["names"]):
+        raise UserError(
+            f"{path}: names: {len(content['names'])} class names, but the heads have "
+            f"{count or 'no'} classes"
+        )
+
+
+def build_network(
+    content: Mapping[str, Any], config: Config, path: Path, wanted_by: str = "its configuration"
+) -> YOLOv4Tiny:
+    """Build the network of a checkpoint, with initial values.
+
+    It is built without memory first, and compared with the tensors of the file: what a file asks
+    for is never larger than what it holds.
+
+    Args:
+        content: what `load` returned.
+        config: its configuration, maybe changed.
+        path: the file, for error messages.
+        wanted_by: what asks for the network, likewise.
+
+    Raises:
+        UserError: the tensors do not fit the network.
+    """
+    arguments = (config, len(content["names"]), content["anchors"])
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # fed arbitrary bytes, the unpickler raises almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not readable as PyTorch weights: {reason}") from None
+        specs = parse_phi(config.phi, config.attention.at).values()
+        with torch.device("cpu" if any(map(is_user_block, specs)) else "meta"):  # may need values
+            network = build_model(*arguments)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    check_fit(network, content["model"], str(path), wanted_by)
+    return build_model(*arguments)

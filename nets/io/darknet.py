@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nets.io.darknet_cfg import DarknetCfg, read_cfg
+from nets.io.tensors import check_tensors
 from nets.yolo.blocks import ConvBNAct
 from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
-from utils.core.class_names import default_class_names
+from utils.core.class_names import checked_names, default_class_names, read_lines
 from utils.core.errors import UserError
+from utils.core.files import read_file, write_file
 from utils.core.schema import ModelConfig
 
 # The epsilon of OpenCV's Darknet importer is 1e-6. Ignoring the difference from PyTorch's 1e-5
@@ -34,6 +36,7 @@ LAYERS = (
     "head16",
     "predict16",
 )
+MAX_BYTES = 2**30  # enough for 100,000 classes
 # What Darknet's own yolov4-tiny.cfg says
 MODEL_CONFIG = ModelConfig(
     anchors=list(DARKNET_ANCHORS), anchor_masks=DARKNET_MASKS, new_coords=False, scale_x_y=1.05
@@ -61,13 +64,15 @@ def read_darknet(path: Path) -> dict[str, Tensor]:
     `yolov4-tiny.conv.29`, is read up to there. Variances are adapted to PyTorch's epsilon.
 
     Raises:
-        UserError: the file's length does not match a YOLOv4-tiny.
+        UserError: the file's length does not match a YOLOv4-tiny, or its values cannot: NaN,
+            infinity, or negative variances, as where a layer's values begin elsewhere.
     """
     values = _read_values(path)
     with torch.device("meta"):
         layout = darknet_tensors(YOLOv4Tiny(_count_classes(values.size) or 1))
     tensors: dict[str, Tensor] = {}
     start = 0
+    is_whole_layer = False
     for name, like in layout.items():
         end = start + like.numel()
         if end > values.size:
@@ -75,11 +80,13 @@ def read_darknet(path: Path) -> dict[str, Tensor]:
         tensor = torch.from_numpy(values[start:end].copy()).view(like.shape)
         tensors[name] = tensor - EPSILON_GAP if name.endswith("running_var") else tensor
         start = end
-    if start < values.size:
+        is_whole_layer = name.removesuffix(".weight").removesuffix(".conv") in LAYERS
+    if start < values.size or not is_whole_layer:
         raise UserError(
-            f"weights={path}: its {values.size} values do not match a YOLOv4-tiny: "
+            f"{path}: its {values.size} values do not match a YOLOv4-tiny: "
             "truncated, or another network?"
         )
+    check_tensors(tensors, f"{path}: not the weights of a YOLOv4-tiny, or damaged")
     return tensors
 
 
@@ -92,20 +99,20 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
         seen: number of images seen in training, stored in the file.
 
     Raises:
-        UserError: the network has attention blocks, which Darknet does not support.
+        UserError: the network has attention blocks, which Darknet does not support, or the file
+            cannot be written.
     """
     if len(network.attention):
         raise UserError(
             "export to darknet: Darknet has no attention layers; only phi=none can be written"
         )
-    with open(path, "wb") as file:
-        np.array([0, 2, 5], "<i4").tofile(file)
-        np.array([seen], "<u8").tofile(file)
-        for name, tensor in darknet_tensors(network).items():
-            values = tensor.cpu().float()
-            if name.endswith("running_var"):
-                values = values + EPSILON_GAP
-            values.numpy().astype("<f4").tofile(file)
+    parts = [np.array([0, 2, 5], "<i4").tobytes(), np.array([seen], "<u8").tobytes()]
+    for name, tensor in darknet_tensors(network).items():
+        values = tensor.cpu().float()
+        if name.endswith("running_var"):
+            values = values + EPSILON_GAP
+        parts.append(values.numpy().astype("<f4").tobytes())
+    write_file(path, b"".join(parts))
 
 
 def read_description(weights: Path, num_classes: int) -> DarknetCfg | None:
@@ -127,13 +134,21 @@ def read_description(weights: Path, num_classes: int) -> DarknetCfg | None:
 
 
 def read_names(weights: Path, num_classes: int) -> list[str]:
-    """Return the class names in the `.names` file next to a weights file, else default ones."""
+    """Return the class names in the `.names` file next to a weights file, else default ones.
+
+    Raises:
+        UserError: the file does not name each of the classes once.
+    """
     path = weights.with_suffix(".names")
-    if path.is_file():
-        names = path.read_text(encoding="utf-8").split("\n")[:num_classes]
-        if len(names) == num_classes and all(names):
-            return names
-    return default_class_names(num_classes)
+    if not path.is_file():
+        return default_class_names(num_classes)
+    names = checked_names(read_lines(path), str(path))
+    if len(names) != num_classes:
+        raise UserError(
+            f"{path}: {len(names)} class names, but the weights next to it have {num_classes} "
+            "classes: correct the file, or remove it for default names"
+        )
+    return list(names)
 
 
 def _count_classes(values: int) -> int | None:
@@ -149,11 +164,11 @@ def _count_classes(values: int) -> int | None:
 
 
 def _read_values(path: Path) -> np.ndarray:
-    data = path.read_bytes()
+    data = read_file(path, max_bytes=MAX_BYTES)
     if len(data) < 20:
-        raise UserError(f"weights={path}: too short for a Darknet file")
+        raise UserError(f"{path}: too short for a Darknet file")
     major, minor, _ = np.frombuffer(data, "<i4", 3).tolist()
     header = 20 if major * 10 + minor >= 2 else 16
     if not (0 <= major < 1000 and 0 <= minor < 1000) or (len(data) - header) % 4:
-        raise UserError(f"weights={path}: not a Darknet weights file")
+        raise UserError(f"{path}: not a Darknet weights file")
     return np.frombuffer(data, "<f4", offset=header)

@@ -1,15 +1,21 @@
 """Darknet's `.cfg`, the description of a network that Darknet and OpenCV 4 need."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import make_config
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
+from utils.core.files import read_file
 from utils.core.schema import ModelConfig
 
 Section = tuple[str, Mapping[str, object]]
+Number = TypeVar("Number", int, float)
+MAX_BYTES = 2**20
+SHARED = ("classes", "anchors", "num", "scale_x_y", "new_coords")  # by the two [yolo] layers
 
 
 @dataclass(frozen=True)
@@ -105,38 +111,74 @@ def read_cfg(path: Path) -> DarknetCfg:
         UserError: not readable, or lacks two `[yolo]` layers with three of six anchors each.
     """
     sections = _read_sections(path)
+    nets = [options for kind, options in sections if kind == "net"]
     yolo = [options for kind, options in sections if kind == "yolo"]
-    try:
-        net = next(options for kind, options in sections if kind == "net")
-        numbers = [float(number) for number in yolo[0]["anchors"].split(",")]
-        values = {
-            "input_size": [int(net["height"]), int(net["width"])],
-            "model": {
-                "anchors": list(zip(numbers[::2], numbers[1::2], strict=True)),
-                "anchor_masks": (_mask(yolo[0]), _mask(yolo[1])),
-                "new_coords": yolo[0].get("new_coords", "0") == "1",
-                "scale_x_y": float(yolo[0].get("scale_x_y", 1)),
-            },
-        }
-        num_classes = int(yolo[0]["classes"])
-    except StopIteration:
-        raise UserError(f"{path}: not a cfg of YOLOv4-tiny: no [net] section") from None
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a cfg of YOLOv4-tiny with two [yolo] layers: {error}"
-        ) from None
+    if not nets:
+        raise UserError(f"{path}: not a cfg of YOLOv4-tiny: no [net] section")
+    if len(yolo) != 2:
+        raise UserError(f"{path}: not a cfg of YOLOv4-tiny: {len(yolo)} [yolo] layers, expected 2")
+    for key in SHARED:
+        if yolo[0].get(key) != yolo[1].get(key):
+            raise UserError(f"{path}: {key} differs between the two [yolo] layers")
+    net, head, other_head = (_Reader(path, section) for section in (nets[0], *yolo))
+    if net.number("channels", int, "3") != 3:
+        raise UserError(f"{path}: channels: expected 3")
+    anchors = head.numbers("anchors", float)
+    if len(anchors) % 2:
+        raise UserError(f"{path}: anchors: {len(anchors)} numbers, expected pairs")
+    values = {
+        "input_size": [net.number("height", int), net.number("width", int)],
+        "model": {
+            "anchors": list(zip(anchors[::2], anchors[1::2], strict=True)),
+            "anchor_masks": (head.numbers("mask", int), other_head.numbers("mask", int)),
+            "new_coords": head.number("new_coords", int, "0") == 1,
+            "scale_x_y": head.number("scale_x_y", float, "1"),
+        },
+    }
     config = make_config(values, str(path))
-    return DarknetCfg(config.input_size, num_classes, config.model)
+    return DarknetCfg(config.input_size, head.number("classes", int), config.model)
 
 
-def _mask(yolo: dict[str, str]) -> tuple[int, ...]:
-    return tuple(int(index) for index in yolo["mask"].split(","))
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the numbers in a section.
+
+    Attributes:
+        path: the file, for error messages.
+        options: the section.
+    """
+
+    path: Path
+    options: Mapping[str, str]
+
+    def number(self, key: str, kind: Callable[[str], Number], default: str = "") -> Number:
+        """The only number of a key."""
+        values = self.numbers(key, kind, default)
+        if len(values) != 1:
+            raise UserError(f"{self.path}: {key}: {len(values)} numbers, expected one")
+        return values[0]
+
+    def numbers(
+        self, key: str, kind: Callable[[str], Number], default: str = ""
+    ) -> tuple[Number, ...]:
+        """The numbers of a key, separated by commas; without a default it must be there."""
+        text = self.options.get(key, default)
+        if not text:
+            raise UserError(f"{self.path}: not a cfg of YOLOv4-tiny: {key} is missing")
+        try:
+            return tuple(kind(number) for number in text.rstrip(", ").split(","))
+        except ValueError:
+            wanted = "integers" if kind is int else "numbers"
+            raise UserError(
+                f"{self.path}: {key}: expected {wanted}, got '{shorten(text)}'"
+            ) from None
 
 
 def _read_sections(path: Path) -> list[tuple[str, dict[str, str]]]:
     sections: list[tuple[str, dict[str, str]]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        text = line.split("#")[0].strip()
+    content = read_file(path, max_bytes=MAX_BYTES).decode("utf-8", "replace")
+    for line in content.splitlines():
+        text = re.split("[#;]", line)[0].strip()
         key, equals, value = text.partition("=")
         if text.startswith("["):
             sections.append((text.strip("[]"), {}))

@@ -3,26 +3,35 @@
 import copy
 import importlib.util
 import json
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from nets.io.checkpoints import Anchors, ClassNames
 from nets.yolo.pipeline import Pipeline
-from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from nets.yolo.yolov4_tiny import STRIDES, YOLOv4Tiny
 from utils.core.config import dump_config, restore_config
-from utils.core.errors import UserError, require_package
+from utils.core.errors import UserError, require_package, shorten
+from utils.core.files import check_input, write_file
 from utils.core.schema import Config
+from utils.core.validation import validate, validate_json
+from utils.core.yaml_text import parse_yaml
 
 LOWEST_OPSET = 18  # of PyTorch's exporter; its conversions to lower opsets fail
 INPUT = "images"
 OUTPUTS = ("boxes", "scores")
 RUNTIMES = ("onnxruntime", "openvino")
+ORT_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 METADATA_KEYS = ("config", "names", "anchors")
+
+Shapes = dict[str, list[int | None]]  # of the inputs and outputs by name; None: any size
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ def write_onnx(
         opset: ONNX opset version; None: the default of PyTorch's exporter.
 
     Raises:
-        UserError: onnx or onnxscript is not installed, or the exporter does not support the opset.
+        UserError: onnx or onnxscript is not installed, the exporter does not support the opset, or
+            the file cannot be written.
     """
     onnx = require_package("onnx", "export to ONNX")
     require_package("onnxscript", "export to ONNX")
@@ -76,7 +86,7 @@ def write_onnx(
         "config": dump_config(config),
     }
     onnx.helper.set_model_props(model, properties)
-    onnx.save(model, path)
+    write_file(path, model.SerializeToString())
 
 
 def _trace(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
@@ -128,36 +138,86 @@ def read_onnx(path: str | Path) -> OnnxMetadata:
     """Read the metadata of a file that `write_onnx` wrote, with whichever runtime is installed.
 
     Raises:
-        UserError: not readable, written by another program, or no runtime is installed.
+        UserError: not readable, written by another program, inputs or outputs that disagree with
+            the metadata, or no runtime is installed.
     """
     read = _read_with_openvino
     if find_runtime(path) == "onnxruntime":
         read = _read_with_onnxruntime
-    try:
-        texts = read(str(path))
-    except Exception as error:  # both runtimes raise various exceptions of their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not readable as ONNX: {reason}") from None
+    check_input(path)
+    with runtime_errors(path, "not readable as ONNX"):
+        texts, shapes = read(str(path))
     for key in METADATA_KEYS:
         if key not in texts:
             raise UserError(
                 f"{path}: no {key} in its metadata; expected an ONNX file that export.py wrote"
             )
-    config = restore_config(yaml.safe_load(texts["config"]), str(path))
-    return OnnxMetadata(config, tuple(json.loads(texts["names"])), json.loads(texts["anchors"]))
+    values = validate(
+        dict[str, Any], parse_yaml(texts["config"], f"{path}: config"), f"{path}: config"
+    )
+    config = restore_config(values, f"{path}: config")
+    names = validate_json(ClassNames, texts["names"], f"{path}: names")
+    anchors = validate_json(Anchors, texts["anchors"], f"{path}: anchors")
+    _check_shapes(path, shapes, config.input_size, len(names))
+    return OnnxMetadata(config, tuple(names), anchors)
 
 
-def _read_with_onnxruntime(path: str) -> dict[str, str]:
+@contextmanager
+def runtime_errors(path: str | Path, problem: str) -> Iterator[None]:
+    """Report in one line what a runtime raises about a file: each has exceptions of its own.
+
+    Args:
+        path: the file.
+        problem: what cannot be done with it.
+    """
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = ORT_CODE.sub("", lines[0])
+        raise UserError(f"{path}: {problem}: {shorten(reason, 200)}") from None
+
+
+def _check_shapes(
+    path: str | Path, shapes: Shapes, input_size: tuple[int, int], num_classes: int
+) -> None:
+    """Compare the graph's inputs and outputs with the metadata, except for the batch size."""
+    height, width = input_size
+    predictions = sum(3 * (height // stride) * (width // stride) for stride in STRIDES)
+    expected = {
+        INPUT: (3, height, width),
+        OUTPUTS[0]: (predictions, 4),
+        OUTPUTS[1]: (predictions, num_classes),
+    }
+    if shapes.keys() != expected.keys():
+        found = shorten(", ".join(shapes))
+        raise UserError(f"{path}: inputs and outputs {found}; expected {', '.join(expected)}")
+    for name, wanted in expected.items():
+        sizes = shapes[name][1:]
+        pairs = list(zip_longest(sizes, wanted, fillvalue=0))
+        if any(size not in (None, want) for size, want in pairs):
+            raise UserError(
+                f"{path}: {name} has shape (N, {', '.join(map(str, sizes))}), but its metadata ask "
+                f"for (N, {', '.join(map(str, wanted))})"
+            )
+
+
+def _read_with_onnxruntime(path: str) -> tuple[dict[str, str], Shapes]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.get_modelmeta().custom_metadata_map
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+    shapes: Shapes = {}
+    for item in (*session.get_inputs(), *session.get_outputs()):
+        shapes[item.name] = [size if isinstance(size, int) else None for size in item.shape]
+    return session.get_modelmeta().custom_metadata_map, shapes
 
 
-def _read_with_openvino(path: str) -> dict[str, str]:
+def _read_with_openvino(path: str) -> tuple[dict[str, str], Shapes]:
     import openvino
 
     model = openvino.Core().read_model(path)
@@ -166,4 +226,8 @@ def _read_with_openvino(path: str) -> dict[str, str]:
         key_path = ["framework", key]
         if model.has_rt_info(key_path):
             texts[key] = model.get_rt_info(key_path).astype(str)
-    return texts
+    shapes: Shapes = {}
+    for item in (*model.inputs, *model.outputs):
+        sizes = item.get_partial_shape()
+        shapes[item.any_name] = [size.get_length() if size.is_static else None for size in sizes]
+    return texts, shapes

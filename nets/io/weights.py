@@ -17,10 +17,13 @@ from torch import Tensor
 
 from nets.attention import IdentityStart
 from nets.io import darknet, reference
-from nets.io.checkpoints import is_checkpoint, read_torch_file
+from nets.io.checkpoints import check, is_checkpoint
+from nets.io.tensors import check_tensors, count_classes
+from nets.io.torch_files import read_torch_file
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import restore_config
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
+from utils.core.files import check_input
 from utils.core.schema import ModelConfig
 
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -46,12 +49,14 @@ class WeightsFile:
         """Whether it is a Darknet file."""
         return self.path.suffix not in TORCH_SUFFIXES
 
-    @property
+    @cached_property
     def num_classes(self) -> int | None:
-        """The number of classes of its heads; None if it has none."""
-        if "predict32.bias" not in self.tensors:
-            return None
-        return len(self.tensors["predict32.bias"]) // 3 - 5
+        """The number of classes of its heads; None if it has none.
+
+        Raises:
+            UserError: the shapes of its heads are not those of a YOLOv4-tiny.
+        """
+        return count_classes(self.tensors, str(self.path))
 
     @cached_property
     def model_config(self) -> ModelConfig | None:
@@ -125,16 +130,16 @@ def read_weights(path: str | Path) -> WeightsFile:
         UserError: the file is missing, damaged, or in an unknown format.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"weights={path}: no such file")
+    check_input(path)
     if path.suffix in TORCH_SUFFIXES:
         content = read_torch_file(path)
         if is_checkpoint(content):
+            check(content, path)
             return WeightsFile(path, content["model"], content)
         return WeightsFile(path, _reference_tensors(path, content))
     if path.suffix == ".weights" or re.search(r"\.conv\.\d+$", path.name):
         return WeightsFile(path, darknet.read_darknet(path))
-    raise UserError(f"weights={path}: expected .pt (ours), .pth (reference) or .weights (Darknet)")
+    raise UserError(f"{path}: expected .pt (ours), .pth (reference) or .weights (Darknet)")
 
 
 def _reference_tensors(path: Path, content: Any) -> dict[str, Tensor]:
@@ -143,19 +148,22 @@ def _reference_tensors(path: Path, content: Any) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise _not_a_state_dict(path, content)
-    tensors = {}
+    if not all(isinstance(key, str) and isinstance(content[key], Tensor) for key in content):
+        raise _not_a_state_dict(path, content)
+    check_tensors(content, str(path))
+    tensors: dict[str, Tensor] = {}
     for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise _not_a_state_dict(path, content)
+        renamed = reference.rename(name)
+        if renamed in tensors:
+            raise UserError(f"{path}: {shorten(name)}: the file has two tensors of this name")
         if not name.endswith("num_batches_tracked"):
-            tensors[reference.rename(name)] = tensor
+            tensors[renamed] = tensor
     return tensors
 
 
 def _not_a_state_dict(path: Path, content: Any) -> UserError:
     return UserError(
-        f"weights={path}: expected a state dictionary (name to tensor), "
-        f"got {type(content).__name__}"
+        f"{path}: expected a state dictionary (name to tensor), got {type(content).__name__}"
     )
 
 
@@ -187,9 +195,7 @@ def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
         else:
             fitting[name] = tensor
     if not fitting:
-        raise UserError(
-            f"weights={weights.path}: none of its {len(tensors)} tensors fits this network"
-        )
+        raise UserError(f"{weights.path}: none of its {len(tensors)} tensors fits this network")
     network.load_state_dict(fitting, strict=False)
     missing = [
         name for name in own if name not in tensors and not name.endswith("num_batches_tracked")
@@ -244,7 +250,7 @@ def choose_model_config(
             conflicts.append(f"model.{key}")
     if conflicts:
         raise UserError(
-            f"weights={weights.path}: its heads fit, but were trained with another "
+            f"{weights.path}: its heads fit, but were trained with another "
             f"{', '.join(conflicts)}; leave the default, which takes the file's"
         )
     return trained_with

@@ -56,14 +56,7 @@ def test_settings_can_be_changed(trained: Result):
 def test_attention_comes_with_the_weights(tmp_path: Path):
     config = Config(phi={"feat1": "eca", "feat2": {"name": "cbam", "reduction": 4}}, device="cpu")
     network = build_model(config, 3)
-    content = {
-        "config": config.model_dump(mode="json"),
-        "names": ["a", "b", "c"],
-        "model": network.state_dict(),
-    }
-    checkpoints.save(
-        tmp_path / "a.pt", {**content, "anchors": network.coder.anchors.tolist(), "epoch": 1}
-    )
+    checkpoints.save(tmp_path / "a.pt", checkpoints.describe(network, config, ["a", "b", "c"]))
     loaded = load_model(tmp_path / "a.pt").network
     assert set(loaded.attention) == {"feat1", "feat2"}
     images = torch.rand(1, 3, 64, 64)
@@ -112,7 +105,7 @@ def unknown(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "name", "words"),
     [
-        (lambda path: path, "none.pt", r"none\.pt: no such weights file"),
+        (lambda path: path, "none.pt", r"none\.pt: no such file"),
         (damaged, "cut.pt", r"cut\.pt: not readable"),
         (unknown, "text.pt", r"text\.pt: not readable"),
         (unknown, "text.weights", r"text\.weights"),

@@ -220,13 +220,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
             with contextlib.redirect_stdout(sys.stderr):
                 detector = new_detector(config, self.train_set)
         path = self.folder / "network.pt"
-        content = {
-            "config": self.config.model_dump(mode="json"),
-            "names": list(detector.names),
-            "anchors": detector.network.coder.anchors.tolist(),
-            "model": detector.network.state_dict(),
-            "epoch": 0,
-        }
+        content = checkpoints.describe(detector.network, self.config, detector.names)
         checkpoints.save(path, content)
         return path
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from nets import attention
 from nets.analysis.flops import count_parameters
@@ -16,14 +17,30 @@ from utils.compare.latency import interleaved_medians
 from utils.compare.plan import Plan, Setting
 from utils.core.config import update_config
 from utils.core.schema import Config
+from utils.core.validation import SavedSection, read_json, validate
 from utils.engine.report import write_json
 
 BLOCK = "conv_control"
 CONTROLS_FILE = "controls.json"
 # Sizes of the controls that are timed: parameters over the square of the site's channels.
 SIZES = [2.0**power for power in range(-9, 3)]
+MAX_PARAMS = round(SIZES[-1] * max(SITES.values()) ** 2)
 
 Phi = dict[str, dict[str, Any]]
+
+
+class ControlSpec(SavedSection):
+    """A control at a site."""
+
+    name: Literal["conv_control"]
+    params: Annotated[int, Field(ge=1, le=MAX_PARAMS)]
+
+
+class ControlRecord(SavedSection):
+    """The control of a setting, and what it is a control of."""
+
+    of: str
+    phi: dict[str, ControlSpec]
 
 
 def with_controls(plan: Plan, kind: Literal["params", "latency"] | None) -> Plan:
@@ -78,14 +95,18 @@ def _controls_phi(counts: Mapping[str, int]) -> Phi:
 def _cached_latency_match(plan: Plan, setting: Setting) -> Phi:
     """`match_latency`, measured once, so that the same command trains the same control again."""
     path = plan.out / CONTROLS_FILE
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    saved: dict[str, ControlRecord] = {}
+    if path.is_file():
+        saved = read_json(dict[str, ControlRecord], path, "; delete it to measure again")
     config = setting.config
     key = json.dumps([config.phi, config.attention.model_dump(), config.input_size])
-    if saved.get(setting.name, {}).get("of") != key:
+    record = saved.get(setting.name)
+    if record is None or record.of != key:
         print(f"measuring the latency of {setting.name} to find its control")
-        saved[setting.name] = {"of": key, "phi": match_latency(setting)}
-        write_json(path, saved)
-    return saved[setting.name]["phi"]
+        record = validate(ControlRecord, {"of": key, "phi": match_latency(setting)}, CONTROLS_FILE)
+        saved[setting.name] = record
+        write_json(path, {name: item.model_dump() for name, item in saved.items()})
+    return record.model_dump()["phi"]
 
 
 def match_latency(setting: Setting) -> Phi:

@@ -1,17 +1,18 @@
 """Latency of the settings, interleaved so that other load slows all of them alike."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from nets.loading import load_model
 from utils.compare.plan import Trial
 from utils.compare.results import DONE
 from utils.core.timing import Budget, interleave, timed
+from utils.core.validation import SavedSection, read_json
 from utils.engine.report import write_json
 from utils.engine.runs import BEST
 
@@ -20,6 +21,13 @@ SECONDS = 2.0  # per setting
 MIN_ROUNDS = 10
 MAX_ROUNDS = 200
 WARMUP_ROUNDS = 3
+
+
+class LatencyRecord(SavedSection):
+    """The content of `latency.json`: setting -> mark of its trial, and -> milliseconds."""
+
+    trials: dict[str, str]
+    ms: dict[str, Annotated[float, Field(gt=0)]]
 
 
 def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> dict[str, float]:
@@ -34,14 +42,18 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
 
     Returns:
         Setting -> median milliseconds per image.
+
+    Raises:
+        UserError: the saved measurement is damaged.
     """
     path = out / LATENCY_FILE
     marks = {}
     for trial in trials:
         marks[trial.setting] = f"{trial.seed} {(trial.folder / DONE).stat().st_mtime_ns}"
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if saved.get("trials") == marks:
-        return saved["ms"]
+    if path.is_file():
+        saved = read_json(LatencyRecord, path, "; delete it to measure again")
+        if saved.trials == marks and saved.ms.keys() == marks.keys():
+            return saved.ms
     calls = {trial.setting: partial(load_model(trial.folder / BEST), image) for trial in trials}
     medians = interleaved_medians(calls, SECONDS)
     write_json(path, {"trials": marks, "ms": medians})

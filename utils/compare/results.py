@@ -2,23 +2,73 @@
 
 import csv
 import io
-import json
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from nets.inference.detections import Detections
 from utils.compare.plan import Trial
 from utils.core.errors import UserError
-from utils.core.files import write_file
+from utils.core.files import read_file, write_file
+from utils.core.validation import SavedSection, read_json
 from utils.data.sample import Sample
 
 DONE = "trial.json"
+CURVE = "results.csv"
 DETECTIONS = "detections.npz"
 DEFAULT_THRESHOLD = 0.25
+MAX_CURVE_BYTES = 64 * 2**20
+# Arrays of a file of detections: kind of values, number of dimensions
+ARRAYS = {
+    "boxes": ("f", 2),
+    "scores": ("f", 1),
+    "labels": ("i", 1),
+    "image": ("i", 1),
+    "images": ("i", 0),
+}
+DETECTION_BYTES = 4 * (4 + 1 + 1 + 1)
+HEADER_BYTES = 10_000  # of all arrays
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class _Saved(SavedSection):
+    """Other keys belong to other readers."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ClassScores(_Saved):
+    """The scores of a class; null if it has no objects."""
+
+    ap50_95: Fraction | None
+    ap50: Fraction | None
+
+
+class TrialMetrics(_Saved):
+    """What `read_result` reads of `metrics.json`."""
+
+    map50_95: Fraction | None
+    map50: Fraction | None
+    best_score: Fraction | None
+    params: Annotated[int, Field(ge=0)]
+    gflops: Amount
+    per_class: dict[str, ClassScores]
+
+
+class TrialRecord(_Saved):
+    """What `read_result` reads of `trial.json`."""
+
+    truth: int
+    train_seconds: Amount
+    metrics: TrialMetrics
 
 
 @dataclass(frozen=True)
@@ -51,25 +101,32 @@ class TrialResult:
 
 
 def read_result(trial: Trial) -> TrialResult:
-    """Read the result of a finished trial."""
-    content = json.loads((trial.folder / DONE).read_text(encoding="utf-8"))
-    metrics = content["metrics"]
+    """Read the result of a finished trial.
+
+    Raises:
+        UserError: a file of it is missing or damaged; says what to do.
+    """
+    record = read_json(TrialRecord, trial.folder / DONE, _advice(trial))
+    metrics = record.metrics
     per_class = {}
-    for name, scores in metrics["per_class"].items():
-        per_class[name] = (_points(scores["ap50_95"]), _points(scores["ap50"]))
-    threshold = metrics["best_score"]
+    for name, scores in metrics.per_class.items():
+        per_class[name] = (_points(scores.ap50_95), _points(scores.ap50))
     return TrialResult(
         trial=trial,
-        ap=_points(metrics["map50_95"]),
-        ap50=_points(metrics["map50"]),
+        ap=_points(metrics.map50_95),
+        ap50=_points(metrics.map50),
         per_class=per_class,
-        threshold=DEFAULT_THRESHOLD if threshold is None else threshold,
-        params=metrics["params"],
-        gflops=metrics["gflops"],
-        train_seconds=content["train_seconds"],
-        curve=_read_curve(trial.folder / "results.csv"),
-        truth=content["truth"],
+        threshold=DEFAULT_THRESHOLD if metrics.best_score is None else metrics.best_score,
+        params=metrics.params,
+        gflops=metrics.gflops,
+        train_seconds=record.train_seconds,
+        curve=_read_curve(trial.folder / CURVE),
+        truth=record.truth,
     )
+
+
+def _advice(trial: Trial) -> str:
+    return f"; delete {trial.folder / DONE} to evaluate the trial again"
 
 
 def _points(fraction: float | None) -> float:
@@ -77,9 +134,20 @@ def _points(fraction: float | None) -> float:
 
 
 def _read_curve(path: Path) -> list[dict[str, float]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{key: float(value) for key, value in row.items() if value} for row in rows]
+    text = read_file(path, max_bytes=MAX_CURVE_BYTES).decode("utf-8", "replace")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [_read_row(row, f"{path}:{rows.line_num}") for row in rows]
+
+
+def _read_row(row: dict[Any, Any], origin: str) -> dict[str, float]:
+    """Convert a row; cells may be empty."""
+    try:
+        return {key: float(value) for key, value in row.items() if value}
+    except (TypeError, ValueError):  # TypeError: more cells than columns
+        raise UserError(
+            f"{origin}: expected numbers in the columns of its header; delete the folder to train "
+            "the trial again"
+        ) from None
 
 
 def fingerprint(samples: Sequence[Sample]) -> int:
@@ -117,20 +185,54 @@ def read_detections(
     """Read the detections of a finished trial, one entry per image.
 
     Raises:
-        UserError: the number of images differs.
+        UserError: the number of images differs, or the file is missing or damaged.
     """
-    with np.load(trial.folder / DETECTIONS) as arrays:
-        if int(arrays["images"]) != len(samples):
-            raise UserError(
-                f"{trial.folder}: its detections are not on the {len(samples)} images of the split"
-            )
-        bounds = np.searchsorted(arrays["image"], np.arange(1, len(samples)))
-        boxes = np.split(arrays["boxes"], bounds)
-        scores = np.split(arrays["scores"], bounds)
-        labels = np.split(arrays["labels"].astype(np.int64), bounds)
+    path = trial.folder / DETECTIONS
+    arrays = _read_arrays(path, len(samples) * trial.config.eval.max_detections, _advice(trial))
+    if arrays["images"].tolist() != len(samples):
+        raise UserError(
+            f"{trial.folder}: its detections are not on the {len(samples)} images of the split"
+        )
+    if not _are_valid(arrays, len(samples), len(class_names)):
+        raise UserError(f"{path}: damaged{_advice(trial)}")
+    bounds = np.searchsorted(arrays["image"], np.arange(1, len(samples)))
+    boxes = np.split(arrays["boxes"], bounds)
+    scores = np.split(arrays["scores"], bounds)
+    labels = np.split(arrays["labels"].astype(np.int64), bounds)
     detections = []
     for index, sample in enumerate(samples):
         arrays_of_image = boxes[index], scores[index], labels[index]
         size = sample.width, sample.height
         detections.append(Detections(*arrays_of_image, class_names, *size, str(sample.path)))
     return detections
+
+
+def _read_arrays(path: Path, limit: int, advice: str) -> dict[str, np.ndarray]:
+    """Read what `write_detections` wrote, at most `limit` detections."""
+    data = io.BytesIO(read_file(path))
+    try:
+        with zipfile.ZipFile(data) as archive:  # compressed: a small file may hold very much
+            size = sum(record.file_size for record in archive.infolist())
+        if size <= limit * DETECTION_BYTES + HEADER_BYTES:
+            with np.load(data) as arrays:
+                return {name: arrays[name] for name in ARRAYS}
+    except Exception:  # fed arbitrary bytes, the two readers raise almost anything
+        pass
+    raise UserError(f"{path}: damaged{advice}")
+
+
+def _are_valid(arrays: dict[str, np.ndarray], num_images: int, num_classes: int) -> bool:
+    """Whether arrays are as `write_detections` describes them."""
+    for name, (kind, dimensions) in ARRAYS.items():
+        if arrays[name].dtype.kind != kind or arrays[name].ndim != dimensions:
+            return False
+    boxes, scores, labels, image, _ = (arrays[name] for name in ARRAYS)
+    count = len(scores)
+    return bool(
+        (boxes.shape, labels.shape, image.shape) == ((count, 4), (count,), (count,))
+        and np.isfinite(boxes).all()
+        and ((scores >= 0) & (scores <= 1)).all()
+        and ((labels >= 0) & (labels < num_classes)).all()
+        and ((image >= 0) & (image < num_images)).all()
+        and (np.diff(image) >= 0).all()
+    )

@@ -16,12 +16,13 @@ from utils.compare.plan import FIXED_KEYS, Trial
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
 from utils.core.config import flatten, load_config
 from utils.core.errors import UserError
-from utils.core.files import write_file
+from utils.core.files import read_file, write_file
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train
 from utils.engine.report import write_json
 from utils.engine.runs import BEST, CONFIG, LAST
+from utils.engine.saved_state import check_training
 
 ERROR = "error.txt"
 LOG = "log.txt"
@@ -108,7 +109,8 @@ def write_failure(trial: Trial, text: str) -> None:
 
 def read_failure(trial: Trial) -> str:
     """The last line of the error of a failed trial."""
-    lines = (trial.folder / ERROR).read_text(encoding="utf-8").rstrip().splitlines()
+    text = read_file(trial.folder / ERROR).decode("utf-8", "replace")
+    lines = text.rstrip().splitlines()
     return lines[-1] if lines else ""
 
 
@@ -118,9 +120,16 @@ def _train(trial: Trial, datasets: Datasets) -> Result:
     if not (trial.folder / LAST).is_file() or find_difference(trial):
         _clear(trial.folder)
         return train(trial.config, trial.folder, datasets)
-    if checkpoints.load(trial.folder / LAST)["training"]["progress"]["done"]:
+    if _read_progress(trial)["done"]:
         return close_run(trial.folder, datasets.val)
     return resume(trial.folder, datasets=datasets)
+
+
+def _read_progress(trial: Trial) -> dict[str, Any]:
+    last = trial.folder / LAST
+    content = checkpoints.load(last)
+    check_training(content, last)
+    return content["training"]["progress"]
 
 
 def _clear(folder: Path) -> None:
@@ -135,13 +144,13 @@ def _clear(folder: Path) -> None:
 def _write_result(trial: Trial, result: Result, datasets: Datasets) -> None:
     """Write the detections and, last, the file that marks the trial as finished."""
     write_detections(trial.folder / DETECTIONS, result.evaluation.detections)
-    last = checkpoints.load(trial.folder / LAST)
+    progress = _read_progress(trial)
     content = {
         "setting": trial.setting,
         "seed": trial.seed,
         "truth": fingerprint(datasets.val.samples),
-        "train_seconds": round(last["training"]["progress"]["seconds"], 2),
-        "epochs": last["epoch"],
+        "train_seconds": round(progress["seconds"], 2),
+        "epochs": progress["epoch"],
         "best_epoch": checkpoints.load(trial.folder / BEST)["epoch"],
         "metrics": json.loads((trial.folder / METRICS).read_text(encoding="utf-8")),
     }

@@ -1,11 +1,13 @@
 """The interface of a backend, what it is built from, and the devices and precisions it supports."""
 
 import hashlib
+import math
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from nets.io.onnx import write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
+from utils.core.files import read_file, write_file
 from utils.core.schema import Config
 
 # Name -> the precisions that a backend supports, the default first
@@ -76,12 +79,17 @@ class ModelSpec:
     weights: Path | None = None
     calibration: Callable[[], np.ndarray] | None = field(default=None, repr=False)
 
+    @property
+    def origin(self) -> Path | None:
+        """The file that the model was loaded from."""
+        return self.onnx or self.weights
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights and of all settings that affect the model's outputs."""
         digest = hashlib.sha256()
         if self.onnx:
-            digest.update(self.onnx.read_bytes())
+            digest.update(read_file(self.onnx))
             return digest.hexdigest()[:12]
         keys = {"input_size", "phi", "attention", "model"}
         digest.update(self.config.model_dump_json(include=keys).encode())
@@ -95,19 +103,67 @@ class ModelSpec:
         """Return the model's ONNX file, exported on first use."""
         if self.onnx:
             return self.onnx
-        path = self.cache_file(".onnx")
-        if not path.is_file():
-            part = path.with_suffix(f".{os.getpid()}.onnx")
-            write_onnx(self.network, self.config, self.names, part)
-            part.replace(path)
-        return path
+        write = partial(write_onnx, self.network, self.config, self.names)
+        return cached([self.cache_file(".onnx")], write)
 
     def cache_file(self, suffix: str) -> Path:
         """Return the path for a file derived from this model; its folder exists."""
-        origin = self.onnx or self.weights
-        folder = origin.parent / CACHE if origin else CACHE
-        stem = origin.stem if origin else self.config.name
+        folder = self.origin.parent / CACHE if self.origin else CACHE
+        stem = self.origin.stem if self.origin else self.config.name
         return _writable(folder) / f"{stem}-{self.fingerprint}{suffix}"
+
+    def check_outputs(self, boxes: Tensor, scores: Tensor) -> None:
+        """Refuse outputs of a file's network that would pass for an image without objects.
+
+        Args:
+            boxes: what the backend returned.
+            scores: likewise.
+
+        Raises:
+            UserError: a shape that does not fit the class names, NaN or infinity.
+        """
+        shape = (*scores.shape[:2], len(self.names))
+        if scores.shape != shape or boxes.shape != (*shape[:2], 4):
+            raise UserError(
+                f"{self.origin}: its network returns boxes {tuple(boxes.shape)} and scores "
+                f"{tuple(scores.shape)}, expected (B, N, 4) and (B, N, {len(self.names)})"
+            )
+        # one number to look at: NaN and infinity survive a sum
+        if not math.isfinite(float(boxes.sum() + scores.sum())):
+            raise UserError(
+                f"{self.origin}: its network returns NaN or infinity: the weights are damaged, or "
+                "need precision=fp32"
+            )
+
+
+def cached(files: Sequence[Path], make: Callable[[Path], object]) -> Path:
+    """Return files from the cache; they are made on first use, and again if one is damaged.
+
+    Their checksums are kept next to them.
+
+    Args:
+        files: all in one folder.
+        make: writes them into another folder, given the new path of the first.
+
+    Returns:
+        The first of the files.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    sums = files[0].with_name(f"{files[0].name}.crc32")
+    if not sums.is_file() or read_file(sums) != _checksums(files):
+        with tempfile.TemporaryDirectory(dir=files[0].parent) as folder:
+            make(Path(folder) / files[0].name)
+            for file in files:
+                write_file(file, read_file(Path(folder) / file.name))
+        write_file(sums, _checksums(files))
+    return files[0]
+
+
+def _checksums(files: Sequence[Path]) -> bytes:
+    lines = [f"{zlib.crc32(read_file(file)):08x}\n" for file in files if file.is_file()]
+    return "".join(lines).encode()
 
 
 def _writable(folder: Path) -> Path:

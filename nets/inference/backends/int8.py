@@ -1,13 +1,13 @@
 """Post-training quantization of the convolutions to int8 with NNCF, on the user's images."""
 
 import logging
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nets.inference.backends.base import ModelSpec
+from nets.inference.backends.base import ModelSpec, cached
 from utils.core.errors import UserError, require_package
 
 SETTING = "precision=int8"
@@ -20,8 +20,10 @@ def quantized_file(spec: ModelSpec) -> Path:
         UserError: a package is missing, or there are no images to calibrate on.
     """
     path = spec.cache_file("-int8.xml")
-    if path.is_file():
-        return path
+    return cached([path, path.with_suffix(".bin")], partial(_write_quantized, spec))
+
+
+def _write_quantized(spec: ModelSpec, path: Path) -> None:
     openvino = require_package("openvino", SETTING)
     nncf = require_package("nncf", SETTING)
     if spec.calibration is None:
@@ -30,11 +32,7 @@ def quantized_file(spec: ModelSpec) -> Path:
         )
     model = openvino.Core().read_model(spec.onnx_file())
     quantized = _quantize(nncf, model, spec.calibration())
-    part = path.with_suffix(f".{os.getpid()}.xml")
-    openvino.save_model(quantized, part, compress_to_fp16=False)
-    part.with_suffix(".bin").replace(path.with_suffix(".bin"))
-    part.replace(path)  # last: if this file exists, both are complete
-    return path
+    openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
 def _quantize(nncf: Any, model: Any, canvases: np.ndarray) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
-from nets.io.onnx import INPUT, OUTPUTS
+from nets.io.onnx import INPUT, OUTPUTS, runtime_errors
 
 
 class OnnxRuntimeBackend:
@@ -26,15 +26,18 @@ class OnnxRuntimeBackend:
         self.precision = precision
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are raised, too
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.type == "cuda":
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-        self.session = onnxruntime.InferenceSession(
-            str(spec.onnx_file()), options, providers=providers
-        )
+        self.file = spec.onnx_file()
+        with runtime_errors(self.file, "ONNX Runtime cannot load it"):
+            self.session = onnxruntime.InferenceSession(
+                str(self.file), options, providers=providers, enable_fallback=0
+            )
 
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
         images = canvases.permute(0, 3, 1, 2).float().contiguous().div_(255)
-        boxes, scores = self.session.run(list(OUTPUTS), {INPUT: images.numpy()})
+        with runtime_errors(self.file, "ONNX Runtime cannot run it"):
+            boxes, scores = self.session.run(list(OUTPUTS), {INPUT: images.numpy()})
         return torch.from_numpy(boxes), torch.from_numpy(scores)

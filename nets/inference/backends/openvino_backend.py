@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
 from nets.inference.backends.int8 import quantized_file
+from nets.io.onnx import runtime_errors
 
 # int8: operations that are not quantized stay in float32
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -28,17 +29,19 @@ class OpenVinoBackend:
 
         self.precision = precision
         core = openvino.Core()
-        file = quantized_file(spec) if precision == "int8" else spec.onnx_file()
-        model = _with_canvas_input(openvino, core.read_model(file))
+        self.file = quantized_file(spec) if precision == "int8" else spec.onnx_file()
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self.model = core.compile_model(model, "CPU", settings)
+        with runtime_errors(self.file, "OpenVINO cannot load it"):
+            model = _with_canvas_input(openvino, core.read_model(self.file))
+            self.model = core.compile_model(model, "CPU", settings)
 
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.model([canvases.numpy()])
+        with runtime_errors(self.file, "OpenVINO cannot run it"):
+            outputs = self.model([canvases.numpy()])
         return torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"])
 
 

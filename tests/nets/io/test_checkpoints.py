@@ -9,17 +9,28 @@ import pytest
 import torch
 
 from nets.io import checkpoints
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
+from utils.core.schema import Config
+
+NETWORK = YOLOv4Tiny(2)
+TENSORS = NETWORK.state_dict()
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """A checkpoint for the classes cat and Hündin."""
+    return {**checkpoints.describe(NETWORK, Config(), ["cat", "Hündin"], epoch=3), **changes}
 
 
 def test_content_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoints.save(
-        path, {"model": {"w": torch.arange(6.0).view(2, 3)}, "epoch": 3, "names": ["Hündin"]}
-    )
-    content = checkpoints.load(path)
-    assert torch.equal(content["model"]["w"], torch.arange(6.0).view(2, 3))
-    assert (content["epoch"], content["names"]) == (3, ["Hündin"])
+    saved = content()
+    checkpoints.save(path, saved)
+    loaded = checkpoints.load(path)
+    for name, tensor in TENSORS.items():
+        assert torch.equal(loaded["model"][name], tensor)
+    for key in ("config", "names", "anchors", "epoch"):
+        assert loaded[key] == saved[key]
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"], "no temporary file may stay"
 
 
@@ -28,7 +39,7 @@ def test_a_crash_while_saving_keeps_the_old_file(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"
-    checkpoints.save(path, {"epoch": 1})
+    checkpoints.save(path, content(epoch=1))
     before = path.read_bytes()
 
     def half_written(content: Any, file: Any) -> None:
@@ -43,10 +54,10 @@ def test_a_crash_while_saving_keeps_the_old_file(
             patch.setattr(torch, "save", half_written)
         else:
             patch.setattr(*((os, "fsync") if stage == "syncing" else (Path, "replace")), crash)
-        with pytest.raises(OSError, match=r"disk full|killed"):
-            checkpoints.save(path, {"epoch": 2})
+        with pytest.raises(UserError, match=r"cannot write .*last\.pt: (disk full|killed)"):
+            checkpoints.save(path, content(epoch=2))
     assert path.read_bytes() == before and checkpoints.load(path)["epoch"] == 1
-    checkpoints.save(path, {"epoch": 3})  # what the crash left behind is no obstacle
+    checkpoints.save(path, content(epoch=3))  # what the crash left behind is no obstacle
     assert checkpoints.load(path)["epoch"] == 3
 
 
@@ -63,7 +74,7 @@ def test_the_file_is_whole_and_on_disk_before_it_takes_the_name(
         replace(source, target)
 
     monkeypatch.setattr(Path, "replace", watched)
-    checkpoints.save(tmp_path / "last.pt", {"epoch": 1})
+    checkpoints.save(tmp_path / "last.pt", content(epoch=1))
     assert order == ["fsync", "replace"]
 
 
@@ -103,7 +114,7 @@ def test_files_that_are_no_checkpoint_end_in_one_line(kind: str, tmp_path: Path)
 
 def test_a_truncated_a_missing_and_a_foreign_file_end_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoints.save(path, {"model": {"w": torch.rand(1000)}})
+    checkpoints.save(path, content())
     path.write_bytes(path.read_bytes()[:2000])
     torch.save({"w": torch.rand(3)}, tmp_path / "foreign.pt")
     for name, reason in (
@@ -117,5 +128,5 @@ def test_a_truncated_a_missing_and_a_foreign_file_end_in_one_line(tmp_path: Path
 
 
 def test_a_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match="is a folder, expected a file"):
         checkpoints.load(tmp_path)

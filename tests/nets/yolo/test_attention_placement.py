@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from nets import attention
 from nets.attention import IdentityStart
 from nets.attention.conformance import open_gates
-from nets.io import checkpoints
 from nets.io.weights import load_weights, read_weights
 from nets.losses.yolo_loss import YoloLoss
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
@@ -40,7 +39,7 @@ def plain() -> YOLOv4Tiny:
 @pytest.fixture(scope="module")
 def weights(plain: YOLOv4Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "plain.pt"
-    checkpoints.save(path, {"model": plain.state_dict()})
+    torch.save(plain.state_dict(), path)
     return path
 
 

@@ -212,13 +212,8 @@ def test_neither_detection_nor_attention_is_an_error():
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     model = detector({"feat1": "eca"})
-    anchors = model.network.coder.anchors.tolist()
-    content = {
-        "config": model.config.model_dump(mode="json"),
-        "names": list(NAMES),
-        "anchors": anchors,
-    }
-    checkpoints.save(tmp_path / "best.pt", {**content, "model": model.network.state_dict()})
+    content = checkpoints.describe(model.network, model.config, NAMES)
+    checkpoints.save(tmp_path / "best.pt", content)
     write_image(tmp_path / "p.png", np.full((40, 80, 3), 80, np.uint8))
     return tmp_path / "best.pt"
 

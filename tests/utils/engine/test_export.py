@@ -101,13 +101,8 @@ def with_attention(folder: Path) -> str:
     from nets.io import checkpoints
 
     config = make_config({"phi": "se"})
-    network = build_model(config, 1)
-    content = {
-        "model": network.state_dict(),
-        "config": config.model_dump(mode="json"),
-        "names": ["a"],
-    }
-    checkpoints.save(folder / "se.pt", {**content, "anchors": network.coder.anchors.tolist()})
+    content = checkpoints.describe(build_model(config, 1), config, ["a"])
+    checkpoints.save(folder / "se.pt", content)
     return str(folder / "se.pt")
 
 
