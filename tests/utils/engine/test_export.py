@@ -119,7 +119,7 @@ def test_mistakes_are_one_line(
         ),
         (
             ["--weights", weights, "--format", "onnx", "--out", f"{weights}/best.pt"],
-            "would overwrite the weights",
+            "would overwrite a file that this command reads",
         ),
         (
             ["--weights", weights, "--format", "onnx", "--opset", "3"],
@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(
                 "--out",
                 str(tmp_path / "file" / "a.weights"),
             ],
-            "cannot write",
+            "is not a folder",
         ),
         (["--weights", "nothing", "--format", "onnx"], "--weights nothing"),
     ):
