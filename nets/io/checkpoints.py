@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from nets.attention import is_user_block, parse_phi
 from nets.io.tensors import check_fit, check_tensors, count_classes
 from nets.io.torch_files import read_torch_file
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from utils.core.class_names import checked_names
 from utils.core.config import restore_config
 from utils.core.errors import UserError
 from utils.core.files import write_file
@@ -22,13 +23,6 @@ from utils.core.validation import SavedSection, check_plain, validate
 FORMAT = "yolov4-tiny-attention"
 
 
-def _check_distinct(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names) or "" in names:
-        raise ValueError("distinct names that are not empty")
-    return names
-
-
-ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(_check_distinct)]
 # In float32 smaller ones are 0, larger ones overflow when a box is decoded
 AnchorSide = Annotated[float, Field(ge=1e-6, le=1e6)]
 Anchor = Annotated[list[AnchorSide], Field(min_length=2, max_length=2)]
@@ -49,7 +43,7 @@ class Checkpoint(SavedSection):
     model_config = ConfigDict(extra="allow")
 
     config: dict[str, Any]
-    names: ClassNames
+    names: list[str]
     anchors: Anchors
     model: dict[str, Tensor]
     epoch: Annotated[int, Field(ge=0)]
@@ -125,6 +119,7 @@ def check(content: Any, path: Path) -> None:
         UserError: names the file, the key, what was expected and what was found.
     """
     validate(Checkpoint, content, str(path))
+    checked_names(content["names"], f"{path}: names")
     check_plain(content["config"], f"{path}: config")
     restore_config(content["config"], f"{path}: config")
     check_tensors(content["model"], f"{path}: model")

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from nets.io.checkpoints import Anchors, ClassNames
+from nets.io.checkpoints import Anchors
 from nets.yolo.pipeline import Pipeline
 from nets.yolo.yolov4_tiny import STRIDES, YOLOv4Tiny
+from utils.core.class_names import checked_names
 from utils.core.config import dump_config, restore_config
 from utils.core.errors import UserError, require_package, shorten
 from utils.core.files import check_input, write_file
@@ -156,10 +157,10 @@ def read_onnx(path: str | Path) -> OnnxMetadata:
         dict[str, Any], parse_yaml(texts["config"], f"{path}: config"), f"{path}: config"
     )
     config = restore_config(values, f"{path}: config")
-    names = validate_json(ClassNames, texts["names"], f"{path}: names")
+    names = validate_json(list[str], texts["names"], f"{path}: names")
     anchors = validate_json(Anchors, texts["anchors"], f"{path}: anchors")
     _check_shapes(path, shapes, config.input_size, len(names))
-    return OnnxMetadata(config, tuple(names), anchors)
+    return OnnxMetadata(config, checked_names(names, f"{path}: names"), anchors)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from nets.io.tensors import check_tensors
@@ -94,6 +94,12 @@ class TrainingState(SavedSection):
     data: dict[str, SplitState] = Field(default_factory=dict)
 
 
+class _Last(SavedSection):
+    model_config = ConfigDict(extra="ignore")
+
+    training: TrainingState
+
+
 def check_training(content: Mapping[str, Any], path: Path) -> None:
     """Refuse a checkpoint whose section `training` cannot be restored.
 
@@ -104,15 +110,14 @@ def check_training(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: names the file, the key, what was expected and what was found.
     """
-    training = content.get("training")
-    state = validate(TrainingState, training, f"{path}: training")
+    state = validate(_Last, content, str(path)).training
     check_tensors(state.network, f"{path}: training.network")
     progress, epochs = state.progress, restore_config(content["config"], str(path)).train.epochs
     rows, epoch = len(progress.history), progress.epoch
     if rows != epoch or epoch != content["epoch"] or epoch + (not progress.done) > epochs:
         raise UserError(
-            f"{path}: training.progress: {epoch} of {epochs} epochs, but {rows} rows of history "
-            f"and epoch {content['epoch']}"
+            f"{path}: training.progress: epoch {epoch} of {epochs}, {rows} rows of history, done "
+            f"{str(progress.done).lower()}, but the weights are those of epoch {content['epoch']}"
         )
     for index, values in state.optimizer.state.items():
         tensors = {key: value for key, value in values.items() if value is not None}

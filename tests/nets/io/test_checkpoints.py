@@ -164,7 +164,7 @@ MALFORMED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "no names": (lambda: without("names"), r"names is missing"),
     "a number as names": (lambda: content(names=3), r"names: expected a valid list, got 3"),
     "names of another type": (lambda: content(names=["a", 2]), r"names\.1: expected .* string"),
-    "equal names": (lambda: content(names=["a", "a"]), r"names: expected distinct names"),
+    "equal names": (lambda: content(names=["a", "a"]), r"names: class 'a' is listed twice"),
     "too few names": (lambda: content(names=["a"]), r"1 class names, .* heads have 2 classes"),
     "text as epoch": (lambda: content(epoch="abc"), r"epoch: expected a valid integer, got 'abc'"),
     "negative epoch": (lambda: content(epoch=-1), r"epoch: expected a value greater than or equal"),

@@ -172,6 +172,11 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "a value short": lambda data: data[:-4],
     "a value too many": lambda data: data + b"\0\0\0\0",
     "no whole number of values": lambda data: data[:-3],
+    "NaN": lambda data: data[:1000] + b"\xff" * 4 + data[1004:],
+    # three classes less fit the length, but the heads begin elsewhere
+    "heads cut": lambda data: data[: -4 * 2310 * 2],
+    "cut inside a layer, after its biases": lambda data: data[: HEADER + 4 * 32],
+    "nothing but the header": lambda data: data[:HEADER],
     "text": lambda data: b"these are not the weights you are looking for\n",
     "header cut": lambda data: data[:8],
     "empty": lambda data: b"",
@@ -197,3 +202,24 @@ def test_an_old_file_counts_the_images_seen_in_four_bytes(
     old.write_bytes(np.array([0, 1, 0, 7], "<i4").tobytes() + whole[HEADER:])
     expected = read_darknet(darknet_file(3))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in read_darknet(old).items())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\n", "2 class names, but the weights next to it have 3 classes"),
+        (b"a\nb\nc\nd\n", "4 class names"),
+        (b"", "the class list is empty"),
+        (b"a\nb\na\n", "class 'a' is listed twice"),
+    ],
+)
+def test_names_that_do_not_belong_to_the_weights_are_refused(
+    content: bytes, words: str, darknet_file: Callable[[int], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.weights"
+    path.symlink_to(darknet_file(3))
+    path.with_suffix(".names").write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc")
+    assert load_model(path, device="cpu").names == ("a", "b", "c")
+    path.with_suffix(".names").write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.names: {words}"):
+        load_model(path, device="cpu")

@@ -1,5 +1,6 @@
 """Darknet's three files as `export.py` writes them, read by us and by an interpreter of cfg."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,38 @@ def test_a_difference_is_not_hidden(
     monkeypatch.setattr(export_module, "write_darknet", write_another)
     with pytest.raises(UserError, match="the exported file gives different results"):
         export(str(trained.run), "darknet", str(tmp_path / "a.weights"))
+
+
+CFG = {  # line of the first [yolo] section or of [net] -> what is said about another value
+    "width=64": ("width=nan", "width: expected integers, got 'nan'"),
+    "height=64": ("height=" + "9" * 5000, "height: expected integers"),
+    "channels=3": ("channels=1", "channels: expected 3"),
+    "mask=3,4,5": ("mask=3,4,7", "anchor_masks"),
+    "classes=4": ("classes=four", "classes differs between the two"),
+    "scale_x_y=1.05": ("scale_x_y=1e400", "scale_x_y differs between the two"),
+    "[yolo]": ("[region]", "1 \\[yolo\\] layers, expected 2"),
+}
+
+
+@pytest.mark.parametrize("line", CFG)
+def test_a_malformed_value_of_a_cfg_is_named(line: str, tmp_path: Path) -> None:
+    text = darknet_cfg(YOLOv4Tiny(4), (64, 64))
+    changed, words = CFG[line]
+    assert line in text
+    path = tmp_path / "a.cfg"
+    path.write_text(text.replace(line, changed, 1))
+    with pytest.raises(UserError, match=rf"a\.cfg: .*{words}") as caught:
+        read_cfg(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e400", "-1", "0", "abc", "", "1,2"])
+def test_a_number_of_both_layers_that_is_none_is_refused(value: str, tmp_path: Path) -> None:
+    text = darknet_cfg(YOLOv4Tiny(4), (64, 64))
+    path = tmp_path / "a.cfg"
+    path.write_text(re.sub("scale_x_y=.*", f"scale_x_y={value}", text))
+    with pytest.raises(UserError, match=r"a\.cfg: .*scale_x_y"):
+        read_cfg(path)
+    path.write_text(re.sub("anchors=.*", f"anchors={value}, 14, 23,27, 1,1, 2,2, 3,3, 4,4", text))
+    with pytest.raises(UserError, match=r"a\.cfg: .*anchors"):
+        read_cfg(path)

@@ -251,6 +251,10 @@ def test_report_lines_name_a_few_and_count_the_rest() -> None:
         ("c.pth", [torch.zeros(3)]),
         ("d.pth", {3: torch.zeros(3)}),
         ("e.onnx", {}),
+        ("f.pth", {"some.layer": torch.full((3,), float("nan"))}),
+        ("g.pth", {"some.layer": torch.ones(1).expand(10**12)}),
+        ("h.pth", {"some.layer": torch.eye(3).to_sparse()}),
+        ("i.pth", {"module.some.layer": torch.ones(3), "some.layer": torch.ones(3)}),
     ],
 )
 def test_files_that_hold_no_weights_of_ours_end_in_one_line(
@@ -266,6 +270,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for load in (load_model, lambda path: load_weights(YOLOv4Tiny(1), read_weights(path))):
         with pytest.raises(UserError, match=r"nowhere\.weights"):
             load(tmp_path / "nowhere.weights")
+
+
+def test_heads_and_tensors_that_are_not_of_the_network_are_refused(tmp_path: Path) -> None:
+    state = fill(reference_shapes("none", 20))
+    changes = {
+        "bias": ({"yolo_headP5.1.bias": torch.ones(20)}, r"predict32: bias \(20,\)"),
+        "scalar": ({"yolo_headP5.1.bias": torch.tensor(1.0)}, r"predict32: bias \(\)"),
+        "more": ({"feat1_att.other": torch.ones(3)}, r"unknown tensor attention\.feat1\.other"),
+    }
+    for name, (tensors, words) in changes.items():
+        torch.save({**state, **tensors}, tmp_path / f"{name}.pth")
+        with pytest.raises(UserError, match=rf"{name}\.pth: .*{words}"):
+            load_model(tmp_path / f"{name}.pth", device="cpu")
 
 
 # our own
