@@ -97,6 +97,7 @@ def open_video(source: str | int | Path, timeout: float = STREAM_TIMEOUT) -> Vid
     if not is_camera and not is_stream:
         _check_file(Path(text))
         check_input(text, "cannot read video")
+        _check_name(text, f"cannot read video {text}")
     if is_stream:
         capture = _open_stream(text, timeout)
     else:
@@ -117,6 +118,14 @@ def _open_stream(address: str, timeout: float) -> cv2.VideoCapture:
     limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
     options = [value for limit in limits for value in (limit, milliseconds)]
     return cv2.VideoCapture(address, cv2.CAP_FFMPEG, options)
+
+
+def _check_name(path: str, message: str) -> None:
+    """Refuse a name on which OpenCV crashes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{message}: OpenCV needs a path in UTF-8; rename it") from None
 
 
 def _open_error(source: str, is_camera: bool, is_stream: bool) -> str:
@@ -183,6 +192,7 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
         with ExitStack() as stack:
             self._part = stack.enter_context(new_file(path))
+            _check_name(str(self._part), f"cannot write video {path}")
             self._check_space()
             self._writer = cv2.VideoWriter(
                 str(self._part), cv2.VideoWriter.fourcc(*codec), fps, even
