@@ -27,21 +27,7 @@ VALID = {
     ("compare --config", "empty.x"),
     ("eval --config", "empty.x"),
 }
-INPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing.x": (lambda path: None, "no such"),
-    "folder.x": (lambda path: path.mkdir(), "folder"),
-    "fifo.x": (os.mkfifo, "FIFO"),
-    "device.x": (lambda path: path.symlink_to("/dev/zero"), "device"),
-    "dangling.x": (lambda path: path.symlink_to("nowhere"), "leads nowhere"),
-    "loop.x": (lambda path: path.symlink_to(path.name), "symbolic link"),
-    "empty.x": (lambda path: path.touch(), ""),
-    "binary.x": (lambda path: path.write_bytes(bytes(range(256)) * 9), ""),
-    "n\nl.x": (lambda path: path.write_text("new line in the name"), ""),
-    "\udcff.x": (lambda path: path.write_bytes(b"name that is not UTF-8"), ""),
-    "x" * 300: (lambda path: None, "too long"),
-    "nul\0.x": (lambda path: None, "null"),
-    "file.x/below": (lambda path: path.parent.write_text("a file"), ""),
-}
+READ_CONFIG = {"train --config", "compare --config", "eval --config"}
 INPUTS: dict[str, list[str]] = {
     "train --config": ["train", "--config", "{}"],
     "train weights=": ["train", "--config", "shapes.yaml", "weights={}"],
@@ -66,7 +52,7 @@ SUFFIXES = {"weights": ".pt", "--config": ".yaml", "--source": ".png", "video": 
 def test_an_input_that_cannot_be_used_is_one_line(
     option: str, name: str, refused: Callable[..., str], weights: Path
 ):
-    if (option, name) in VALID:
+    if name == "empty.x" and option in READ_CONFIG:
         pytest.skip("an empty file is a configuration without changes")
     suffix = next((value for key, value in SUFFIXES.items() if key in option), "")
     path = Path(name.replace(".x", suffix))
