@@ -23,8 +23,7 @@ from utils.core.validation import SavedSection, check_plain, validate
 FORMAT = "yolov4-tiny-attention"
 
 
-# In float32 smaller ones are 0, larger ones overflow when a box is decoded
-AnchorSide = Annotated[float, Field(ge=1e-6, le=1e6)]
+AnchorSide = Annotated[float, Field(gt=0, le=1e6)]  # larger ones overflow when a box is decoded
 Anchor = Annotated[list[AnchorSide], Field(min_length=2, max_length=2)]
 Anchors = Annotated[list[Anchor], Field(min_length=6, max_length=6)]
 

@@ -97,6 +97,7 @@ def _compare(detector: Detector, exported: Backend) -> str:
     """
     canvases = torch.randint(0, 256, (2, *detector.input_size, 3), dtype=torch.uint8)
     boxes, scores = detector.backend(canvases)
+    detector.model_spec.check_outputs(boxes, scores)
     exported_boxes, exported_scores = exported(canvases)
     box = _max_difference(boxes, exported_boxes)
     score = _max_difference(scores, exported_scores)
