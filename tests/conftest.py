@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from utils.core.config import load_config
 from utils.core.schema import Config
 from utils.engine.experiment import Result, train
+
+# The same examples in every run; the fixtures that properties use hold no state
+settings.register_profile(
+    "tests",
+    derandomize=True,
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 TINY = (
     "device=cpu",

@@ -19,6 +19,7 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 40  # of nested lists and mappings, aliases replaced by what they stand for
 MAX_VALUES = 100_000  # likewise; so aliases of aliases cannot fill the memory
 MAX_DIGITS = 100
+LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 PREFIX = "tag:yaml.org,2002:"
 KEY_TAGS = {f"{PREFIX}{name}" for name in ("str", "int", "merge")}
 WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -190,6 +191,12 @@ def _children(node: Node) -> list[Node]:
     return node.value
 
 
+def _represent_text(dumper: _Dumper, text: str) -> ScalarNode:
+    """In double quotes, these ends of lines are escaped; elsewhere they are read as a space."""
+    style = '"' if LINE_ENDS.search(text) else None
+    return dumper.represent_scalar(f"{PREFIX}str", text, style)
+
+
 def _construct_word(loader: _Loader, node: ScalarNode) -> bool | None:
     return WORDS[node.value.lower()]
 
@@ -214,6 +221,7 @@ def _construct_str(loader: _Loader, node: ScalarNode) -> str:
 for _name, _pattern, _first in IMPLICIT:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"{PREFIX}{_name}", re.compile(f"^(?:{_pattern})$"), _first)
+_Dumper.add_representer(str, _represent_text)
 for _name, _construct in (
     ("null", _construct_word),
     ("bool", _construct_word),
