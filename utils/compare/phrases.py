@@ -44,10 +44,15 @@ def _outlook(pair: PairSummary) -> str:
     if seeds < MIN_SEEDS:
         no_verdict = f"With {seeds} seeds there is no verdict (at least {MIN_SEEDS}). "
     low, high = pair.needed_range
+    span = ""
+    if low != high:
+        span = (
+            f" ({seed_count(low)} to {seed_count(high)}, as {seeds} seeds do not determine the"
+            " spread more precisely)"
+        )
     return (
         f"{no_verdict}To see a difference of 1 AP in four of five comparisons,"
-        f" {seed_count(pair.needed)} seeds would be needed ({seed_count(low)} to"
-        f" {seed_count(high)}, as {seeds} seeds do not determine the spread more precisely)."
+        f" {seed_count(pair.needed)} seeds would be needed{span}."
     )
 
 

@@ -182,6 +182,8 @@ def test_the_sentence_says_what_was_measured(finished: tuple[Plan, Comparison]):
         "34 seeds would be needed (13 to more than 1000, as 5 seeds do not determine the spread"
         " more precisely)" in text
     )
+    text = sentence(replace(vague, needed=3, needed_range=(3, 3)))
+    assert text.endswith("3 seeds would be needed.")
 
 
 def test_names_cannot_break_a_table(
