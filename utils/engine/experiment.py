@@ -30,6 +30,7 @@ from utils.engine.dry_run import dry_run
 from utils.engine.evaluation import Evaluation, evaluate_detector
 from utils.engine.report import write_batch, write_json, write_plots
 from utils.engine.runs import BEST, LAST, OUTPUT, create_run, find_run
+from utils.engine.saved_state import check_training
 from utils.engine.trainer import Trainer
 
 METRICS = "metrics.json"  # a run that has it is finished
@@ -143,7 +144,7 @@ def _resume_owned(
     _check_progress(saved, config, folder, asked_by)
     configure_process(config.threads)
     datasets = datasets or open_datasets(config, saved["names"])
-    network = build_model(config, len(saved["names"]), saved["anchors"])
+    network = checkpoints.build_network(saved, config, folder / LAST)
     detector = Detector(network, config, saved["names"], backend="torch")
     configure_training(detector.device)
     trainer = Trainer(folder, config, detector, datasets.train, datasets.val)
@@ -162,6 +163,7 @@ def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
         raise UserError(
             f"{asked_by}: {last} holds weights only; start a new run with weights={last}"
         )
+    check_training(saved, last)
     return saved
 
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from nets.inference.detector import Detector
 from nets.io import checkpoints
+from nets.io.tensors import load_tensors
 from nets.losses.yolo_loss import YoloLoss
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core import distributed
@@ -35,37 +35,11 @@ from utils.engine.nonfinite import NonFiniteGuard, problem_in_gradient, problem_
 from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
 from utils.engine.report import write_batch
 from utils.engine.runs import BEST, LAST
+from utils.engine.saved_state import Progress, restore_optimizer, restore_scaler
 from utils.metrics import Metrics
 
 LOSS_NAMES = ("loss", "box", "objectness", "cls")
 DROPOUT_STREAM = 1  # keeps the seeds of dropout apart from those of the data
-
-
-@dataclass
-class Progress:
-    """Progress of a training: everything that a checkpoint holds besides tensors.
-
-    Attributes:
-        epoch: epochs finished.
-        step: steps finished in the current epoch.
-        seconds: training time so far.
-        sums: sum of each of `LOSS_NAMES` over those steps.
-        history: one row per finished epoch.
-        best: best map50_95 so far.
-        stale: number of evaluations since the best one.
-        skipped: steps of the current epoch that were skipped because they were not finite.
-        done: whether training is finished or was stopped early.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: float = -1.0
-    stale: int = 0
-    skipped: int = 0
-    done: bool = False
 
 
 class Trainer:
@@ -358,13 +332,9 @@ class Trainer:
 
     def weights(self) -> dict[str, Any]:
         """Return the content of `best.pt`: averaged weights and everything needed to use them."""
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "names": list(self.detector.names),
-            "anchors": self.network.coder.anchors.tolist(),
-            "model": self.ema.network.state_dict(),
-            "epoch": self.progress.epoch,
-        }
+        return checkpoints.describe(
+            self.ema.network, self.config, self.detector.names, self.progress.epoch
+        )
 
     def _save_due(self) -> bool:
         """Whether to save within the epoch; at its end it is saved anyway."""
@@ -396,15 +366,15 @@ class Trainer:
             saved: content of a `last.pt`.
 
         Raises:
-            UserError: the data is not that of the checkpoint.
+            UserError: the data is not that of the checkpoint, or its tensors do not fit.
         """
-        training = saved["training"]
+        training, origin = saved["training"], str(self.run / LAST)
         self._check_data(training.get("data", {}))  # files of earlier versions lack it
-        self.network.load_state_dict(training["network"])
-        self.ema.network.load_state_dict(saved["model"])
+        load_tensors(self.network, training["network"], f"{origin}: training.network")
+        load_tensors(self.ema.network, saved["model"], f"{origin}: model")
         self.ema.updates = training["average_updates"]
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
+        restore_optimizer(self.optimizer, training["optimizer"], origin)
+        restore_scaler(self.scaler, training["scaler"], origin)
         self.progress = Progress(**training["progress"])
 
     def _check_data(self, saved: dict[str, dict[str, Any]]) -> None:
