@@ -15,7 +15,7 @@ from utils.core.validation import SavedSection, validate
 
 NotNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
-Measured = int | Annotated[float, Field(allow_inf_nan=True)]  # NaN: there is nothing to find
+Measured = Annotated[float, Field(allow_inf_nan=True)]  # NaN: there is nothing to find
 # What each optimizer of `make_optimizer` keeps for a parameter
 STATES = {
     torch.optim.SGD: {"momentum_buffer"},

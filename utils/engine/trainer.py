@@ -375,7 +375,8 @@ class Trainer:
         self.ema.updates = training["average_updates"]
         restore_optimizer(self.optimizer, training["optimizer"], origin)
         restore_scaler(self.scaler, training["scaler"], origin)
-        self.progress = Progress(**training["progress"])
+        # as it was saved: validation would turn the integers of the history into floats
+        self.progress = Progress.model_construct(**training["progress"])
 
     def _check_data(self, saved: dict[str, dict[str, Any]]) -> None:
         """Refuse images or labels other than those that the training started with."""
