@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 )
 PAD_VALUE = 114  # the mid gray that YOLO implementations pad with
+PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_END = b"\xff\xd9"
 _PILLOW_LOCK = threading.Lock()  # Pillow's switch for truncated files is global
 
@@ -44,7 +45,8 @@ def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
     if not complete:
         # OpenCV 5 rejects a JPEG without an end marker; with one, libjpeg fills in the rest
         data = np.append(data, np.frombuffer(JPEG_END, np.uint8))
-    image = _decode_with_opencv(data)
+    # OpenCV allocates and clears what a chunk of a PNG claims to hold, up to 4 GiB
+    image = None if _is_truncated_png(content) else _decode_with_opencv(data)
     if image is None:
         image, readable = _decode_with_pillow(data)
         complete = complete and readable
@@ -92,6 +94,14 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 def _is_truncated_jpeg(raw: bytes) -> bool:
     """Whether it is a JPEG whose last scan (marker FF DA) lacks the end marker (FF D9)."""
     return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(JPEG_END)
+
+
+def _is_truncated_png(raw: bytes) -> bool:
+    """Whether it is a PNG with a chunk that reaches beyond its end."""
+    start = len(PNG_START)
+    while raw.startswith(PNG_START) and raw[start + 4 : start + 8] not in (b"IEND", b""):
+        start += 12 + int.from_bytes(raw[start : start + 4], "big")  # length, kind, data, checksum
+    return start > len(raw)
 
 
 def _decode_with_opencv(data: np.ndarray) -> np.ndarray | None:

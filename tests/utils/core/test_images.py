@@ -108,6 +108,15 @@ def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
     assert not _is_truncated_jpeg(encode(rgb, "PNG"))
 
 
+def test_a_png_chunk_that_claims_gigabytes_never_reaches_opencv(rgb, monkeypatch):
+    """OpenCV would allocate and clear them."""
+    content = bytearray(encode(rgb, "PNG"))
+    assert decode_image(content, "a.png")[1]
+    content[33] = 255  # of the length of the first chunk after the header
+    monkeypatch.setattr("cv2.imdecode", lambda *args: pytest.fail("OpenCV got it"))
+    assert np.array_equal(decode_image(content, "a.png")[0], np.asarray(rgb))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 def test_truncated_png_and_bmp(kind, rgb, tmp_path):
     data = encode(rgb, kind)
