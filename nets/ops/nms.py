@@ -119,7 +119,7 @@ def _suppress_batch(boxes: Tensor, scores: Tensor, limits: _Limits) -> list[RawD
     overlap = pairwise_iou(top_boxes, top_boxes)  # (B, K, K)
     same_class = labels[:, :, None] == labels[:, None]
     keep = _greedy_nms((overlap > limits.nms_iou) & same_class, valid)
-    keep &= keep.cumsum(1) <= limits.max_detections
+    keep = keep & (keep.cumsum(1) <= limits.max_detections)  # not in place: may be `valid`
     if limits.vote_iou < 1:
         weights = _vote_weights(overlap, same_class, limits.vote_iou)
         top_boxes = _vote_batch(top_boxes, top_scores * valid, weights)

@@ -42,8 +42,8 @@ from tests.robustness.mutations import mutate_bytes, mutate_text, mutate_value
 from utils.core.errors import UserError
 from utils.core.process import silence_opencv, silence_pillow
 
-SECONDS = 10.0  # for a load
-STUCK = 3 * SECONDS  # a load that no signal interrupts
+SECONDS = 10.0  # of computing, for a load
+STUCK = 60.0  # seconds until a load counts as one that waits, or that no signal interrupts
 MEMORY = 4 * 2**30  # address space for a load, bytes
 ROUND = 1000  # loads of a kind in a process
 FAST_FOLDER = Path("/dev/shm")  # in memory
@@ -135,11 +135,11 @@ def attempt(kind: Kind) -> str | None:
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -161,7 +161,7 @@ def _summary(error: BaseException) -> str:
 def _limit_process() -> None:
     """What holds in a process that reads: time, memory, silence."""
     faulthandler.disable()  # the process that reports says it in one line
-    signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, -1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, -1))
@@ -302,14 +302,16 @@ def main() -> int:
     cv2.setNumThreads(1)
     silence_opencv()
     silence_pillow()
-    signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     with tempfile.TemporaryDirectory(dir=FAST_FOLDER if FAST_FOLDER.is_dir() else None) as folder:
         if args.replay:
             return replay(args.replay, Path(folder))
         kinds = make_kinds(args.only, Path(folder))
-        report = Fuzzer(kinds, args.seed, args.out).run(args.loads, args.seconds)
-    print(report.table())
-    return 1 if report.findings else 0
+        fuzzer = Fuzzer(kinds, args.seed, args.out)
+        with contextlib.suppress(KeyboardInterrupt):
+            fuzzer.run(args.loads, args.seconds)
+    print(fuzzer.report.table())
+    return 1 if fuzzer.report.findings else 0
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ def test_iou_is_symmetric_at_most_1_and_that_of_torchvision(first: Tensor, secon
 
 @given(BOXES)
 def test_a_box_is_itself_unless_it_is_empty(boxes: Tensor) -> None:
-    tiny = torch.finfo(torch.float32).tiny
-    assert torch.equal(pairwise_iou(boxes, boxes).diagonal(), (areas(boxes) > tiny).float())
+    overlap = pairwise_iou(boxes, boxes).diagonal()
+    usual = areas(boxes) >= torch.finfo(torch.float32).tiny
+    assert (overlap[usual] == 1).all() and (overlap[~usual] < 1).all()
 
 
 @given(st.lists(st.tuples(ROWS, ROWS), min_size=1, max_size=6))
@@ -127,7 +128,9 @@ def test_nms_without_votes_is_that_of_torchvision_and_changes_nothing_twice(
     for found in suppress(boxes, scores, without_votes(limits)):
         index, labels = (scores > limits.score).nonzero(as_tuple=True)
         own = scores[index, labels]
-        keep = batched_nms(boxes[index], own, labels, limits.nms_iou)[: limits.max_detections]
+        # in double precision, so that an IoU that equals the limit is not above it
+        keep = batched_nms(boxes[index].double(), own.double(), labels, limits.nms_iou)
+        keep = keep[: limits.max_detections]
         expected = RawDetections(boxes[index[keep]], own[keep], labels[keep])
         torch.testing.assert_close(tuple(found), tuple(expected), atol=0, rtol=0)
         one_hot = torch.zeros(len(found.labels), scores.shape[1])

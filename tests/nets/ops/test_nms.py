@@ -165,6 +165,15 @@ def test_voting_leaves_an_empty_box_and_a_lone_one_where_they_are() -> None:
     torch.testing.assert_close(got, boxes)
 
 
+def test_boxes_beyond_the_largest_number_of_detections_vote() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 4.0], [0.0, 0.0, 1.0, 1.0]])
+    scores = torch.tensor([[[0.8], [0.5]]])
+    ((got, _, _),) = non_max_suppression(boxes[None], scores, 0.1, 0.3, 1, vote_iou=0.2)
+    share = 0.5 * 0.25**2
+    expected = (0.8 * 4 + share * 1) / (0.8 + share)
+    torch.testing.assert_close(got, torch.tensor([[0.0, 0.0, 1.0, expected]]))
+
+
 def test_the_best_alone_have_a_vote_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nms_module, "VOTERS", 3)
     offsets, values = [0.0, 1.0, 2.0, -3.0, 100.0], [0.9, 0.8, 0.7, 0.6, 0.5]

@@ -4,22 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torch import Tensor, equal
+
+from tests.robustness.kill_chains import difference
 
 
 def _compare(first: Any, second: Any, where: str) -> None:
-    if isinstance(first, Tensor):
-        assert equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first.keys() - {"seconds", "config"}:
-            _compare(first[key], second[key], f"{where}.{key}")
-    elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second), where
-        for index, pair in enumerate(zip(first, second, strict=True)):
-            _compare(*pair, f"{where}[{index}]")
-    else:
-        assert first == second, where
+    found = difference(first, second, where, ignored=("seconds", "config"))
+    assert not found, found
 
 
 @pytest.fixture(scope="session")
