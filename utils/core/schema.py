@@ -182,11 +182,14 @@ class ModelConfig(ConfigSection):
 
 
 class DataConfig(ConfigSection):
-    format: Literal["shapes", "voc", "coco", "yolo"] = Field(
-        "shapes", description="voc, coco, yolo, or shapes: images drawn by this program"
+    format: Literal["auto", "shapes", "voc", "coco", "yolo"] = Field(
+        "auto",
+        description="voc, coco, yolo, shapes (images drawn by this program); auto: as recognized "
+        "in `root`, shapes without it",
     )
     root: Annotated[str, Field(max_length=4096)] = Field(
-        "", description="folder of the dataset, relative to the working directory"
+        "",
+        description="folder of the dataset, or its data.yaml; relative to the working directory",
     )
     train: Words = Field(
         "train",
@@ -194,6 +197,12 @@ class DataConfig(ConfigSection):
         "(2007/trainval+2012/trainval)",
     )
     val: Words = Field("val", description="validation split, named like `train`")
+    val_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="share of the training images that becomes the validation split; null: 0.2 if "
+        "the dataset has none",
+    )
+    split_seed: Seed = Field(0, description="seed of that division")
     classes: list[str] | Words | None = Field(
         None,
         description="class names, or a text file with one name per line; null: read from the "

@@ -21,6 +21,7 @@ from utils.data.sample import Sample
 RULES = {
     "image listed twice": "second entry ignored",
     "image missing": "skipped",
+    "image found by the end of its path": "used: the list was written on another machine",
     "annotation missing": "VOC: image skipped; YOLO: kept as an image without objects",
     "annotation unreadable": "image skipped",
     "annotation without an image": "ignored",
@@ -39,6 +40,7 @@ RULES = {
     "image in CMYK": "converted to RGB",
     "image identical to another": "kept",
     "size differs from annotation": "the size of the image is used, boxes stay as they are",
+    "polygon": "read as its bounding box",
     "box with swapped corners": "corners reordered",
     "box beyond the image": "clipped (counted from one pixel on)",
     "box empty": "dropped: no area inside the image",

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
 from utils.data.dataset import DetectionDataset
+from utils.data.layout import resolve
 from utils.data.readers import coco, shapes, voc, yolo
-from utils.data.readers.base import Reader
+from utils.data.readers.base import Reader, SplitContents
+from utils.data.splitting import divide
 
 READERS: dict[str, Reader] = {
     "shapes": shapes.read,
@@ -41,8 +43,8 @@ def load_dataset(
     """
     if class_names is not None:
         data = data.model_copy(update={"classes": list(class_names)})
-    split = {"train": data.train, "val": data.val}.get(split, split)
-    contents = READERS[data.format](data, split, input_size, progress)
+    data, notes = resolve(data)
+    contents = _read(data, split, input_size, progress)
     report = contents.report
     if not contents.samples:
         raise UserError(
@@ -50,7 +52,7 @@ def load_dataset(
             f"{report.reasons() or 'it lists none'}"
         )
     report.summarize(contents.samples, contents.class_names)
-    return DetectionDataset(
+    dataset = DetectionDataset(
         contents.samples,
         input_size,
         cache=data.cache,
@@ -60,3 +62,18 @@ def load_dataset(
         class_names=contents.class_names,
         read_timeout=data.read_timeout,
     )
+    dataset.notices += notes
+    return dataset
+
+
+def _read(
+    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool
+) -> SplitContents:
+    """Read a split; `train` and `val` may be parts of one in the dataset."""
+    source = {"train": data.train, "val": data.val}.get(split, split)
+    contents = READERS[data.format](data, source, input_size, progress)
+    if data.train != data.val or data.val_share is None or split not in ("train", "val"):
+        return contents
+    parts = divide(contents.samples, data.val_share, data.split_seed)
+    chosen = parts[0] if split == "train" else parts[1]
+    return contents._replace(samples=[contents.samples[index] for index in chosen])

@@ -1,5 +1,8 @@
 """COCO JSON: `annotations/instances_<split>.json`, images in `<split>/` or `images/<split>/`.
 
+Also `<split>/_annotations.coco.json` beside the images (Roboflow), and single JSON files in the
+folder (Label Studio) or in `annotations` (CVAT).
+
 https://cocodataset.org/#format-data
 """
 
@@ -11,7 +14,7 @@ from typing import Any
 
 from utils.core.class_names import checked_names, name_problem, read_class_names
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import ReadError, find_first, list_folder, read_file
+from utils.core.files import ReadError, find_first, is_file, list_folder, read_file
 from utils.core.schema import DataConfig
 from utils.core.text import decode_text
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
@@ -26,6 +29,7 @@ from utils.data.readers.values import (
     shown,
 )
 
+ROBOFLOW_FILE = "_annotations.coco.json"
 REQUIRED_KEYS: dict[str, set[str]] = {  # list -> keys that each of its entries must have
     "images": {"file_name", "id"},
     "annotations": set(),
@@ -44,7 +48,9 @@ def read(
     into them, whatever the category ids. See `Reader` for arguments and errors.
     """
     report = DatasetReport()
-    require_folder(Path(data.root), "data.root")
+    root = Path(data.root)
+    if not is_file(root):
+        require_folder(root, "data.root")
     path = json_file(data, split)
     content, encoding = _load(path)
     report.note_encoding(path, encoding)
@@ -53,8 +59,8 @@ def read(
     report.note("category listed twice", path, repeats)
     class_names = read_class_names(data.classes, report.note_encoding)
     if class_names is None:
-        class_names = _train_class_names(data, path, categories)
-    images = _find_images(content, path, _image_folders(Path(data.root), path, split), report)
+        class_names = _train_class_names(data, path, content, categories)
+    images = _find_images(content, path, _image_folders(root, path, split), report)
     objects = _Objects(content, images, categories, class_names, report)
     for index, entry in enumerate(content["annotations"]):
         name = entry["id"] if type(entry.get("id")) is int else f"[{index}]"
@@ -223,21 +229,50 @@ def json_file(data: DataConfig, split: str) -> Path:
         UserError: the split has no annotation file.
     """
     root = Path(data.root)
+    if is_file(root):
+        return root
     folder = root / "annotations"
     if split.endswith(".json"):
         candidates = [Path(split), root / split, folder / split]
     else:
         candidates = [folder / f"instances_{split}.json", folder / f"{split}.json"]
-    path = find_first(candidates)
+    path = find_first(candidates) or find_files(root).get(split)
     if path is not None:
         return path
-    files = [Path(name).stem for name in list_folder(folder) if name.endswith(".json")]
-    known = sorted(name.removeprefix("instances_") for name in files)
+    known = sorted(find_files(root))
     if known:
         hint = nearest(split, known)
     else:
         hint = "; set data.root=FOLDER to a folder with annotations/ and images"
     raise UserError(f"data: no COCO file {candidates[0]} for split '{split}'{hint}")
+
+
+def find_files(root: Path) -> dict[str, Path]:
+    """The annotation files below a folder, by split."""
+    files = {}
+    for folder in (root, root / "annotations"):
+        for name in list_folder(folder):
+            if name.endswith(".json") and (folder != root or _looks_like_coco(folder / name)):
+                files[Path(name).stem.removeprefix("instances_")] = folder / name
+    for name in list_folder(root):
+        path = root / name / ROBOFLOW_FILE
+        if is_file(path):
+            files[name] = path
+    return files
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """Whether a file has COCO's keys; other JSON files may lie beside it."""
+    if not is_file(path):
+        return False
+    content = read_file(path)
+    return all(f'"{key}"'.encode() in content for key in REQUIRED_KEYS)
+
+
+def list_splits(data: DataConfig) -> list[str]:
+    """The names of the splits: those of the annotation files, or of their folders."""
+    root = Path(data.root)
+    return [] if is_file(root) else list(find_files(root))
 
 
 def _load(path: Path) -> tuple[dict[str, Any], str]:
@@ -268,7 +303,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _train_class_names(data: DataConfig, path: Path, categories: dict[str, str]) -> tuple[str, ...]:
+def _train_class_names(
+    data: DataConfig, path: Path, content: dict[str, Any], categories: dict[str, str]
+) -> tuple[str, ...]:
     """Names of the training split's categories; those of `path` if that split has no file."""
     try:
         train = json_file(data, data.train)
@@ -278,19 +315,32 @@ def _train_class_names(data: DataConfig, path: Path, categories: dict[str, str])
         train = path
     if train != path:
         return _read_names(train, train.stat().st_mtime_ns)
-    return checked_names(list(dict.fromkeys(categories.values())), f"{path}: categories")
+    return _class_names(content, categories, path)
+
+
+def _class_names(
+    content: dict[str, Any], categories: dict[str, str], path: Path
+) -> tuple[str, ...]:
+    """The names of the categories, without those that only group others, as Roboflow's first."""
+    groups = {entry.get("supercategory") for entry in content["categories"]}
+    used = {str(entry.get("category_id")) for entry in content["annotations"]}
+    names = [name for key, name in categories.items() if name not in groups or key in used]
+    return checked_names(list(dict.fromkeys(names)), f"{path}: categories")
 
 
 @functools.lru_cache(maxsize=4)
 def _read_names(path: Path, modified: int) -> tuple[str, ...]:
     """Cached, since parsing may take seconds; `modified` makes a changed file a new entry."""
     content, _ = _load(path)
-    names = _read_categories(content, path).values()
-    return checked_names(list(dict.fromkeys(names)), f"{path}: categories")
+    return _class_names(content, _read_categories(content, path), path)
 
 
 def _image_folders(root: Path, path: Path, split: str) -> list[Path]:
     """Folders where the images may be, the most likely first."""
+    if path == root:
+        return [root.parent, root.parent / "images"]
+    if path.name == ROBOFLOW_FILE:
+        return [path.parent]
     file_name = path.stem.removeprefix("instances_")
     names = [file_name] if split.endswith(".json") else [split, file_name]
     folders = []

@@ -1,5 +1,8 @@
 """Pascal VOC: `Annotations/*.xml`, `ImageSets/Main/<split>.txt`, `JPEGImages/`.
 
+Without ImageSets, images and XML files may be in any folders (LabelImg, Roboflow, Label Studio):
+they are matched by name, and a folder such as `train` or `test` makes a split.
+
 Corners are pixel numbers from 1 and inclusive, as the VOC devkit defines them, so xmin..xmax covers
 `[xmin - 1, xmax)` in our continuous coordinates. Boxes from labeling tools that count from 0 become
 at most one pixel larger on the left and top and are clipped to the image. Fractions are accepted.
@@ -17,6 +20,7 @@ from utils.core.schema import DataConfig
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
 from utils.data.readers.base import SplitContents, class_index, read_image_list, require_folder
 from utils.data.readers.file_finder import FileFinder
+from utils.data.readers.folder_tree import FolderTree
 from utils.data.readers.voc_xml import VocAnnotation, read_annotations
 
 Annotated = list[tuple[Path, Path, VocAnnotation]]  # image, XML file, its content
@@ -66,6 +70,10 @@ def _read_split(data: DataConfig, split: str, report: DatasetReport, progress: b
 
 def _find_files(data: DataConfig, split: str, report: DatasetReport) -> list[tuple[Path, Path]]:
     """(image, XML) of every listed image that has both."""
+    if not list_names(Path(data.root)) and not data.download:
+        files = _files_in_folders(Path(data.root), split, report)
+        if files is not None:
+            return files
     images, annotations = FileFinder(report=report), FileFinder(frozenset({".xml"}))
     files = []
     for list_name in split.split("+"):
@@ -84,6 +92,49 @@ def _find_files(data: DataConfig, split: str, report: DatasetReport) -> list[tup
                 continue
             files.append((image, xml))
     return files
+
+
+def _files_in_folders(
+    root: Path, split: str, report: DatasetReport
+) -> list[tuple[Path, Path]] | None:
+    """As `_find_files`, for a dataset without lists; `None` if no image has an annotation."""
+    tree = FolderTree(root, ".xml")
+    if not tree.has_annotations():
+        return None
+    files = []
+    images = tree.images_of(split)
+    if not images:
+        raise UserError(
+            f"data: no folder '{split}' with images in {root}{nearest(split, tree.splits())}"
+        )
+    for image in images:
+        xml = tree.annotation_of(image)
+        if xml is None:
+            report.note("annotation missing", image)
+        else:
+            files.append((image, xml))
+    return files
+
+
+def list_splits(data: DataConfig) -> list[str]:
+    """The names of the splits: lists in ImageSets/Main, else folders."""
+    root = Path(data.root)
+    return list_names(root) or list(FolderTree(root, ".xml").splits())
+
+
+def list_names(root: Path) -> list[str]:
+    """The lists in `ImageSets/Main`, those of a year with it: `2007/trainval`."""
+    names = _lists_in(root)
+    for parent in (root, root / "VOCdevkit"):
+        for folder in list_folder(parent):
+            if folder.startswith("VOC") and folder[3:].isdigit():
+                names += [f"{folder[3:]}/{name}" for name in _lists_in(parent / folder)]
+    return names
+
+
+def _lists_in(folder: Path) -> list[str]:
+    files = list_folder(folder / "ImageSets/Main")
+    return [Path(name).stem for name in files if name.endswith(".txt")]
 
 
 def _find_list(data: DataConfig, list_name: str) -> tuple[Path, Path]:

@@ -1,10 +1,14 @@
 """YOLO labels: text files of `class x y width height`, centers and sizes relative to the image.
 
-Layouts: `images/<split>/` with `labels/<split>/`; `<split>/images/` with `<split>/labels/`; or a
-text file that lists images (`<split>` is its path, or `<split>.txt` is in `data.root`). Polygons
-(`class x1 y1 x2 y2 x3 y3 ...`) are read as their bounding boxes.
+Layouts: the folders and lists that a `data.yaml` (Ultralytics, Roboflow) or `obj.data` (Darknet,
+CVAT) names; `images/<split>/` with `labels/<split>/`; `<split>/images/` with `<split>/labels/`; a
+text file that lists images (`<split>` is its path, or `<split>.txt` is in `data.root`); else images
+and labels in any folders, matched by name. Polygons (`class x1 y1 x2 y2 x3 y3 ...`) are read as
+their bounding boxes, and counted.
 """
 
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +17,14 @@ from utils.core.errors import UserError, nearest, shorten
 from utils.core.files import ReadError, find_first, is_folder, is_outage, list_folder
 from utils.core.schema import DataConfig
 from utils.core.text import read_text, split_lines
-from utils.core.yaml_text import parse_yaml
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
-from utils.data.readers.base import SplitContents, read_image_list, require_folder
+from utils.data.readers.base import SplitContents, read_image_list
 from utils.data.readers.file_finder import FileFinder
+from utils.data.readers.folder_tree import SPLIT_NAMES, FolderTree
 from utils.data.readers.values import BadValue, parse_number, shown
+from utils.data.readers.yolo_description import Description, endings, open_root
 
-CLASS_FILES = (
-    "data.yaml",
-    "data.yml",
-    "dataset.yaml",
-    "classes.txt",
-    "obj.names",
-    "labels/classes.txt",
-)
+CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 LIMIT = 2.0  # coordinates beyond this are not rounding errors: the file may hold pixels
 
 
@@ -41,16 +39,15 @@ def read(
     `names` in data.yaml, else classes.txt. See `Reader` for arguments and errors.
     """
     report = DatasetReport()
-    root = Path(data.root)
-    require_folder(root, "data.root")
+    root, description = open_root(Path(data.root))
     class_names = read_class_names(data.classes, report.note_encoding)
     if class_names is None:
-        class_names = _read_class_names(root, report)
-    finder = FileFinder(frozenset({".txt"}))
+        class_names = _read_class_names(root, description, report)
+    labels_of = LabelFinder(root)
     annotations = []
-    images = _find_images(root, split, report)
+    images = _find_images(root, description, split, report)
     for image in images:
-        labels = finder.find(label_folder(image.parent), image.stem + ".txt")
+        labels = labels_of(image)
         if labels is None:
             report.note("annotation missing", image)
             annotations.append(RawAnnotation(image, str(image), relative=True))
@@ -78,8 +75,37 @@ def label_folder(image_folder: Path) -> Path:
     return image_folder
 
 
-def _find_images(root: Path, split: str, report: DatasetReport) -> list[Path]:
+class LabelFinder:
+    """Finds the label file of an image: in `labels`, beside it, or anywhere below the root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._finder = FileFinder(frozenset({".txt"}))
+
+    def __call__(self, image: Path) -> Path | None:
+        """Return the file; `None` if there is none.
+
+        Raises:
+            UserError: two are equally likely.
+        """
+        for folder in (label_folder(image.parent), image.parent):
+            labels = self._finder.find(folder, f"{image.stem}.txt")
+            if labels is not None:
+                return labels
+        return self._tree.annotation_of(image)
+
+    @cached_property
+    def _tree(self) -> FolderTree:
+        return FolderTree(self.root, ".txt")
+
+
+def _find_images(
+    root: Path, description: Description | None, split: str, report: DatasetReport
+) -> list[Path]:
     finder = FileFinder(report=report)
+    described = description.locations(split) if description else None
+    if described:
+        return [image for path in described for image in _images_at(path, root, finder, report)]
     folders = (root / "images" / split, root / split / "images")
     for folder in folders:
         if is_folder(folder):
@@ -88,49 +114,78 @@ def _find_images(root: Path, split: str, report: DatasetReport) -> list[Path]:
     list_file = find_first(path for path in lists if not is_folder(path))
     if list_file is not None:
         return _listed_images(list_file, root, finder, report)
-    known = [
-        name
-        for parent in (root, root / "images")
-        for name in list_folder(parent)
-        if is_folder(parent / name)
-    ]
-    hint = nearest(split, sorted(known)) if known else "; set data.root=FOLDER"
-    raise UserError(f"data: no folder {folders[0]}, {folders[1]} nor list {split}.txt{hint}")
+    tree = FolderTree(root, ".txt")
+    images = tree.images_of(split)
+    if not images:
+        known = list(tree.splits())
+        hint = nearest(split, sorted(known)) if known else "; set data.root=FOLDER"
+        raise UserError(f"data: no folder {folders[0]}, {folders[1]} nor list {split}.txt{hint}")
+    return images
+
+
+def _images_at(path: Path, root: Path, finder: FileFinder, report: DatasetReport) -> list[Path]:
+    """The images in a folder or in a list."""
+    if is_folder(path):
+        return FolderTree(path, ".txt").images
+    return _listed_images(path, root, finder, report)
+
+
+def list_splits(data: DataConfig) -> list[str]:
+    """The names of the splits, by the description, else by folders and lists."""
+    root, description = open_root(Path(data.root))
+    described = description.splits() if description else []
+    if described:
+        return described
+    lists = [Path(name).stem for name in list_folder(root) if name.endswith(".txt")]
+    return [*FolderTree(root, ".txt").splits(), *(name for name in lists if name in SPLIT_NAMES)]
 
 
 def _listed_images(
     list_file: Path, root: Path, finder: FileFinder, report: DatasetReport
 ) -> list[Path]:
-    """The images in a list, whose paths are relative to it, to `root` or to the current folder."""
+    """The images in a list, whose paths are relative to it, to `root` or to the current folder.
+
+    Paths of another machine are found by their ends, and counted.
+    """
     images = []
     for line in read_image_list(list_file, report):
-        for folder in (list_file.parent, root, Path()):
-            image = finder.find(folder, line)  # an absolute path replaces the folder
-            if image is not None:
-                images.append(image)
-                break
-        else:
-            report.note("image missing", line)
+        folders = (list_file.parent, root, Path())  # an absolute path replaces the folder
+        image = _first(finder.find(folder, line) for folder in folders)
+        if image is None:
+            image = _first(finder.find(path.parent, path.name) for path in endings(root, line))
+            rule = "image missing" if image is None else "image found by the end of its path"
+            report.note(rule, line)
+        if image is not None:
+            images.append(image)
     return images
 
 
-def _read_class_names(root: Path, report: DatasetReport) -> tuple[str, ...]:
-    path = find_first(root / name for name in CLASS_FILES)
+def _first(paths: Iterable[Path | None]) -> Path | None:
+    return next((path for path in paths if path is not None), None)
+
+
+def _read_class_names(
+    root: Path, description: Description | None, report: DatasetReport
+) -> tuple[str, ...]:
+    if description is not None:
+        report.note_encoding(description.path, description.encoding)
+        listed = description.entries.get("names")
+        if description.path.suffix != ".data" or not isinstance(listed, str):
+            return _class_names_from_yaml(description.entries, description.path)
+        path = description.locate(listed)  # obj.data names a file
+    else:
+        path = find_first(root / name for name in CLASS_FILES)
     if path is None:
         raise UserError(
             f"data.classes: expected a list of class names, or {root / 'data.yaml'} or classes.txt "
             "with it"
         )
-    if path.suffix not in (".yaml", ".yml"):
-        return checked_names(read_lines(path, report.note_encoding), str(path))
-    text, encoding = read_text(path)
-    report.note_encoding(path, encoding)
-    return _class_names_from_yaml(parse_yaml(text, str(path)), path)
+    return checked_names(read_lines(path, report.note_encoding), str(path))
 
 
-def _class_names_from_yaml(content: Any, path: Path) -> tuple[str, ...]:
+def _class_names_from_yaml(content: dict[str, Any], path: Path) -> tuple[str, ...]:
     """`names`, a list, or a mapping from index to name; `nc`, if given, must be their number."""
-    listed = content.get("names") if isinstance(content, dict) else None
+    listed = content.get("names")
     names = _by_index(listed) if isinstance(listed, dict) else listed
     if not isinstance(names, list):
         raise UserError(
@@ -164,6 +219,7 @@ def _read_annotation(
             word, *coordinates = line.split()
             label = _parse_label(word, class_names, source)
             annotation.add(_parse_box(coordinates, source), label)
+            report.note("polygon", source, int(len(coordinates) > 4))
     return annotation
 
 

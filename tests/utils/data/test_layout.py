@@ -1,0 +1,143 @@
+"""Exports of annotation tools are read unedited, and all give the same data."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import exports
+import numpy as np
+import pytest
+from conftest import NAMES
+
+from utils.core.errors import UserError
+from utils.core.schema import DataConfig
+from utils.data.dataset import DetectionDataset
+from utils.data.layout import recognize
+from utils.data.loading import load_dataset
+
+SIZE = (64, 64)
+Export = Callable[[Path], None]
+
+
+def load(root: Path, split: str, **keys: object) -> DetectionDataset:
+    data = DataConfig(root=str(root), **keys)  # type: ignore[arg-type]
+    return load_dataset(data, split, SIZE, progress=False)
+
+
+def by_stem(dataset: DetectionDataset) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Canvas, boxes and labels of each image; objects sorted."""
+    contents = {}
+    for index, sample in enumerate(dataset.samples):
+        order = np.lexsort((*dataset.boxes[index].T, dataset.labels[index]))
+        boxes, labels = dataset.boxes[index][order], dataset.labels[index][order]
+        contents[sample.path.stem] = dataset.canvases([index])[0], boxes, labels
+    return contents
+
+
+def assert_same(first: DetectionDataset, second: DetectionDataset) -> None:
+    assert first.class_names == second.class_names == NAMES
+    ours, theirs = by_stem(first), by_stem(second)
+    assert ours.keys() == theirs.keys()
+    for stem, (canvas, boxes, labels) in ours.items():
+        np.testing.assert_array_equal(canvas, theirs[stem][0])
+        np.testing.assert_allclose(boxes, theirs[stem][1], atol=1e-4)
+        np.testing.assert_array_equal(labels, theirs[stem][2])
+
+
+@pytest.mark.parametrize("export", exports.WITH_SPLITS)
+def test_exports_with_splits_give_the_same_data(export: Export, tmp_path: Path):
+    export(tmp_path / "export")
+    exports.roboflow_voc(tmp_path / "reference")
+    for split, count in (("train", 3), ("val", 1)):
+        dataset = load(tmp_path / "export", split)
+        assert len(dataset) == count
+        assert_same(dataset, load(tmp_path / "reference", split))
+
+
+@pytest.mark.parametrize("export", exports.WITHOUT_SPLITS)
+def test_exports_without_splits_are_divided_alike(export: Export, tmp_path: Path):
+    export(tmp_path / "export")
+    exports.labelimg_voc(tmp_path / "reference")
+    seen: set[str] = set()
+    for split in ("train", "val"):
+        dataset = load(tmp_path / "export", split, val_share=0.25)
+        assert_same(dataset, load(tmp_path / "reference", split, val_share=0.25))
+        stems = {sample.path.stem for sample in dataset.samples}
+        assert stems and not stems & seen
+        seen |= stems
+    assert seen == {"a", "b", "c", "d"}
+
+
+def test_what_was_recognized_is_told(tmp_path: Path):
+    exports.labelimg_yolo(tmp_path)
+    dataset = load(tmp_path, "train")
+    assert dataset.notices == [
+        f"{tmp_path}: YOLO labels (data.format=yolo)",
+        "validation: 20% of all images (data.val_share=0.2, data.split_seed=0)",
+    ]
+
+
+def test_a_description_may_be_the_root(tmp_path: Path):
+    exports.roboflow_yolo(tmp_path / "a")
+    exports.ultralytics(tmp_path / "b")
+    for split in ("train", "val"):
+        first = load(tmp_path / "a" / "data.yaml", split)
+        assert_same(first, load(tmp_path / "b" / "animals.yaml", split))
+
+
+def test_another_seed_divides_differently_and_duplicates_stay_together(write, tmp_path: Path):
+    items = [
+        write.Item(f"{index}.png", (20, 20 + index // 2), [("cat", 1, 1, 9, 9)])
+        for index in range(20)
+    ]
+    for index, item in enumerate(items):  # 2k and 2k+1 are the same file
+        write.make_image(item.size, seed=index // 2).save(tmp_path / item.name)
+        (tmp_path / f"{index}.xml").write_text(exports.xml(item))
+    divisions = set()
+    for seed in range(4):
+        val = load(tmp_path, "val", val_share=0.3, split_seed=seed)
+        numbers = sorted(int(sample.path.stem) for sample in val.samples)
+        assert len(numbers) == 6
+        assert all(number ^ 1 in numbers for number in numbers)
+        divisions.add(tuple(numbers))
+    assert len(divisions) > 1
+
+
+def test_a_share_divides_the_training_split_only(tmp_path: Path):
+    exports.roboflow_coco(tmp_path)
+    parts = [load(tmp_path, split, val_share=0.4) for split in ("train", "val")]
+    stems = [{sample.path.stem for sample in part.samples} for part in parts]
+    assert stems[0] | stems[1] == {"a", "b", "c"} and not stems[0] & stems[1]
+
+
+def test_nothing_recognizable_is_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match="found no images; expected a dataset in"):
+        recognize(tmp_path)
+    exports.save(tmp_path, exports.ALL_ITEMS)
+    (tmp_path / "notes.json").write_text(json.dumps({"images": 1}))
+    with pytest.raises(UserError, match="found 4 images without annotations"):
+        recognize(tmp_path)
+    with pytest.raises(UserError, match=r"data\.root: expected a folder"):
+        recognize(tmp_path / "a.jpg")
+
+
+def test_annotations_that_may_be_meant_twice_are_refused(tmp_path: Path):
+    exports.label_studio_voc(tmp_path)
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup/a.xml").write_text("<annotation/>")
+    with pytest.raises(UserError, match=r"a\.jpg may belong to .*a\.xml or .*a\.xml"):
+        load(tmp_path, "train")
+
+
+def test_paths_of_another_machine_are_found_by_their_ends(tmp_path: Path):
+    exports.label_studio_yolo(tmp_path)
+    lines = [rf"C:\data\animals\images\{item.name}" for item in exports.ALL_ITEMS]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    dataset = load(tmp_path, "train", format="yolo")
+    assert len(dataset) == 4
+    assert dataset.report.counts["image found by the end of its path"] == 4
+
+
+def test_without_a_root_images_are_drawn():
+    dataset = load_dataset(DataConfig(shapes_train=2), "train", SIZE, progress=False)
+    assert dataset.samples[0].draw is not None

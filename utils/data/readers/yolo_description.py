@@ -1,0 +1,105 @@
+"""Files that describe a YOLO dataset: Ultralytics' `data.yaml` and Darknet's `obj.data`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.core.class_names import read_lines
+from utils.core.errors import UserError
+from utils.core.files import find_first, is_file, list_folder
+from utils.core.text import read_text
+from utils.core.yaml_text import parse_yaml
+from utils.data.readers.base import require_folder
+
+FIRST = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")
+KEYS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+SPLIT_OF = {key: split for split, keys in KEYS.items() for key in keys}
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of such a file.
+
+    Attributes:
+        path: the file.
+        entries: its keys; of `obj.data`, all values are text.
+        encoding: the encoding of its text.
+    """
+
+    path: Path
+    entries: dict[str, Any]
+    encoding: str
+
+    def locations(self, split: str) -> list[Path] | None:
+        """The folders and lists of a split that exist; `None` if the file does not name it."""
+        value = next(
+            (self.entries[key] for key in KEYS.get(split, (split,)) if self.entries.get(key)), None
+        )
+        if value is None:
+            return None
+        words = value if isinstance(value, list) else [value]
+        found = [self.locate(word) for word in words if isinstance(word, str)]
+        return [path for path in found if path is not None]
+
+    def splits(self) -> list[str]:
+        """The splits that are there."""
+        return [split for split in KEYS if self.locations(split)]
+
+    def locate(self, word: str) -> Path | None:
+        """Find what a path of the file means; Roboflow writes `../train/images` for `train/images`.
+
+        Paths may be relative to `path:`, to the file, or end in something that is there.
+        """
+        folder = self.path.parent
+        base = folder / str(self.entries.get("path") or "")
+        return find_first([base / word, folder / word, *endings(folder, word)])
+
+
+def endings(folder: Path, word: str) -> Iterator[Path]:
+    """`folder` with ever shorter ends of a path that was written on another machine."""
+    parts = [part for part in word.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        yield folder.joinpath(*parts[start:])
+
+
+def open_root(root: Path) -> tuple[Path, Description | None]:
+    """The folder of a dataset and its description, if it has one.
+
+    Args:
+        root: the folder, or the description in it.
+
+    Raises:
+        UserError: there is no such folder, or the description cannot be read.
+    """
+    if is_file(root):
+        return root.parent, read_description(root)
+    require_folder(root, "data.root")
+    return root, find_description(root)
+
+
+def find_description(root: Path) -> Description | None:
+    """The first file in a folder that names classes and a split, or is one of the usual names."""
+    others = [name for name in list_folder(root) if name.endswith((".yaml", ".yml", ".data"))]
+    for name in dict.fromkeys((*FIRST, *others)):
+        if name in others:
+            description = read_description(root / name)
+            if name in FIRST or ("names" in description.entries and description.splits()):
+                return description
+    return None
+
+
+def read_description(path: Path) -> Description:
+    """Read a `data.yaml` or `obj.data`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if path.suffix == ".data":
+        pairs = [line.partition("=") for line in read_lines(path) if "=" in line]
+        return Description(path, {key.strip(): value.strip() for key, _, value in pairs}, "utf-8")
+    text, encoding = read_text(path)
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: names: expected a list of class names")
+    return Description(path, content, encoding)
