@@ -18,12 +18,13 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
 from utils.core.config import as_words, check_resume_changes, restore_config, update_config
 from utils.core.errors import UserError
-from utils.core.files import ReadError, remove_unfinished
+from utils.core.files import ReadError, remove_unfinished, write_file
 from utils.core.folder_lock import locked
 from utils.core.process import configure_process, configure_training
-from utils.core.schema import Config
+from utils.core.schema import Config, DataConfig
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import DetectionDataset
+from utils.data.layout import resolve
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.detectors import describe
 from utils.engine.dry_run import dry_run
@@ -80,9 +81,21 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
     folder = distributed.broadcast_from_main(lambda: create_run(config, run))
     configure_training(detector.device)
     with _owned(folder):
+        _write_division(folder, config.data, datasets)
         trainer = Trainer(folder, detector.config, detector, datasets.train, datasets.val)
         _announce(trainer)
         return _finish(trainer)
+
+
+@distributed.main_process_only
+def _write_division(run: Path, data: DataConfig, datasets: Datasets) -> None:
+    """Write which images are trained on, if the dataset does not say so itself."""
+    settled, _ = resolve(data)
+    if settled.train != settled.val:
+        return
+    for name, dataset in (("train.txt", datasets.train), ("val.txt", datasets.val)):
+        lines = [f"{sample.path.absolute()}\n" for sample in dataset.samples]
+        write_file(run / name, "".join(lines))
 
 
 def check_config(config: Config) -> WeightsFile | None:

@@ -67,7 +67,7 @@ def test_a_trained_network_brings_its_experiment(
         (["post", "--rounds", "0"], "--rounds: expected an integer from 1"),
         (["post", "--seconds", "-1"], "--seconds: expected a number from 0.001"),
         (["post", "--weights", "model.onnx"], "--weights model.onnx: an ONNX file cannot train"),
-        (["post", "--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
+        (["post", "--weights", "nowhere.pt"], "nowhere.pt: no such file"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
-from conftest import ITEMS, NAMES, Item, make_image, xml
+from dataset_files import ITEMS, NAMES, Item, make_image, xml
 
 SPLITS = {"train": ITEMS, "valid": (Item("d.jpg", (40, 40), [("dog", 1, 2, 30, 38)]),)}
 ALL_ITEMS = [item for items in SPLITS.values() for item in items]

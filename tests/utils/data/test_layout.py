@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import exports
 import numpy as np
 import pytest
-from conftest import NAMES
+from dataset_files import NAMES
 
 from utils.core.errors import UserError
-from utils.core.schema import DataConfig
+from utils.core.schema import Config, DataConfig
 from utils.data.dataset import DetectionDataset
 from utils.data.layout import recognize
 from utils.data.loading import load_dataset
+from utils.engine.experiment import train
 
 SIZE = (64, 64)
 Export = Callable[[Path], None]
@@ -141,3 +143,18 @@ def test_paths_of_another_machine_are_found_by_their_ends(tmp_path: Path):
 def test_without_a_root_images_are_drawn():
     dataset = load_dataset(DataConfig(shapes_train=2), "train", SIZE, progress=False)
     assert dataset.samples[0].draw is not None
+
+
+def test_a_run_says_how_its_images_were_divided(
+    tiny: Callable[..., Config], write: SimpleNamespace
+):
+    config = tiny("train.epochs=1", "data.format=auto", "data.root=data", "train.batch_size=2")
+    items = [write.Item(f"{index}.png", (30, 30), [("cat", 1, 1, 19, 19)]) for index in range(5)]
+    exports.SEEDS.update({item.name: 50 + seed for seed, item in enumerate(items)})
+    exports.save(Path("data"), items)
+    exports.save_texts(Path("data"), items, ".xml", exports.xml)
+    run = train(config).run
+    lists = [(run / name).read_text().splitlines() for name in ("train.txt", "val.txt")]
+    assert [len(lines) for lines in lists] == [4, 1]
+    assert {Path(line).name for line in lists[0] + lists[1]} == {item.name for item in items}
+    assert all(Path(line).is_file() for line in lists[0])
