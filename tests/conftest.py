@@ -15,7 +15,7 @@ from utils.engine.experiment import Result, train
 settings.register_profile(
     "tests",
     derandomize=True,
-    max_examples=60,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
