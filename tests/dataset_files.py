@@ -65,12 +65,16 @@ def write_voc(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") -
 
 
 def write_coco(
-    root: Path, items: Sequence[Item] = ITEMS, split: str = "train", ids: Sequence[int] = (7, 3, 90)
+    root: Path,
+    items: Sequence[Item] = ITEMS,
+    split: str = "train",
+    ids: Sequence[int] = (7, 3, 90),
+    names: Sequence[str] = NAMES,
 ) -> Path:
-    """Categories get `ids` in the order of NAMES, and are listed backwards."""
+    """Categories get `ids` in the order of `names`, and are listed backwards."""
     write_images(root / split, items)
     (root / "annotations").mkdir(exist_ok=True)
-    numbers = dict(zip(NAMES, ids, strict=True))
+    numbers = dict(zip(names, ids, strict=True))
     images, rows = [], []
     for index, item in enumerate(items):
         images.append(
@@ -97,16 +101,21 @@ def write_coco(
     return root
 
 
-def write_yolo(root: Path, items: Sequence[Item] = ITEMS, split: str = "train") -> Path:
+def write_yolo(
+    root: Path,
+    items: Sequence[Item] = ITEMS,
+    split: str = "train",
+    names: Sequence[str] = NAMES,
+) -> Path:
     write_images(root / "images" / split, items)
     (root / "labels" / split).mkdir(parents=True, exist_ok=True)
     for item in items:
         width, height = item.size
         lines = [
-            f"{NAMES.index(name)} {(x1 + x2) / 2 / width!r} {(y1 + y2) / 2 / height!r} "
+            f"{names.index(name)} {(x1 + x2) / 2 / width!r} {(y1 + y2) / 2 / height!r} "
             f"{(x2 - x1) / width!r} {(y2 - y1) / height!r}"
             for name, x1, y1, x2, y2 in item.boxes
         ]
         (root / "labels" / split / f"{Path(item.name).stem}.txt").write_text("\n".join(lines))
-    (root / "data.yaml").write_text(yaml.safe_dump({"names": list(NAMES)}))
+    (root / "data.yaml").write_text(yaml.safe_dump({"names": list(names)}))
     return root

@@ -2,11 +2,13 @@
 
 import copy
 import importlib.util
+import io
 import json
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -78,9 +80,11 @@ def write_onnx(
     """
     onnx = require_package("onnx", "export to ONNX")
     require_package("onnxscript", "export to ONNX")
-    if opset is not None and opset < LOWEST_OPSET:
-        raise UserError(f"--opset {opset}: expected {LOWEST_OPSET} or more")
+    highest = onnx.defs.onnx_opset_version()
+    if opset is not None and not LOWEST_OPSET <= opset <= highest:
+        raise UserError(f"--opset {opset}: expected {LOWEST_OPSET} to {highest}")
     model = _trace(network, config, opset)
+    _check_opset(model, opset)
     properties = {
         "names": json.dumps(list(names), ensure_ascii=False),
         "anchors": json.dumps(network.coder.anchors.tolist()),
@@ -96,8 +100,7 @@ def _trace(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
     images = torch.rand(2, 3, *config.input_size)  # with one, the exporter fixes the batch at 1
     # PyTorch 2.7 needs a bound: without one it forbids a single value, 2**63 - 1
     batch = torch.export.Dim("batch", max=2**31 - 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # from PyTorch, about its internals
+    with _silence():
         try:
             program = torch.onnx.export(
                 pipeline,
@@ -118,6 +121,29 @@ def _trace(network: YOLOv4Tiny, config: Config, opset: int | None) -> Any:
             ) from None
     assert program is not None
     return program.model_proto
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what PyTorch tells of its internals from the user: warnings, logs and prints."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _check_opset(model: Any, opset: int | None) -> None:
+    """Refuse a model that the exporter left at another opset, of which it only warns."""
+    written = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    if opset not in (None, written):
+        raise UserError(
+            f"--opset {opset}: PyTorch {torch.__version__} cannot convert this network to it, only "
+            f"to {written}"
+        )
 
 
 def find_runtime(path: str | Path) -> str:

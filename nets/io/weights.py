@@ -129,8 +129,8 @@ def read_weights(path: str | Path) -> WeightsFile:
     Raises:
         UserError: the file is missing, damaged, or in an unknown format.
     """
+    check_input(path)  # as it was given: `Path` takes a slash from the address of a server
     path = Path(path)
-    check_input(path)
     if path.suffix in TORCH_SUFFIXES:
         content = read_torch_file(path)
         if is_checkpoint(content):

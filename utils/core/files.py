@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, nearest
 
 RETRY_SECONDS = 10.0  # how long a read is repeated while storage is out of reach
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0  # seconds between two attempts, doubled each time
@@ -35,6 +35,7 @@ OUTAGES = frozenset(
     )
     if hasattr(errno, name)
 )
+MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 TOKEN_BYTES = 8  # of the random name of an unfinished file
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -181,6 +182,16 @@ def list_folder(path: str | Path) -> list[str]:
     return _with_patience(lambda: sorted(os.listdir(path)), path, "")  # noqa: PTH208  names
 
 
+def similar_file(path: str | Path) -> str:
+    """A hint at the nearest name in the folder of a missing file; empty rather than all names."""
+    try:
+        names = [] if os.path.lexists(path) else os.listdir(Path(path).parent)  # noqa: PTH208
+    except (OSError, ValueError):  # no such folder, or not to be listed
+        return ""
+    hint = nearest(Path(path).name, names) if len(names) <= MAX_SIBLINGS else ""
+    return hint if hint.startswith("; did") else ""
+
+
 def _mode(path: str | Path) -> int:
     """Kind and permissions of what is at a path; 0 if there is nothing."""
 
@@ -310,7 +321,7 @@ def _claim(path: Path, name: str) -> None:
     if other is not None and other != name:
         raise UserError(f"{name}: is also the file of {other}: give another name")
     _claims[resolved] = name
-    _check_folder(resolved, name)
+    check_folder(path, name)
 
 
 def _refuse_claimed(file: FileId) -> None:
@@ -335,8 +346,17 @@ def _status(path: Path, name: str) -> os.stat_result | None:
         raise UserError(f"{name}: {(error.strerror or str(error)).lower()}") from None
 
 
-def _check_folder(path: Path, name: str) -> None:
-    """Refuse a file whose folder cannot be made or written to, before the work is done."""
+def check_folder(path: Path, name: str) -> None:
+    """Refuse an output whose folder cannot be made or written to, before the work is done.
+
+    Args:
+        path: the file or folder to write.
+        name: option or key with the path, for the error message.
+
+    Raises:
+        UserError: its folder cannot be made, or not be written to.
+    """
+    path = _resolve(path, name)
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent

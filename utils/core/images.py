@@ -2,6 +2,7 @@
 
 import io
 import threading
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,10 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 )
 PAD_VALUE = 114  # the mid gray that YOLO implementations pad with
-PNG_START = b"\x89PNG\r\n\x1a\n"
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # more are refused by Pillow as a trap
 JPEG_END = b"\xff\xd9"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _PILLOW_LOCK = threading.Lock()  # Pillow's switch for truncated files is global
 
 
@@ -38,17 +41,18 @@ def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
         The image, RGB uint8 `(height, width, 3)`, and whether the file is complete.
 
     Raises:
-        UserError: it cannot be decoded.
+        UserError: it cannot be decoded, or claims too many pixels.
     """
-    data = np.frombuffer(content, np.uint8)
+    if _claims_too_much(content):
+        raise UserError(
+            f"cannot decode image {path}: expected at most {MAX_PIXELS:,} pixels, claims more"
+        )
+    # OpenCV rejects damaged files, and libpng and libjpeg write to stderr why
     complete = not _is_truncated_jpeg(content)
-    if not complete:
-        # OpenCV 5 rejects a JPEG without an end marker; with one, libjpeg fills in the rest
-        data = np.append(data, np.frombuffer(JPEG_END, np.uint8))
-    # OpenCV allocates and clears what a chunk of a PNG claims to hold, up to 4 GiB
-    image = None if _is_truncated_png(content) else _decode_with_opencv(data)
+    intact = _intact_png(content) if content.startswith(PNG_START) else content
+    image = _decode_with_opencv(intact) if intact and complete else None
     if image is None:
-        image, readable = _decode_with_pillow(data)
+        image, readable = _decode_with_pillow(content)
         complete = complete and readable
     if image is None:
         raise UserError(
@@ -96,40 +100,65 @@ def _is_truncated_jpeg(raw: bytes) -> bool:
     return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(JPEG_END)
 
 
-def _is_truncated_png(raw: bytes) -> bool:
-    """Whether it is a PNG with a chunk that reaches beyond its end."""
-    start = len(PNG_START)
-    while raw.startswith(PNG_START) and raw[start + 4 : start + 8] not in (b"IEND", b""):
-        start += 12 + int.from_bytes(raw[start : start + 4], "big")  # length, kind, data, checksum
-    return start > len(raw)
+def _intact_png(raw: bytes) -> bytes | None:
+    """A PNG without the chunks that do not matter to its pixels; libpng warns about many.
+
+    Returns:
+        None if chunks are missing, a checksum is wrong, or the image has no pixels.
+    """
+    start, kept = len(PNG_START), [PNG_START]
+    while kept[-1][4:8] != b"IEND":
+        if start + 12 > len(raw):
+            return None
+        end = start + 12 + int.from_bytes(raw[start : start + 4], "big")
+        chunk = raw[start:end]
+        if end > len(raw) or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            return None
+        if chunk[4:8] in PNG_CHUNKS:
+            kept.append(chunk)
+        start = end
+    width_and_height = kept[1][8:12], kept[1][12:16]
+    return None if bytes(4) in width_and_height else b"".join(kept)
 
 
-def _decode_with_opencv(data: np.ndarray) -> np.ndarray | None:
+def _claims_too_much(raw: bytes) -> bool:
+    """Whether the header of an image states more than `MAX_PIXELS`; the decoders allocate them."""
     try:
+        Image.open(io.BytesIO(raw)).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # Pillow raises many kinds; OpenCV may still be able to decode it
+        return False
+    return False
+
+
+def _decode_with_opencv(raw: bytes) -> np.ndarray | None:
+    try:
+        data = np.frombuffer(raw, np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:  # the image exceeds OpenCV's pixel limit
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decode_with_pillow(data: np.ndarray) -> tuple[np.ndarray | None, bool]:
-    """Decode what OpenCV cannot, e.g. a truncated PNG; returns (RGB or None, file is complete)."""
+def _decode_with_pillow(raw: bytes) -> tuple[np.ndarray | None, bool]:
+    """Decode what OpenCV cannot, e.g. a truncated file; returns (RGB or None, file is complete)."""
     with _PILLOW_LOCK:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         try:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
-            image = _pillow_rgb(data)
+            image = _pillow_rgb(raw)
             if image is not None:
                 return image, True
             ImageFile.LOAD_TRUNCATED_IMAGES = True
-            return _pillow_rgb(data), False
+            return _pillow_rgb(raw), False
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _pillow_rgb(data: np.ndarray) -> np.ndarray | None:
+def _pillow_rgb(raw: bytes) -> np.ndarray | None:
     try:
-        with Image.open(io.BytesIO(data.tobytes())) as image:
+        with Image.open(io.BytesIO(raw)) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
         return None

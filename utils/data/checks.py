@@ -13,7 +13,7 @@ from PIL import Image
 
 from utils.core.errors import UserError
 from utils.core.files import ReadError, is_outage, read_with
-from utils.core.images import read_image
+from utils.core.images import MAX_PIXELS, read_image
 from utils.core.progress import progress_bar
 from utils.data.duplicates import identical_files
 from utils.data.sample import Sample
@@ -221,8 +221,9 @@ def _read_properties(file: BinaryIO) -> tuple[_Properties, os.stat_result]:
                 rules.insert(0, "image with EXIF rotation")
             return _Properties(image.size, image.format, orientation, tuple(rules)), status
     except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ReadError(f"{file.name}: expected at most {limit:,} pixels, claims more") from None
+        raise ReadError(
+            f"{file.name}: expected at most {MAX_PIXELS:,} pixels, claims more"
+        ) from None
     except Exception as error:  # Pillow raises many kinds; OpenCV may still be able to decode it
         if is_outage(error):
             raise

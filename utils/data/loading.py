@@ -1,13 +1,16 @@
 """`load_dataset`: one function for every dataset format."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
 from utils.data.dataset import DetectionDataset
 from utils.data.layout import resolve
 from utils.data.readers import coco, shapes, voc, yolo
-from utils.data.readers.base import Reader, SplitContents
+from utils.data.readers.base import Reader, SplitContents, class_index
 from utils.data.splitting import divide
 
 READERS: dict[str, Reader] = {
@@ -41,10 +44,14 @@ def load_dataset(
     Raises:
         UserError: the data is missing, the split or a class is unknown, or no image is usable.
     """
-    if class_names is not None:
-        data = data.model_copy(update={"classes": list(class_names)})
     data, notes = resolve(data)
+    # numbers mean what the dataset's own list says, whatever the network's order is
+    numbers_own = data.format == "yolo" and data.classes is None and yolo.lists_classes(data)
+    if class_names is not None and not numbers_own:
+        data = data.model_copy(update={"classes": list(class_names)})
     contents = _read(data, split, input_size, progress)
+    if class_names is not None and contents.class_names != tuple(class_names):
+        contents = _renumber(contents, tuple(class_names), data.root)
     report = contents.report
     if not contents.samples:
         raise UserError(
@@ -77,3 +84,13 @@ def _read(
     parts = divide(contents.samples, data.val_share, data.split_seed)
     chosen = parts[0] if split == "train" else parts[1]
     return contents._replace(samples=[contents.samples[index] for index in chosen])
+
+
+def _renumber(contents: SplitContents, class_names: tuple[str, ...], root: str) -> SplitContents:
+    """The same labels as indices into other names; refuses a class that is not among them."""
+    used = {int(label) for sample in contents.samples for label in sample.labels}
+    numbers = np.zeros(len(contents.class_names), np.int64)
+    for label in used:
+        numbers[label] = class_index(contents.class_names[label], class_names, root)
+    samples = [replace(sample, labels=numbers[sample.labels]) for sample in contents.samples]
+    return SplitContents(samples, class_names, contents.report)

@@ -18,7 +18,7 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
 from utils.core.config import as_words, check_resume_changes, restore_config, update_config
 from utils.core.errors import UserError
-from utils.core.files import ReadError, remove_unfinished, write_file
+from utils.core.files import ReadError, check_folder, remove_unfinished, write_file
 from utils.core.folder_lock import locked
 from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config, DataConfig
@@ -74,6 +74,8 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
     """
     configure_process(config.threads)
     pretrained = check_config(config)
+    if run is None:
+        check_folder(Path(config.output, config.name), f"output={config.output}")
     datasets = datasets or open_datasets(config)
     detector = new_detector(config, datasets.train, pretrained)
     if len(datasets.train) < config.train.batch_size:

@@ -1,5 +1,6 @@
 """Heatmaps of attention and Grad-CAM: what `predict.py --mode heatmap` writes."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,8 @@ def parse_focus(
 def _parse_point(text: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError
     except ValueError:
         raise UserError(
             f"--point {shorten(text)}: expected x,y in pixels of the image, e.g. 320,200"

@@ -49,6 +49,11 @@ def export(
     if opset is not None and kind != "onnx":
         raise UserError(f"--opset {opset}: only for --format onnx")
     path = Path(out) if out else source.with_suffix(SUFFIXES[kind])
+    if path.suffix != SUFFIXES[kind]:
+        raise UserError(
+            f"--out {out}: expected a file name that ends in {SUFFIXES[kind]}, which tells other "
+            "programs the format"
+        )
     files = [path]
     if kind == "darknet":
         files += [path.with_suffix(suffix) for suffix in COMPANIONS]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.core.errors import UserError, nearest
-from utils.core.files import ReadError, check_input, is_folder
+from utils.core.errors import UserError
+from utils.core.files import ReadError, check_input, is_folder, similar_file
 from utils.core.images import IMAGE_SUFFIXES, read_image
 from utils.core.schema import Config
 from utils.data.loading import load_dataset
@@ -42,18 +42,8 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
         try:
             check_input(path, "--source")
         except ReadError as error:
-            raise UserError(f"{error}{_similar(Path(path))}") from None
+            raise UserError(f"{error}{similar_file(path)}") from None
     return [ImageSource(str(path), partial(read_image, path)) for path in paths]
-
-
-def _similar(path: Path) -> str:
-    """A hint at a file with a similar name; empty rather than a list of all files."""
-    try:
-        names = [] if path.exists() else [other.name for other in path.parent.iterdir()]
-    except OSError:  # no such folder, or not to be listed
-        return ""
-    hint = nearest(path.name, names)
-    return hint if hint.startswith("; did") else ""
 
 
 def image_folder(folder: str | Path) -> list[ImageSource]:

@@ -11,8 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.core.errors import UserError, nearest
-from utils.core.files import WriteError, check_input, new_file
+from utils.core.errors import UserError, shorten
+from utils.core.files import (
+    ReadError,
+    WriteError,
+    check_input,
+    is_folder,
+    new_file,
+    similar_file,
+)
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 FALLBACK_FPS = 25.0
@@ -21,7 +28,7 @@ COMPLETE = 0.9  # share of the frames that a finished file must claim; some cont
 FRAMES_PER_CHECK = 100  # of the free space: OpenCV's writer hides a full disk
 STREAM_TIMEOUT = 10.0  # seconds
 STALLED = 0.9  # share of the timeout after which a stream that ends counts as stalled
-MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
+CAMERA_DIGITS = 3  # OpenCV does not take just any number
 
 
 class VideoSource(AbstractContextManager["VideoSource"]):
@@ -93,11 +100,13 @@ def open_video(source: str | int | Path, timeout: float = STREAM_TIMEOUT) -> Vid
         UserError: the file is missing, empty or not a video, or the camera or stream does not open.
     """
     text = str(source)
-    is_camera, is_stream = text.isdecimal(), "://" in text
+    is_camera, is_stream = text.isascii() and text.isdecimal(), "://" in text
     if not is_camera and not is_stream:
-        _check_file(Path(text))
-        check_input(text, "cannot read video")
-        _check_name(text, f"cannot read video {text}")
+        _check_file(text)
+    if is_camera and len(text.lstrip("0")) > CAMERA_DIGITS:
+        raise UserError(
+            f"cannot open camera {shorten(text)}: expected a number of up to {CAMERA_DIGITS} digits"
+        )
     if is_stream:
         capture = _open_stream(text, timeout)
     else:
@@ -139,21 +148,16 @@ def _open_error(source: str, is_camera: bool, is_stream: bool) -> str:
     return f"cannot read video {source}: not a format that OpenCV reads, no frames, or corrupt"
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
+def _check_file(path: str) -> None:
+    if is_folder(path):
         raise UserError(
             f"cannot read video {path}: it is a folder, expected a video file or a camera's number"
         )
-    if path.is_file():
-        return
-    hint = ""
-    if path.parent.is_dir():
-        siblings = [file.name for file in path.parent.iterdir() if file.is_file()]
-        if len(siblings) < MAX_SIBLINGS:
-            hint = nearest(path.name, siblings)
-    if not hint.startswith("; did you mean"):
-        hint = ""
-    raise UserError(f"cannot read video {path}: no such file{hint}")
+    try:
+        check_input(path, "cannot read video")
+    except ReadError as error:
+        raise UserError(f"{error}{similar_file(path)}") from None
+    _check_name(path, f"cannot read video {path}")
 
 
 class VideoSink(AbstractContextManager["VideoSink"]):

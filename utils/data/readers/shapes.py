@@ -10,16 +10,17 @@ earlier shape to less than that. A box encloses exactly the visible pixels of it
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from utils.core.class_names import read_class_names
 from utils.core.errors import UserError, nearest
 from utils.core.schema import DataConfig
 from utils.data.checks import DatasetReport
-from utils.data.readers.base import SplitContents
+from utils.data.readers.base import SplitContents, class_index
 from utils.data.sample import Sample
 
 NAMES = ("circle", "cross", "ring", "square", "star", "triangle")
@@ -76,14 +77,21 @@ def read(
     """Describe the images of a split; they are drawn on demand.
 
     The split `data.train` has `data.shapes_train` images; `data.val` and `test` have
-    `data.shapes_val`. See `Reader` for arguments and errors.
+    `data.shapes_val`. With `data.classes`, labels are indices into these names, which must be those
+    of the shapes. See `Reader` for arguments and errors.
     """
     known = [data.train, data.val, "test"]
     if split not in known:
         raise UserError(f"shapes: there is no split '{split}'{nearest(split, known)}")
     count = data.shapes_train if split == data.train else data.shapes_val
-    samples = [_describe(data.shapes_seed, split, index, *input_size) for index in range(count)]
-    return SplitContents(samples, NAMES, DatasetReport())
+    report = DatasetReport()
+    class_names = read_class_names(data.classes, report.note_encoding) or NAMES
+    indices = np.array([class_index(name, class_names, "data.classes") for name in NAMES])
+    samples = []
+    for index in range(count):
+        sample = _describe(data.shapes_seed, split, index, *input_size)
+        samples.append(replace(sample, labels=indices[sample.labels]))
+    return SplitContents(samples, class_names, report)
 
 
 def _describe(seed: int, split: str, index: int, height: int, width: int) -> Sample:

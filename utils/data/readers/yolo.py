@@ -164,6 +164,14 @@ def _first(paths: Iterable[Path | None]) -> Path | None:
     return next((path for path in paths if path is not None), None)
 
 
+def lists_classes(data: DataConfig) -> bool:
+    """Whether a dataset names its classes."""
+    root, description = open_root(Path(data.root))
+    if description is not None:
+        return "names" in description.entries
+    return find_first(root / name for name in CLASS_FILES) is not None
+
+
 def _read_class_names(
     root: Path, description: Description | None, report: DatasetReport
 ) -> tuple[str, ...]:
