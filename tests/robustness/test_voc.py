@@ -135,7 +135,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "list of other images": (listed("x\ny\n"), "no usable image in split 'val' of data: 2 x image"),
     "binary list": (listed("a\0b\n"), "val.txt: "),
     "list of a long name": (listed("x" * 5000), "no usable image in split 'val' of data: 1 x"),
-    "no list": (renamed("ImageSets/Main/val.txt", "ImageSets/Main/vla.txt"), "did you mean 'vla'"),
     "no images": (renamed("JPEGImages", "images"), "expected the folder"),
     "no annotations": (renamed("Annotations", "labels"), "expected the folder"),
 }

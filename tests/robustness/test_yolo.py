@@ -8,6 +8,7 @@ from robust_data import BOX, Read, assert_read
 
 UNREADABLE = {"annotation unreadable": 1}
 BEYOND = {"box beyond the image": 1}
+POLYGON = {"polygon": 1}
 REPEATED = {"box repeated": 1}
 LINE = "1 0.46875 0.34375 0.3125 0.34375"  # is BOX
 # name -> (labels of b.png, counts of rules, boxes; None: the image is skipped)
@@ -45,10 +46,10 @@ LABELS: dict[str, tuple[str, dict[str, int], Sequence[tuple] | None]] = {
     "outside": ("1 1.5 0.5 0.2 0.2", {**BEYOND, "box empty": 1}, []),
     "beyond": ("1 0.5 0.5 1.5 1.5", BEYOND, [("cross", 0, 0, 32, 64)]),
     "rounded up": ("1 0.5 0.5 1.000001 1.000001", {}, [("cross", 0, 0, 32, 64)]),
-    "polygon": ("1 0.3125 0.171875 0.625 0.171875 0.5 0.515625", {}, [BOX]),
+    "polygon": ("1 0.3125 0.171875 0.625 0.171875 0.5 0.515625", POLYGON, [BOX]),
     "polygon of an odd number": ("1 0.3125 0.171875 0.625 0.171875 0.5", UNREADABLE, None),
     "polygon of one point": ("1 0.5 0.5", UNREADABLE, None),
-    "polygon that is a line": ("1 0.1 0.1 0.1 0.2 0.1 0.3", {"box empty": 1}, []),
+    "polygon that is a line": ("1 0.1 0.1 0.1 0.2 0.1 0.3", {**POLYGON, "box empty": 1}, []),
 }  # fmt: skip
 
 

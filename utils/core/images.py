@@ -111,7 +111,7 @@ def _intact_png(raw: bytes) -> bytes | None:
         if start + 12 > len(raw):
             return None
         end = start + 12 + int.from_bytes(raw[start : start + 4], "big")
-        chunk = raw[start:end]
+        chunk = bytes(raw[start:end])
         if end > len(raw) or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             return None
         if chunk[4:8] in PNG_CHUNKS:
