@@ -25,6 +25,7 @@ from utils.core.config import restore_config
 from utils.core.errors import UserError, shorten
 from utils.core.files import check_input
 from utils.core.schema import ModelConfig
+from utils.core.validation import shown
 
 TORCH_SUFFIXES = (".pt", ".pth")
 SHOWN = 4  # number of names per line of a report
@@ -162,9 +163,7 @@ def _reference_tensors(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _not_a_state_dict(path: Path, content: Any) -> UserError:
-    return UserError(
-        f"{path}: expected a state dictionary (name to tensor), got {type(content).__name__}"
-    )
+    return UserError(f"{path}: expected a state dictionary (name to tensor), got {shown(content)}")
 
 
 def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
