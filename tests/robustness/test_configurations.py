@@ -200,6 +200,7 @@ FILES: dict[str, str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", FILES, ids=range(len(FILES)))
 @pytest.mark.parametrize("command", ["train", "compare"])
 def test_a_file_that_is_no_configuration_is_one_line(
@@ -234,6 +235,7 @@ SETTINGS: dict[str, str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SETTINGS, ids=range(len(SETTINGS)))
 def test_settings_that_cannot_be_compared_are_one_line(text: str, refused: Callable[..., str]):
     Path("s.yaml").write_text(text)

@@ -142,6 +142,7 @@ def predicted(run: Callable, weights: Path) -> Callable[[], tuple[dict, str]]:
     return predict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_one_image_among_good_ones(name: str, run: Callable, predicted: Callable):
     content, size = FILES[name]
@@ -166,6 +167,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_a_file_is_told_and_left_out(kind: str, run: Callable, predicted: Callable):
     make, words = KINDS[kind]
@@ -179,6 +181,7 @@ def test_what_is_not_a_file_is_told_and_left_out(kind: str, run: Callable, predi
         assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_images_of_one_name_keep_their_results(run: Callable, weights: Path):
     for folder in ("one", "two"):
         Path(folder).mkdir()

@@ -69,6 +69,10 @@ class WriteError(UserError):
     """A file that cannot be written."""
 
 
+class OverwriteError(UserError):
+    """An input that is also an output of the command; it must not be skipped as unreadable."""
+
+
 def open_input(path: str | Path, title: str = "") -> BinaryIO:
     """Open a regular file for reading.
 
@@ -78,7 +82,7 @@ def open_input(path: str | Path, title: str = "") -> BinaryIO:
 
     Raises:
         ReadError: it does not exist, is not a regular file, or cannot be opened.
-        UserError: it is also an output of this command.
+        OverwriteError: it is also an output of this command.
     """
     return _with_patience(lambda: _open(path, title), path, title)
 
@@ -93,7 +97,7 @@ def read_file(path: str | Path, title: str = "", max_bytes: int | None = None) -
 
     Raises:
         ReadError: it cannot be read, or is too large.
-        UserError: it is also an output of this command.
+        OverwriteError: it is also an output of this command.
     """
 
     def read(file: BinaryIO) -> bytes:
@@ -117,7 +121,7 @@ def read_with(read: Callable[[BinaryIO], Value], path: str | Path, title: str = 
 
     Raises:
         ReadError: the file cannot be opened or read.
-        UserError: it is also an output of this command.
+        OverwriteError: it is also an output of this command.
     """
 
     def attempt() -> Value:
@@ -139,7 +143,7 @@ def check_input(path: str | Path, title: str = "") -> None:
 
     Raises:
         ReadError: it does not exist, is not a regular file, or cannot be opened.
-        UserError: it is also an output of this command.
+        OverwriteError: it is also an output of this command.
     """
     open_input(path, title).close()
 
@@ -327,7 +331,7 @@ def _claim(path: Path, name: str) -> None:
 def _refuse_claimed(file: FileId) -> None:
     output = _claimed_files.get(file)
     if output is not None:
-        raise UserError(f"{output}: would overwrite a file that this command reads")
+        raise OverwriteError(f"{output}: would overwrite a file that this command reads")
 
 
 def _resolve(path: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from utils.core.errors import UserError
-from utils.core.files import ReadError, is_outage, read_with
+from utils.core.files import OverwriteError, ReadError, is_outage, read_with
 from utils.core.images import MAX_PIXELS, read_image
 from utils.core.progress import progress_bar
 from utils.data.duplicates import identical_files
@@ -191,12 +191,13 @@ def read_header(path: Path) -> Header:
 
     Raises:
         ReadError: the storage is out of reach, which says nothing about the image.
+        OverwriteError: it is also an output of this command.
     """
     try:
         properties, status = read_with(_read_properties, path)
         size = _upright_size(path, properties)
     except UserError as error:  # not a file, no permission, or no image
-        if is_outage(error):
+        if is_outage(error) or isinstance(error, OverwriteError):
             raise
         return Header(None, ("image undecodable",), str(error))
     return Header(size, properties.rules, "", status.st_size, status.st_mtime_ns)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
-from utils.core.files import new_file
+from utils.core.files import OverwriteError, new_file
 from utils.core.images import IMAGE_SUFFIXES
 from utils.engine.runs import OUTPUT, make_new_folder
 from utils.visualization.video import CODECS
@@ -138,7 +138,7 @@ def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], No
     """Yield a function that appends an entry to the JSON list in `path`; None: it does nothing.
 
     Entries are written immediately, so memory use is constant. Whatever ends the block, the list of
-    what was done until then is kept, unless the file cannot be written.
+    what was done until then is kept, unless the file cannot be written or is an input.
 
     Raises:
         WriteError: the file cannot be written.
@@ -161,7 +161,7 @@ def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], No
 
         try:
             yield add
-        except OSError:
+        except (OSError, OverwriteError):
             raise
         except BaseException as error:
             stopped = error

@@ -15,7 +15,7 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.streaming import detect_stream
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs
+from utils.core.files import OverwriteError, claimed_outputs
 from utils.core.images import write_image
 from utils.core.progress import progress_bar
 from utils.engine.detectors import open_detector
@@ -206,6 +206,8 @@ def _read(source: ImageSource, summary: Summary) -> np.ndarray | None:
     """Read an image; one that cannot be read is reported and noted as skipped."""
     try:
         return source.read()
+    except OverwriteError:
+        raise
     except UserError as error:
         summary.skipped.append(str(error))
         tqdm.write(f"skipped {source.name}: {error}", file=sys.stderr)
