@@ -96,6 +96,7 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_a_damaged_checkpoint_is_one_line(case: str, weights: Path, refused: Callable[..., str]):
     edit, words = CHECKPOINTS[case]

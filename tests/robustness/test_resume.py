@@ -88,6 +88,7 @@ STATES: dict[str, tuple[Callable[[Content], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STATES)
 def test_a_damaged_state_is_one_line(case: str, unfinished: Path, refused: Callable[..., str]):
     edit, words = STATES[case]

@@ -52,12 +52,12 @@ def run_command(main: Callable[[], None]) -> None:
     is line-buffered, so that progress can be followed through a pipe or in a file.
     """
     adapt_to_load()
-    search_working_directory()
     install_handlers()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # backslashreplace: class names may be in a script that the terminal cannot encode
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
+        search_working_directory()
         main()
     except UserError as error:
         _fail(str(error))
@@ -97,7 +97,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def search_working_directory() -> None:
     """Let modules in the working directory be imported, after those of the project."""
-    working_directory = str(Path.cwd())
+    try:
+        working_directory = str(Path.cwd())
+    except FileNotFoundError:
+        raise UserError("the working directory was removed: change to another") from None
     if working_directory not in sys.path:
         sys.path.append(working_directory)
 

@@ -40,6 +40,7 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     """
     names = [str(item) for item in valid]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    close = close or [item for item in names if item.lower() == str(name).lower()]
     if close:
         return f"; did you mean '{prefix}{close[0]}'?"
     if len(names) > MAX_LISTED:

@@ -34,6 +34,8 @@ def resolve(data: DataConfig) -> tuple[DataConfig, list[str]]:
     Raises:
         UserError: the folder holds no dataset that is recognized.
     """
+    if "://" in data.root:
+        raise UserError(f"data.root={data.root}: is an address, expected a folder")
     if data.format == "shapes" or (data.format == "auto" and not data.root):
         return data.model_copy(update={"format": "shapes"}), []
     notes = []

@@ -31,6 +31,15 @@ from utils.visualization.window import Window
 
 VALIDATION_IMAGES = 16  # used if no source is given
 EXPLAINED_IMAGES = 4
+# Options that a mode has no use for; these are named to the user
+FOR_HEATMAPS = ("site", "point", "class_name")
+UNUSED = {
+    "image": FOR_HEATMAPS,
+    "dir": FOR_HEATMAPS,
+    "video": FOR_HEATMAPS,
+    "fps": (*FOR_HEATMAPS, "out", "json"),
+    "heatmap": ("backend", "precision"),  # they need gradients, and small ones float32
+}
 
 
 @dataclass(frozen=True)
@@ -83,12 +92,15 @@ def predict(options: PredictOptions) -> Summary | Speed:
             f"--source: --mode {options.mode} takes one, got {len(options.source or ())}; "
             "--mode image takes several"
         )
+    for field in UNUSED[options.mode]:
+        if getattr(options, field) is not None:
+            option = "--" + field.removesuffix("_name")
+            print(f"note: {option}: not used in --mode {options.mode}", file=sys.stderr)
     with claimed_outputs(("--json", options.json), ("--out", output_file(options.out))):
         detector = open_detector(
             find_weights(options.weights),
             _limit_changes(options),
             device=options.device,
-            # heatmaps need gradients, and small ones need float32
             backend="torch" if options.mode == "heatmap" else options.backend,
             precision="fp32" if options.mode == "heatmap" else options.precision,
         )

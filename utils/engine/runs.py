@@ -45,7 +45,13 @@ def make_new_folder(base: Path, asked_by: str) -> Path:
     folder, number = base, 1
     while True:
         try:
-            folder.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{asked_by}: cannot make folder {folder.parent}: {write_error(error)}"
+            ) from None
+        try:
+            folder.mkdir()
             return folder
         except FileExistsError:
             number += 1
