@@ -47,6 +47,7 @@ STUCK = 60.0  # seconds until a load counts as one that waits, or that no signal
 MEMORY = 4 * 2**30  # address space for a load, bytes
 ROUND = 1000  # loads of a kind in a process
 FAST_FOLDER = Path("/dev/shm")  # in memory
+PROGRESS = 60.0  # seconds between two lines of progress
 KEPT = 3  # files of a kind of finding
 
 
@@ -85,16 +86,18 @@ class Report:
     def loads(self) -> int:
         return sum(tally.loads for tally in self.tallies.values())
 
+    def __str__(self) -> str:
+        seconds = sum(tally.seconds for tally in self.tallies.values())
+        rate = self.loads / max(seconds, 1e-9)
+        findings = self.findings.total()
+        return f"{self.loads:,} loads, {rate:,.0f} per second; {findings} findings"
+
     def table(self) -> str:
         lines = [f"{'kind':<14}{'loads':>10}{'refused':>10}{'per second':>12}"]
         for name, tally in self.tallies.items():
             rate = tally.loads / max(tally.seconds, 1e-9)
             lines.append(f"{name:<14}{tally.loads:>10,}{tally.refused:>10,}{rate:>12,.0f}")
-        seconds = sum(tally.seconds for tally in self.tallies.values())
-        rate = self.loads / max(seconds, 1e-9)
-        lines.append(
-            f"{self.loads:,} loads, {rate:,.0f} per second; {self.findings.total()} findings"
-        )
+        lines.append(str(self))
         return "\n".join(lines)
 
 
@@ -210,7 +213,11 @@ class Fuzzer:
         end = time.monotonic() + seconds
         total = sum(kind.share for kind in self.kinds.values())
         wanted = {name: max(1, loads * kind.share / total) for name, kind in self.kinds.items()}
+        shown = time.monotonic()
         while True:
+            if time.monotonic() > shown + PROGRESS:
+                shown = time.monotonic()
+                print(self.report, flush=True)
             left = {name: round(wanted[name]) - self.next[name] for name in self.kinds}
             if max(left.values()) <= 0 or time.monotonic() > end:
                 return self.report

@@ -311,8 +311,7 @@ def _last(folder: Path) -> Kind:
 
 def _load_foreign(path: Path) -> None:
     weights = read_weights(path)
-    assert weights.tensors and (weights.num_classes or 1) > 0
-    assert weights.num_classes is None or weights.model_config
+    assert weights.num_classes is None or (weights.num_classes > 0 and weights.model_config)
 
 
 def _pth(folder: Path) -> Kind:
