@@ -1,7 +1,6 @@
 """A command line in this process, and what every malformed input must end in."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +10,13 @@ from pathlib import Path
 import pytest
 from robust_data import COUNT, ITEMS, NAMES, WRITERS, Read
 
+from tests.robustness.internals import INTERNALS
 from utils.core.cli import run_command
 from utils.core.schema import DataConfig
 from utils.data.loading import load_dataset
 from utils.engine.experiment import Result
 from utils.engine.trainer import Trainer
 
-# What belongs to the program's inside and means nothing to its users
-INTERNALS = re.compile(
-    r"Traceback|weights_only|pydantic|BaseModel|function-(before|after|wrap)|literal\[|"
-    r"\bNoneType\b|object at 0x|\bKeyError\b|\bAttributeError\b|\bTypeError\b|\bIndexError\b"
-)
 LONGEST = 700  # characters of an error: a value of the user is not echoed at any length
 
 

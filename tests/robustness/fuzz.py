@@ -36,7 +36,7 @@ from typing import Any
 import cv2
 import torch
 
-from tests.robustness.conftest import INTERNALS
+from tests.robustness.internals import INTERNALS
 from tests.robustness.kinds import KINDS, Kind
 from tests.robustness.mutations import mutate_bytes, mutate_text, mutate_value
 from utils.core.errors import UserError

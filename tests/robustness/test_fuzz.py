@@ -3,6 +3,8 @@
 import mmap
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +47,7 @@ def computes_on(path: Path) -> None:
         raise UserError("hidden") from None
 
 
+ROOT = Path(__file__).resolve().parents[2]
 WAITS = "ended with -9"
 FAULTS: dict[str, Callable[[Path], object]] = {
     "KeyError: 'a'": lambda path: {}["a"],
@@ -94,3 +97,10 @@ def test_a_kept_file_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "work").mkdir()
     fuzz.replay(path, tmp_path / "work")
     assert "class 'cat' is listed twice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["fuzz", "soak", "kill_chains"])
+def test_the_commands_start(command: str):
+    words = [sys.executable, "-m", f"tests.robustness.{command}", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"usage: python -m tests.robustness.{command}" in done.stdout
