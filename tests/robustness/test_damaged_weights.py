@@ -183,6 +183,7 @@ BESIDE: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BESIDE)
 def test_a_file_beside_darknet_weights_that_disagrees_is_one_line(
     case: str, weights: Path, refused: Callable[..., str]

@@ -117,6 +117,7 @@ LISTS: dict[str, tuple[str | None, str]] = {  # content of data.yaml -> message
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LISTS)
 def test_a_class_list_that_cannot_be_used_is_one_line(
     case: str, written: Callable[[str], Path], refused: Callable[..., str]

@@ -92,10 +92,6 @@ def predict(options: PredictOptions) -> Summary | Speed:
             f"--source: --mode {options.mode} takes one, got {len(options.source or ())}; "
             "--mode image takes several"
         )
-    for field in UNUSED[options.mode]:
-        if getattr(options, field) is not None:
-            option = "--" + field.removesuffix("_name")
-            print(f"note: {option}: not used in --mode {options.mode}", file=sys.stderr)
     with claimed_outputs(("--json", options.json), ("--out", output_file(options.out))):
         detector = open_detector(
             find_weights(options.weights),
@@ -104,7 +100,12 @@ def predict(options: PredictOptions) -> Summary | Speed:
             backend="torch" if options.mode == "heatmap" else options.backend,
             precision="fp32" if options.mode == "heatmap" else options.precision,
         )
-        return MODES[options.mode](detector, options)
+        result = MODES[options.mode](detector, options)
+    for field in UNUSED[options.mode]:
+        if getattr(options, field) is not None:
+            option = "--" + field.removesuffix("_name")
+            print(f"note: {option}: not used in --mode {options.mode}", file=sys.stderr)
+    return result
 
 
 def _limit_changes(options: PredictOptions) -> dict[str, float]:
