@@ -1,6 +1,7 @@
 """Short runs of the soak, and leaks that it must notice."""
 
 import io
+import mmap
 import os
 import threading
 import time
@@ -52,7 +53,9 @@ def nothing(step: int) -> None:
 
 
 def leak_memory(step: int) -> None:
-    kept.append(b"x" * 2**20)
+    memory = mmap.mmap(-1, 2**20)  # not from the heap, which may have room left
+    memory[:] = b"x" * 2**20
+    kept.append(memory)
 
 
 def leak_threads(step: int) -> None:

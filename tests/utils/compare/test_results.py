@@ -14,6 +14,8 @@ from utils.compare.results import CURVE, DETECTIONS, DONE, read_detections, read
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset
 
+pytestmark = pytest.mark.slow  # a finished comparison takes 20 s to make
+
 
 def edited(path: Path, *keys: str, value: Any) -> None:
     """Set a key of a JSON file."""

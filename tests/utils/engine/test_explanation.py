@@ -256,7 +256,7 @@ def test_the_command_line_writes_a_sheet_a_site(weights, monkeypatch, capsys):
         (["--point", "80,10"], "--point 80,10: lies outside p.png, which is 80 x 40 pixels"),
         (["--point", "-1,10"], "--point -1,10: lies outside p.png"),
         (["--point", "ten"], "--point ten: expected x,y in pixels of the image"),
-        (["--point", "nan,1"], "--point nan,1: lies outside p.png"),
+        (["--point", "nan,1"], "--point nan,1: expected x,y in pixels of the image"),
         (["--class", "nutt"], "--class nutt: not in the class list; did you mean 'nut'?"),
         (
             ["--out", "one.png"],
