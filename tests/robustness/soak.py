@@ -31,8 +31,9 @@ from tests.dataset_files import make_image
 from utils.core.config import load_config
 from utils.core.process import configure_process
 from utils.engine.experiment import train
-from utils.engine.prediction import predict_images, predict_video
+from utils.engine.image_prediction import predict_images
 from utils.engine.sources import image_folder
+from utils.engine.video_prediction import predict_video
 from utils.visualization.video import VideoSink
 
 INTERVAL = 0.05  # seconds between samples

@@ -1,33 +1,21 @@
 """Detection on images, folders and videos; implements `predict.py`."""
 
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
-from tqdm import tqdm
-
-from nets.inference.detections import Detections
 from nets.inference.detector import Detector
-from nets.inference.streaming import detect_stream
 from utils.core.errors import UserError
-from utils.core.files import OverwriteError, claimed_outputs
-from utils.core.images import write_image
-from utils.core.progress import progress_bar
+from utils.core.files import claimed_outputs
 from utils.engine.detectors import open_detector
 from utils.engine.explanation import explain_images, parse_focus
-from utils.engine.outputs import ImageTarget, Summary, json_list, output_file, video_target
+from utils.engine.image_prediction import predict_images
+from utils.engine.outputs import Summary, output_file
 from utils.engine.runs import find_weights
 from utils.engine.sources import ImageSource, image_files, image_folder, validation_images
 from utils.engine.speed import Speed, measure_fps
-from utils.visualization.boxes import draw_detections
-from utils.visualization.video import STREAM_TIMEOUT, VideoSink, open_video
-from utils.visualization.video_pipeline import process_video
-from utils.visualization.window import Window
+from utils.engine.video_prediction import predict_video
+from utils.visualization.video import STREAM_TIMEOUT
 
 VALIDATION_IMAGES = 16  # used if no source is given
 EXPLAINED_IMAGES = 4
@@ -164,122 +152,3 @@ MODES: dict[str, Callable[[Detector, PredictOptions], Summary | Speed]] = {
     "fps": _fps_mode,
     "heatmap": _heatmap_mode,
 }
-
-
-def predict_images(
-    detector: Detector,
-    images: Sequence[ImageSource],
-    out: str | Path | None = None,
-    json_path: str | Path | None = None,
-    show: bool = False,
-    from_folder: bool = False,
-) -> Summary:
-    """Detect on images and write them with boxes.
-
-    Args:
-        detector: the detector to run.
-        images: the images, read one by one.
-        out: folder, or for a single image a file; None: `runs/predict`, then `runs/predict-2`, ...
-            In a folder nothing is overwritten: a name in use gets "-2".
-        json_path: file for a list of `Detections.to_json()`.
-        show: show each image in a window: any key for the next, q or Esc quits.
-        from_folder: names are relative paths, recreated below `out`, and images that cannot be
-            read are reported and skipped; else they are an error.
-
-    Raises:
-        UserError: no image could be read, or an output cannot be written.
-    """
-    summary = Summary("images")
-    start = time.perf_counter()
-    target = ImageTarget(out, len(images), keep_folders=from_folder)
-    window = Window("detections") if show else None
-    claims = claimed_outputs(("--json", json_path), ("--out", output_file(out)))
-    with claims, json_list(json_path) as add_json:
-        for source in progress_bar(images, desc="predict", unit="image", leave=True):
-            image = _read(source, summary) if from_folder else source.read()
-            if image is None:
-                continue
-            detections = replace(detector(image), image=source.name)
-            summary.add(detections)
-            add_json(detections.to_json())
-            drawn = draw_detections(image, detections)
-            write_image(target(source.name), drawn)
-            if window and not window.show(drawn, wait=0):
-                summary.stopped = True
-                break
-    if not summary.done:
-        first = (summary.skipped or ["none"])[0]
-        raise UserError(f"none of {len(images)} images could be read; the first: {first}")
-    summary.out = target.out
-    summary.seconds = time.perf_counter() - start
-    return summary
-
-
-def _read(source: ImageSource, summary: Summary) -> np.ndarray | None:
-    """Read an image; one that cannot be read is reported and noted as skipped."""
-    try:
-        return source.read()
-    except OverwriteError:
-        raise
-    except UserError as error:
-        summary.skipped.append(str(error))
-        tqdm.write(f"skipped {source.name}: {error}", file=sys.stderr)
-        return None
-
-
-def predict_video(
-    detector: Detector,
-    source: str | int | Path,
-    out: str | Path | None = None,
-    json_path: str | Path | None = None,
-    show: bool = False,
-    timeout: float = STREAM_TIMEOUT,
-) -> Summary:
-    """Detect on a video and write it with boxes.
-
-    Args:
-        detector: the detector to run.
-        source: a video file, the address of a stream, or the number of a camera.
-        out: video file, or a folder for "<name>.mp4"; None: `runs/predict`, `runs/predict-2`, ...
-        json_path: file for a list with one entry per frame, with "image": "<video>#<frame>" and
-            "frame": index from 0.
-        show: show the frames in a window; q or Esc quits.
-        timeout: seconds to wait for a stream to open, and for each of its frames.
-
-    Raises:
-        UserError: the source cannot be opened, or an output cannot be written or is the source.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(claimed_outputs(("--json", json_path), ("--out", output_file(out))))
-        video = stack.enter_context(open_video(source, timeout))
-        if video.note:
-            tqdm.write(f"note: {video.note}", file=sys.stderr)
-        path = video_target(out, video.name)
-        add_json = stack.enter_context(json_list(json_path))
-        sink = stack.enter_context(VideoSink(path, video.fps, (video.width, video.height)))
-        bar = stack.enter_context(
-            progress_bar(desc=video.name, total=video.frame_count, unit="frame", leave=True)
-        )
-
-        def on_frame(index: int, detections: Detections) -> None:
-            named = replace(detections, image=f"{video.name}#{index}")
-            add_json({**named.to_json(), "frame": index})
-            bar.update()
-
-        # streaming works a few frames behind, which is too late for a camera
-        detect = partial(map, detector) if video.is_camera else partial(detect_stream, detector)
-        result = process_video(video, sink, detect, on_frame, window=show)
-    if video.frame_count and result.frames < 0.9 * video.frame_count and not result.stopped:
-        tqdm.write(
-            f"note: {video.name}: {result.frames} of {video.frame_count} frames could be read; "
-            "is it cut off?",
-            file=sys.stderr,
-        )
-    return Summary(
-        unit="frames",
-        done=result.frames,
-        seconds=result.seconds,
-        counts=result.counts,
-        out=path,
-        stopped=result.stopped,
-    )

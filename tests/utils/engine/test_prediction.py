@@ -15,11 +15,13 @@ from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.core.images import read_image, write_image
 from utils.core.schema import PredictConfig
-from utils.engine import prediction
+from utils.engine import video_prediction
+from utils.engine.image_prediction import predict_images
 from utils.engine.outputs import Summary, json_list, new_output_folder
-from utils.engine.prediction import PredictOptions, predict, predict_images, predict_video
+from utils.engine.prediction import PredictOptions, predict
 from utils.engine.sources import image_files, image_folder
 from utils.engine.speed import measure_fps
+from utils.engine.video_prediction import predict_video
 from utils.visualization.video import VideoSink, VideoSource, open_video
 
 
@@ -198,8 +200,8 @@ def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pyte
             streamed.append(frame)
             yield model(frame)
 
-    monkeypatch.setattr(prediction, "open_video", opened)
-    monkeypatch.setattr(prediction, "detect_stream", detect_stream)
+    monkeypatch.setattr(video_prediction, "open_video", opened)
+    monkeypatch.setattr(video_prediction, "detect_stream", detect_stream)
     summary = predict_video(Stub(), clip(), "out.mp4")
     assert summary.done > 0 and len(streamed) == (0 if camera else 8)
 
