@@ -14,8 +14,8 @@ A file for --settings maps names to overrides, nested or dotted; `{}` changes no
   se at feat1: {phi: se, attention.at: [feat1]}
   se as identity: {phi: se, attention: {init: identity}}
 
---ray needs `pip install -r requirements-ray.txt`. All machines of a cluster must see the project,
-the data and --out at the same paths (a network file system) and have the same libraries installed.
+With --ray, all machines of a cluster must see the project, the data and --out at the same paths (a
+network file system) and have the same libraries installed.
 
 The same command resumes an interrupted comparison and retries failed trials.
 """
