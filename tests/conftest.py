@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, a fixed seed, tiny trainings, files beside the repository."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,14 @@ TINY = (
     "train.epochs=2",
     "train.batch_size=4",
 )
+
+
+def pytest_configure() -> None:
+    """Signals act as in a terminal, even if the tests run in the background (`nohup`, `&`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
