@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from nets.inference.detections import Detections
+from nets.inference.drawing import draw_detections
 from nets.inference.streaming import detect_stream
 from utils.benchmark.results import Case, Measurement, ResultTable, Target
 from utils.benchmark.session import BenchmarkSession
 from utils.core.timing import Stat, milliseconds, timed
-from utils.visualization.boxes import draw_detections
 from utils.visualization.video import VideoSink, open_video
 from utils.visualization.video_pipeline import PredictFrames, process_video
 

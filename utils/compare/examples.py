@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 
 from nets.inference.detections import Detections
+from nets.inference.drawing import draw_detections, draw_ground_truth, image_grid
 from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.results import TrialResult, read_detections
 from utils.data.sample import Sample
 from utils.metrics import coco
 from utils.metrics.pairs import flatten
-from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid
 
 EXAMPLES = 2  # where the setting is ahead, and as many where it is behind
 SIDE = 360  # longest side of a drawn image, pixels: the labels are readable, the report stays small

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nets import attention
 from nets.analysis.attention_maps import SiteAttention, attention_maps
 from nets.analysis.gradcam import GradCAM, grad_cam
-from nets.inference.detections import Detections
+from nets.inference.detections import Detections, class_labels
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import SITES
 from utils.core.errors import UserError, nearest, shorten
@@ -98,10 +98,7 @@ def parse_focus(
         raise UserError(f"--site {site}: no such site{nearest(site, SITES)}")
     label = None
     if class_name is not None:
-        if class_name not in detector.names:
-            hint = nearest(class_name, detector.names)
-            raise UserError(f"--class {class_name}: not in the class list{hint}")
-        label = detector.names.index(class_name)
+        (label,) = class_labels([class_name], detector.names, "--class")
     return Focus(site, None if point is None else _parse_point(point), label)
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from nets.inference.detector import Detector
+from nets.inference.drawing import draw_detections
 from utils.core.errors import UserError
 from utils.core.files import OverwriteError, claimed_outputs
 from utils.core.images import write_image
 from utils.core.progress import progress_bar
 from utils.engine.outputs import ImageTarget, Summary, json_list, output_file
 from utils.engine.sources import ImageSource
-from utils.visualization.boxes import draw_detections
 from utils.visualization.window import Window
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from nets.inference.detections import Detections
+from nets.inference.drawing import draw_detections, draw_ground_truth, image_grid
 from utils.core import distributed
 from utils.core.files import write_file
 from utils.core.images import write_image
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.metrics import Metrics
-from utils.visualization.boxes import draw_detections, draw_ground_truth, image_grid
 from utils.visualization.plots import plot_confusion_matrix, plot_pr_curves
 
 PLOTS = ("pr.png", "confusion.png", "predictions.png")

@@ -14,8 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
+from nets.inference.drawing import draw_detections
 from utils.core.images import Letterbox
-from utils.visualization.boxes import draw_detections
 from utils.visualization.plots import PLOT_STYLE
 
 STRENGTH = 0.6  # weight of the color in an overlay; the rest is the gray image

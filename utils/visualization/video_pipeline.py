@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nets.inference.detections import Detections
+from nets.inference.drawing import draw_detections
 from utils.core.bounded_queue import BoundedQueue
-from utils.visualization.boxes import draw_detections
 from utils.visualization.video import VideoSink, VideoSource
 from utils.visualization.window import Window
 

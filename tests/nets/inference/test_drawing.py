@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
+from nets.inference import drawing, fonts
 from nets.inference.detections import Detections
+from nets.inference.drawing import class_color, draw_detections, draw_ground_truth, image_grid
 from nets.ops.boxes import intersection
-from utils.visualization import boxes as drawing
-from utils.visualization import fonts
-from utils.visualization.boxes import class_color, draw_detections, draw_ground_truth, image_grid
 
 NAMES = ("cat", "a rather long class name", "Grüße", "x")
 SIZES = [(64, 64), (48, 1000), (1000, 48), (480, 640), (1500, 2000), (8, 8)]

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nets.inference.detections import Detections
+from nets.inference.fonts import find_font, load_font
 from nets.ops.boxes import intersection
 from utils.core.images import Letterbox
-from utils.visualization.fonts import find_font, load_font
 
 Color = tuple[int, int, int]
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -134,7 +134,7 @@ def _font_size(count: int, width: int, height: int) -> int:
 
 
 def _pixel_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """xyxy -> int64 `(n, 4)` within the image, end exclusive, at least one pixel wide and high."""
+    """Xyxy -> int64 `(n, 4)` within the image, end exclusive, at least one pixel wide and high."""
     limit = np.array([width, height])
     corners = np.nan_to_num(np.asarray(boxes, np.float64).reshape(-1, 4))
     start = np.clip(np.floor(corners[:, :2]), 0, limit - 1)
