@@ -68,9 +68,7 @@ def test_plot_is_what_predict_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_importing_them_loads_no_runtime():
-    code = (
-        "import sys, nets.inference.detections; print({"torch", "cv2"} & set(sys.modules))"
-    )
+    code = "import sys, nets.inference.detections; print({'torch', 'cv2'} & set(sys.modules))"
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
