@@ -57,6 +57,7 @@ RESUME_KEYS = {
     "train.patience": "only decides when to stop",
     "train.eval_every": "only decides which epochs are candidates for best.pt",
     "train.save_minutes": "only decides how often last.pt is written",
+    "train.log": "only adds logs",
     "train.tensorboard": "only adds logs",
     "train.workers": "batches do not depend on the number of threads that decode images",
     "eval.batch_size": "metrics do not depend on it, except for rounding",

@@ -51,6 +51,8 @@ Detections = Annotated[int, Field(ge=1, le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # 2**32 gives the same random numbers as 0
 Words = Annotated[str, Field(min_length=1, max_length=4096)]  # as long as a path may be
 
+LoggerName = Literal["tensorboard", "mlflow", "wandb"]
+
 MAX_SIDE = 4096  # pixels; training then takes about 8 GiB per image
 MAX_NAME = 240  # bytes; file systems allow 255, and "-2" may be appended
 
@@ -340,10 +342,17 @@ class TrainConfig(ConfigSection):
     save_minutes: Annotated[float, Field(gt=0, le=100_000)] = Field(
         5.0, description="minutes between saves of last.pt within an epoch"
     )
-    tensorboard: bool = Field(
-        False, description="also write TensorBoard logs; needs `pip install tensorboard`"
+    log: list[LoggerName] = Field(
+        [], description="also log to these: tensorboard, mlflow, wandb; docs/training.md"
     )
+    tensorboard: bool = Field(False, description="the same as tensorboard in `log`")
     compile: bool = Field(False, description="train with torch.compile")
+
+    @property
+    def loggers(self) -> list[LoggerName]:
+        """The experiment trackers to log to, each once."""
+        first: list[LoggerName] = ["tensorboard"] if self.tensorboard else []
+        return list(dict.fromkeys([*first, *self.log]))
 
 
 class EvalConfig(ConfigSection):

@@ -29,6 +29,7 @@ from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.detectors import describe
 from utils.engine.dry_run import dry_run
 from utils.engine.evaluation import Evaluation, evaluate_detector
+from utils.engine.loggers import check_loggers
 from utils.engine.report import write_batch, write_json, write_plots
 from utils.engine.runs import BEST, LAST, OUTPUT, create_run, find_run
 from utils.engine.saved_state import check_training
@@ -111,6 +112,7 @@ def check_config(config: Config) -> WeightsFile | None:
     Raises:
         UserError: the configuration is invalid.
     """
+    check_loggers(config)
     detector = Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
     dry_run(detector.network, config.input_size, config.train.batch_size)
     return read_weights(config.weights) if config.weights else None
@@ -158,6 +160,7 @@ def _resume_owned(
     config = update_config(restore_config(saved["config"], str(folder / LAST)), changes)
     _check_progress(saved, config, folder, asked_by)
     configure_process(config.threads)
+    check_loggers(config)
     datasets = datasets or open_datasets(config, saved["names"])
     network = checkpoints.build_network(saved, config, folder / LAST)
     detector = Detector(network, config, saved["names"], backend="torch")
@@ -262,8 +265,9 @@ def _announce(trainer: Trainer) -> None:
 def _finish(trainer: Trainer) -> Result:
     """Train to the end and close the run; if that is cut short, save the state reached."""
     try:
-        trainer.fit()
-        return close_run(trainer.run, trainer.val)
+        with trainer.log:
+            trainer.fit()
+            return close_run(trainer.run, trainer.val)
     except (KeyboardInterrupt, ReadError):
         if trainer.save_stopped():
             print(f"\nstopped; continue with: python train.py --resume {trainer.run}")

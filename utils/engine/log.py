@@ -1,13 +1,15 @@
-"""The history of a training: results.csv, curves, TensorBoard."""
+"""The history of a training: results.csv, curves, experiment trackers."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from utils.core import distributed
-from utils.core.errors import UserError
 from utils.core.files import write_file
+from utils.core.schema import Config
+from utils.engine.loggers import LoggedRun
 from utils.visualization.plots import plot_training_curves
 
 COLUMNS = (
@@ -24,22 +26,38 @@ COLUMNS = (
 )
 
 
-class RunLog:
+class RunLog(AbstractContextManager["RunLog"]):
     """Keeps `results.csv` and `curves.png` of a run up to date; only the main process writes.
+
+    In a `with` block, the configured experiment trackers get the numbers, too.
 
     Args:
         run: folder of the run.
-        tensorboard: also write event files, for `tensorboard --logdir runs`.
-
-    Raises:
-        UserError: TensorBoard is requested but not installed.
+        config: its configuration.
     """
 
-    def __init__(self, run: Path, tensorboard: bool) -> None:
+    def __init__(self, run: Path, config: Config) -> None:
         self.run = run
-        self.writer = None
-        if tensorboard and distributed.is_main_process():
-            self.writer = _summary_writer(run)
+        self._config = config
+        self._trackers: list[LoggedRun] = []
+
+    def __enter__(self) -> "RunLog":
+        """Start the trackers.
+
+        Raises:
+            UserError: one of them does not start.
+        """
+        if distributed.is_main_process():
+            for name in self._config.train.loggers:
+                self._trackers.append(LoggedRun(name, self.run, self._config))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        status = "FINISHED"
+        if kind is not None:
+            status = "FAILED" if issubclass(kind, Exception) else "KILLED"
+        for tracker in self._trackers:
+            tracker.close(status)
 
     @distributed.main_process_only
     def write(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -54,17 +72,8 @@ class RunLog:
         table.writerows(history)
         write_file(self.run / "results.csv", text.getvalue())
         plot_training_curves([dict(row) for row in history], self.run / "curves.png")
-        if self.writer is not None:
-            for key, value in history[-1].items():
-                self.writer.add_scalar(key, value, int(history[-1]["epoch"]))
-            self.writer.flush()
 
-
-def _summary_writer(run: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "train.tensorboard=true: TensorBoard is not installed: pip install tensorboard"
-        ) from None
-    return SummaryWriter(str(run / "tensorboard"))
+    def send(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Hand the history to the trackers; this may wait for a server."""
+        for tracker in self._trackers:
+            tracker.write(history)

@@ -87,7 +87,7 @@ class Trainer:
         self.forward: Callable[[Tensor], list[Tensor]] = self.network
         self._frozen: bool | None = None  # whether `forward` was made for a frozen backbone
         self.meter = LossMeter(LOSS_NAMES, self.device)
-        self.log = RunLog(run, config.train.tensorboard)
+        self.log = RunLog(run, config)
         self.progress = Progress()
         self._saved_at = time.monotonic()
         self._digests = {"train": digest(train.samples), "val": digest(val.samples)}
@@ -101,6 +101,7 @@ class Trainer:
             metrics = self._evaluate() if self._evaluation_due() else None
             with self._undivided():
                 self._end_epoch(metrics)
+            self.log.send(self.progress.history)
         return self.progress
 
     def save_stopped(self) -> bool:

@@ -1,12 +1,9 @@
-"""results.csv, curves and TensorBoard."""
+"""results.csv and curves."""
 
 import csv
-import sys
 from pathlib import Path
 
-import pytest
-
-from utils.core.errors import UserError
+from utils.core.schema import Config
 from utils.engine.log import COLUMNS, RunLog
 
 ROW = {
@@ -22,7 +19,7 @@ MEASURED = {**ROW, "epoch": 2, "map50": 0.5, "map50_95": 0.25, "voc_ap50": 0.4}
 
 
 def test_the_table_is_the_history(tmp_path: Path):
-    log = RunLog(tmp_path, tensorboard=False)
+    log = RunLog(tmp_path, Config())
     log.write([ROW])
     log.write([ROW, MEASURED])
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
@@ -32,28 +29,7 @@ def test_the_table_is_the_history(tmp_path: Path):
 
 
 def test_going_on_replaces_rows_that_came_after(tmp_path: Path):
-    RunLog(tmp_path, tensorboard=False).write([ROW, MEASURED])
-    RunLog(tmp_path, tensorboard=False).write([{**ROW, "loss": 9.0}])
+    RunLog(tmp_path, Config()).write([ROW, MEASURED])
+    RunLog(tmp_path, Config()).write([{**ROW, "loss": 9.0}])
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [float(row["loss"]) for row in rows] == [9.0]
-
-
-def test_tensorboard_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    written = {}
-
-    class Writer:
-        def add_scalar(self, key: str, value: float, step: int) -> None:
-            written[key] = (value, step)
-
-        def flush(self) -> None:
-            written["flushed"] = True
-
-    monkeypatch.setattr("utils.engine.log._summary_writer", lambda run: Writer())
-    RunLog(tmp_path, tensorboard=True).write([ROW, MEASURED])
-    assert written["map50"] == (0.5, 2) and written["loss"] == (3.5, 2) and written["flushed"]
-
-
-def test_tensorboard_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match="pip install tensorboard"):
-        RunLog(tmp_path, tensorboard=True)
