@@ -1,9 +1,8 @@
 """The detector: network, box decoding, losses, weights. Knows nothing of datasets or training."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import utils
 
 if TYPE_CHECKING:
     from nets.inference.detections import Detections
@@ -11,13 +10,12 @@ if TYPE_CHECKING:
     from nets.loading import load_model
 
 _PROJECT = Path(__file__).resolve().parents[1]
-_FOUND = [Path(folder).resolve() for folder in getattr(utils, "__path__", [])]
-if _PROJECT / "utils" not in _FOUND:  # a common name: another project's may come first
+_FOUND = find_spec("utils")  # a common name: another project's may come first
+_FOLDERS = [] if _FOUND is None else list(_FOUND.submodule_search_locations or ())
+if _PROJECT / "utils" not in [Path(folder).resolve() for folder in _FOLDERS]:
     raise ImportError(
-        f"nets needs the package utils of {_PROJECT}, but {utils.__file__} was found first: "
-        "put this folder at the start of PYTHONPATH, or rename the other package",
-        name="utils",
-        path=utils.__file__,
+        f"nets needs the package utils of {_PROJECT}, but found {_FOUND and _FOUND.origin}: "
+        "put this folder at the start of PYTHONPATH, or rename the other package"
     )
 
 __all__ = ["Detections", "Detector", "load_model"]
