@@ -102,7 +102,7 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
         UserError: there are no such weights; the message says what to do.
     """
     if weights is None:
-        return _newest_weights(output)
+        return all_weights(output)[0]
     candidates = (Path(weights), Path(output) / weights)
     for candidate in candidates:
         for path in (candidate, candidate / BEST, candidate / LAST):
@@ -118,11 +118,16 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
     raise UserError(f"--weights {shorten(str(weights))}: no such file or run{hint}")
 
 
-def _newest_weights(output: str) -> Path:
+def all_weights(output: str = OUTPUT) -> list[Path]:
+    """Return the best weights of all runs in `output`, the newest first.
+
+    Raises:
+        UserError: there are none; the message says what to do.
+    """
     files = list(Path(output).glob(f"*/{BEST}"))
     if not files:
         raise UserError(
             f"no trained weights in {output}/: train first (python train.py --config shapes.yaml) "
             "or name a file or run with --weights"
         )
-    return max(files, key=lambda path: path.stat().st_mtime)
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
