@@ -1,46 +1,15 @@
 """The plots of a report, as PNG."""
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.compare.analysis import Comparison, SettingSummary
+from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, to_png
 
-# Okabe and Ito's color-blind-safe palette; the first color is the baseline's
-COLORS = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
-PLOT_STYLE: dict[Any, Any] = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10}
-DPI = 170
 MAX_MARKED_EPOCHS = 30
-BESIDE: dict[str, Any] = {  # a legend to the right of the axes
-    "frameon": False,
-    "loc": "upper left",
-    "bbox_to_anchor": (1.01, 1.0),
-}
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    with matplotlib.rc_context(PLOT_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def _to_png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
-    return stream.getvalue()
-
-
-def _finish(axes: Axes, **labels: Any) -> None:
-    axes.set(**labels)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
 
 
 def setting_colors(comparison: Comparison) -> dict[str, str]:
@@ -59,7 +28,7 @@ def setting_colors(comparison: Comparison) -> dict[str, str]:
 def differences(comparison: Comparison) -> bytes:
     """The mean AP difference of every pair with its three intervals; ticks are seeds."""
     pairs = comparison.pairs
-    with _figure(8.6, 1.2 + 0.75 * len(pairs)) as figure:
+    with new_figure(8.6, 1.2 + 0.75 * len(pairs)) as figure:
         axes = figure.add_subplot()
         for row, pair in enumerate(pairs):
             intervals = (
@@ -79,15 +48,15 @@ def differences(comparison: Comparison) -> bytes:
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(pairs)), [f"{pair.name} – {pair.reference}" for pair in pairs])
         axes.set_ylim(len(pairs) - 0.45, -0.55)
-        _finish(axes, xlabel="AP difference, points (95% intervals)")
+        finish(axes, xlabel="AP difference, points (95% intervals)")
         axes.legend(**BESIDE)
-        return _to_png(figure)
+        return to_png(figure)
 
 
 def cost(comparison: Comparison) -> bytes:
     """Accuracy against latency: mean AP with its standard deviation over seeds."""
     colors = setting_colors(comparison)
-    with _figure(8.6, 3.6) as figure:
+    with new_figure(8.6, 3.6) as figure:
         axes = figure.add_subplot()
         for setting in comparison.settings:
             color = colors[setting.name]
@@ -105,30 +74,30 @@ def cost(comparison: Comparison) -> bytes:
             )
             axes.annotate(setting.name, point, (8, 5), textcoords="offset points", fontsize=9)
         axes.margins(0.18)
-        _finish(
+        finish(
             axes,
             xlabel="Latency of one image, ms (median, end to end)",
             ylabel="AP ± standard deviation",
         )
         axes.legend(title="setting (parameters)", **BESIDE)
-        return _to_png(figure)
+        return to_png(figure)
 
 
 def curves(comparison: Comparison) -> bytes:
     """AP on the test images and training loss over the epochs: mean and range over seeds."""
     colors = setting_colors(comparison)
-    with _figure(10, 3.8) as figure:
+    with new_figure(10, 3.8) as figure:
         ap_axes, loss_axes = figure.subplots(1, 2)
         for setting in comparison.settings:
             color = colors[setting.name]
             _plot_band(ap_axes, setting, "map50_95", 100, color)
             _plot_band(loss_axes, setting, "loss", 1, color)
-        _finish(ap_axes, xlabel="Epoch", ylabel="AP", title="AP: mean and range over seeds")
-        _finish(loss_axes, xlabel="Epoch", ylabel="Loss", title="Training loss (weighted)")
+        finish(ap_axes, xlabel="Epoch", ylabel="AP", title="AP: mean and range over seeds")
+        finish(loss_axes, xlabel="Epoch", ylabel="Loss", title="Training loss (weighted)")
         for axes in (ap_axes, loss_axes):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         loss_axes.legend(**BESIDE)
-        return _to_png(figure)
+        return to_png(figure)
 
 
 def _plot_band(axes: Axes, setting: SettingSummary, column: str, factor: float, color: str) -> None:

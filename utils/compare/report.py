@@ -1,17 +1,13 @@
 """The report: `report.html` (needs no network), `report.md`, `results.csv`, `trials.csv`."""
 
-import base64
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
 
 from utils.compare import figures, statistics
 from utils.compare.analysis import Comparison, PairSummary
@@ -19,6 +15,7 @@ from utils.compare.examples import Example, ExampleFinder
 from utils.compare.phrases import probability, sentence
 from utils.compare.tables import report_tables
 from utils.core.files import write_file
+from utils.visualization.page import EmbeddedImage, embed_photo, embed_png, template_environment
 
 TEMPLATES = Path(__file__).with_name("templates")
 # Columns of results.csv and the sources of their values.
@@ -60,15 +57,6 @@ COST_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class EmbeddedImage:
-    """An image inside the HTML file; `source` is a data URL."""
-
-    source: str
-    alt: str
-    caption: str
-
-
 def write_report(out: Path, comparison: Comparison, command: str) -> None:
     """Write the four files into `out`.
 
@@ -100,14 +88,7 @@ def render_markdown(comparison: Comparison, command: str) -> str:
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=autoescape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(TEMPLATES, autoescape)
     environment.filters.update(sentence=sentence, probability=probability)
     return environment
 
@@ -129,15 +110,15 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
 def _figures(comparison: Comparison) -> dict[str, EmbeddedImage]:
     """Table's heading -> the figure below it."""
     embedded = {
-        "Settings": _png(
+        "Settings": embed_png(
             figures.cost(comparison), "cost", "Accuracy against latency. Hollow: fair controls."
         ),
-        "Every training, AP": _png(
+        "Every training, AP": embed_png(
             figures.curves(comparison), "curves", "Over the epochs; bands span all seeds."
         ),
     }
     if comparison.pairs:
-        embedded["Differences"] = _png(
+        embedded["Differences"] = embed_png(
             figures.differences(comparison), "differences", "AP differences and intervals."
         )
     return embedded
@@ -160,20 +141,7 @@ def _embed_example(pair: PairSummary, example: Example) -> EmbeddedImage:
         f"{example.name}, seed {example.seed}: ground truth (dashed), {pair.reference},"
         f" {pair.name}. {pair.name} is {side} by {abs(example.difference):.2f} F1."
     )
-    return EmbeddedImage(_data_url(_jpeg(example.drawn), "jpeg"), example.name, caption)
-
-
-def _png(data: bytes, alt: str, caption: str) -> EmbeddedImage:
-    return EmbeddedImage(_data_url(data, "png"), alt, caption)
-
-
-def _data_url(data: bytes, image_format: str) -> str:
-    return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
-
-
-def _jpeg(rgb: np.ndarray) -> bytes:
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    return embed_photo(example.drawn, example.name, caption)
 
 
 def results_csv(comparison: Comparison) -> str:

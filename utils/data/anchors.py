@@ -57,13 +57,18 @@ def fit_anchors(
     shapes = box_shapes(samples, input_size)
     distinct = np.unique(np.round(shapes, 2), axis=0)
     if len(distinct) <= count:
-        defaults = np.array(DARKNET_ANCHORS) * (input_size[1] / 416, input_size[0] / 416)
+        defaults = darknet_anchors(input_size)
         spread = np.linspace(0, len(defaults) - 1, count - len(distinct)).round().astype(int)
         anchors = np.concatenate([distinct, defaults[spread]])
     else:
         anchors = _best_clusters(shapes, count, np.random.default_rng(seed & 0xFFFFFFFF))
     anchors = anchors[np.argsort(anchors.prod(1), kind="stable")].astype(np.float32)
     return anchors, measure_fit(shapes, anchors)
+
+
+def darknet_anchors(input_size: tuple[int, int]) -> np.ndarray:
+    """Darknet's YOLOv4-tiny anchors, scaled from 416 to (height, width): `(6, 2)`, in pixels."""
+    return np.array(DARKNET_ANCHORS) * (input_size[1] / 416, input_size[0] / 416)
 
 
 def box_shapes(samples: Sequence[Sample], input_size: tuple[int, int]) -> np.ndarray:

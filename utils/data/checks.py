@@ -25,6 +25,7 @@ RULES = {
     "annotation missing": "VOC: image skipped; YOLO: kept as an image without objects",
     "annotation unreadable": "image skipped",
     "annotation without an image": "ignored",
+    "annotation refused": "training stops: its class is unknown, or its image is unclear",
     "text not in UTF-8": "read in the encoding that it declares, else in the one it looks like",
     "file name with quotes or backslashes": "read without quotes, with / for each backslash",
     "number in quotes": "read as a number",
@@ -55,20 +56,24 @@ class DatasetReport:
     """Counts of what was read and what was repaired, with the first few examples of each kind.
 
     Attributes:
+        thorough: find all problems: name every file instead of a few, and count what ends a
+            training instead of raising it.
         images: number of samples.
         objects: number of boxes.
         empty: number of samples without boxes.
         per_class: class name -> number of boxes.
         counts: key of `RULES` -> number of cases.
-        examples: key of `RULES` -> at most three files.
+        examples: key of `RULES` -> the files, at most three unless `thorough`.
     """
 
+    thorough: bool = False
     images: int = 0
     objects: int = 0
     empty: int = 0
     per_class: dict[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    _named: set[tuple[str, str]] = field(default_factory=set, repr=False)
 
     def note(self, rule: str, source: str | Path, count: int = 1) -> None:
         """Count cases of bad data.
@@ -84,8 +89,16 @@ class DatasetReport:
             return
         self.counts[rule] += count
         examples = self.examples.setdefault(rule, [])
-        if len(examples) < EXAMPLES and str(source) not in examples:
+        has_room = self.thorough or len(examples) < EXAMPLES
+        if has_room and (rule, str(source)) not in self._named:
+            self._named.add((rule, str(source)))
             examples.append(str(source))
+
+    def refuse(self, error: UserError) -> None:
+        """Raise an error that ends a training, or count it if all problems are to be found."""
+        if not self.thorough:
+            raise error
+        self.note("annotation refused", str(error))
 
     def note_encoding(self, path: str | Path, encoding: str) -> None:
         """Count a text file that is not in UTF-8."""

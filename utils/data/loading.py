@@ -50,8 +50,8 @@ def load_dataset(
     if class_names is not None and not numbers_own:
         data = data.model_copy(update={"classes": list(class_names)})
     contents = _read(data, split, input_size, progress)
-    if class_names is not None and contents.class_names != tuple(class_names):
-        contents = _renumber(contents, tuple(class_names), data.root)
+    if class_names is not None:
+        contents = renumber(contents, tuple(class_names), data.root)
     report = contents.report
     if not contents.samples:
         raise UserError(
@@ -86,8 +86,14 @@ def _read(
     return contents._replace(samples=[contents.samples[index] for index in chosen])
 
 
-def _renumber(contents: SplitContents, class_names: tuple[str, ...], root: str) -> SplitContents:
-    """The same labels as indices into other names; refuses a class that is not among them."""
+def renumber(contents: SplitContents, class_names: tuple[str, ...], root: str) -> SplitContents:
+    """The same labels as indices into other names.
+
+    Raises:
+        UserError: a class is not among them.
+    """
+    if contents.class_names == class_names:
+        return contents
     used = {int(label) for sample in contents.samples for label in sample.labels}
     numbers = np.zeros(len(contents.class_names), np.int64)
     for label in used:

@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,17 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.core.files import write_file
 from utils.metrics import RECALLS, ClassMetrics, Metrics
+from utils.visualization.figures import PLOT_STYLE
 
 LEGEND_ROWS = 20  # with more classes, only the best and worst are named
 EXTREMES = 8
 CELL_TEXT = 24  # up to this many rows, the cells of the confusion matrix show their counts
 MAX_TICKS = 100
 DPI = 130
-PLOT_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 10,
-}  # a "$" in a name is not math
 
 
 def _save(figure: Figure, path: str | Path) -> None:

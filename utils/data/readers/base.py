@@ -29,7 +29,12 @@ class Reader(Protocol):
     """Reads one split of a dataset in some format; every format has a module with such a `read`."""
 
     def __call__(
-        self, data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+        self,
+        data: DataConfig,
+        split: str,
+        input_size: tuple[int, int],
+        progress: bool = True,
+        report: DatasetReport | None = None,
     ) -> SplitContents:
         """Read a split.
 
@@ -39,6 +44,7 @@ class Reader(Protocol):
             input_size: (height, width) to draw synthetic images at, in pixels; image files keep
                 their size.
             progress: show progress bars.
+            report: report that counts the problems; default: a new one.
 
         Returns:
             The samples, the class names and the report.

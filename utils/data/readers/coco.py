@@ -20,6 +20,7 @@ from utils.core.text import decode_text
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
 from utils.data.readers.base import SplitContents, class_index, require_folder
 from utils.data.readers.file_finder import FileFinder
+from utils.data.readers.folder_tree import ALL
 from utils.data.readers.values import (
     BadValue,
     parse_flag,
@@ -38,7 +39,11 @@ REQUIRED_KEYS: dict[str, set[str]] = {  # list -> keys that each of its entries 
 
 
 def read(
-    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+    data: DataConfig,
+    split: str,
+    input_size: tuple[int, int],
+    progress: bool = True,
+    report: DatasetReport | None = None,
 ) -> SplitContents:
     """Read a split: a name (`val2017`), or the path of a JSON file, relative to `data.root` or not.
 
@@ -47,7 +52,7 @@ def read(
     are `data.classes`, else the categories of the training split, sorted by id; labels are indices
     into them, whatever the category ids. See `Reader` for arguments and errors.
     """
-    report = DatasetReport()
+    report = report or DatasetReport()
     root = Path(data.root)
     if not is_file(root):
         require_folder(root, "data.root")
@@ -64,7 +69,10 @@ def read(
     objects = _Objects(content, images, categories, class_names, report)
     for index, entry in enumerate(content["annotations"]):
         name = entry["id"] if type(entry.get("id")) is int else f"[{index}]"
-        objects.add(entry, f"{path} annotation {name}")
+        try:
+            objects.add(entry, f"{path} annotation {name}")
+        except UserError as error:
+            report.refuse(error)
     usable = [annotation for annotation in images.values() if annotation is not None]
     return SplitContents(build_samples(usable, report, progress=progress), class_names, report)
 
@@ -272,7 +280,7 @@ def _looks_like_coco(path: Path) -> bool:
 def list_splits(data: DataConfig) -> list[str]:
     """The names of the splits: those of the annotation files, or of their folders."""
     root = Path(data.root)
-    return [] if is_file(root) else list(find_files(root))
+    return [ALL] if is_file(root) else list(find_files(root))
 
 
 def _load(path: Path) -> tuple[dict[str, Any], str]:

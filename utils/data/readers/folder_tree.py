@@ -84,6 +84,12 @@ class FolderTree:
             )
         return ranked[0]
 
+    def unmatched_annotations(self) -> list[Path]:
+        """Annotation files whose name is that of no image, sorted."""
+        stems = {image.stem.lower() for image in self.images}
+        groups = (paths for stem, paths in self._annotations.items() if stem not in stems)
+        return sorted(path for paths in groups for path in paths)
+
     def has_annotations(self) -> bool:
         """Whether an image has an annotation."""
         return any(image.stem.lower() in self._annotations for image in self.images)

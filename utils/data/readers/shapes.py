@@ -72,7 +72,11 @@ class Drawing:
 
 
 def read(
-    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+    data: DataConfig,
+    split: str,
+    input_size: tuple[int, int],
+    progress: bool = True,
+    report: DatasetReport | None = None,
 ) -> SplitContents:
     """Describe the images of a split; they are drawn on demand.
 
@@ -84,7 +88,7 @@ def read(
     if split not in known:
         raise UserError(f"shapes: there is no split '{split}'{nearest(split, known)}")
     count = data.shapes_train if split == data.train else data.shapes_val
-    report = DatasetReport()
+    report = report or DatasetReport()
     class_names = read_class_names(data.classes, report.note_encoding) or NAMES
     indices = np.array([class_index(name, class_names, "data.classes") for name in NAMES])
     samples = []

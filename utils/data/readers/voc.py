@@ -32,7 +32,11 @@ DOWNLOADS = {  # year -> splits that torchvision fetches
 
 
 def read(
-    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+    data: DataConfig,
+    split: str,
+    input_size: tuple[int, int],
+    progress: bool = True,
+    report: DatasetReport | None = None,
 ) -> SplitContents:
     """Read a split, one list or several joined by `+`: `trainval`, `2007/trainval+2012/trainval`.
 
@@ -40,7 +44,7 @@ def read(
     cannot be read. Class names are `data.classes`, else the sorted names in the training split. See
     `Reader` for arguments and errors.
     """
-    report = DatasetReport()
+    report = report or DatasetReport()
     annotated = _read_split(data, split, report, progress)
     class_names = read_class_names(data.classes, report.note_encoding)
     if class_names is None:
@@ -48,8 +52,12 @@ def read(
     annotations = []
     for image, xml, content in annotated:
         annotation = RawAnnotation(image, str(xml), content.size, one_based=True)
-        for name, box, difficult in content.objects:
-            annotation.add(box, class_index(name, class_names, xml), difficult)
+        try:
+            for name, box, difficult in content.objects:
+                annotation.add(box, class_index(name, class_names, xml), difficult)
+        except UserError as error:
+            report.refuse(error)
+            continue
         annotations.append(annotation)
     return SplitContents(build_samples(annotations, report, progress=progress), class_names, report)
 
@@ -108,7 +116,11 @@ def _files_in_folders(
             f"data: no folder '{split}' with images in {root}{nearest(split, tree.splits())}"
         )
     for image in images:
-        xml = tree.annotation_of(image)
+        try:
+            xml = tree.annotation_of(image)
+        except UserError as error:
+            report.refuse(error)
+            continue
         if xml is None:
             report.note("annotation missing", image)
         else:

@@ -29,7 +29,11 @@ LIMIT = 2.0  # coordinates beyond this are not rounding errors: the file may hol
 
 
 def read(
-    data: DataConfig, split: str, input_size: tuple[int, int], progress: bool = True
+    data: DataConfig,
+    split: str,
+    input_size: tuple[int, int],
+    progress: bool = True,
+    report: DatasetReport | None = None,
 ) -> SplitContents:
     """Read a split.
 
@@ -38,7 +42,7 @@ def read(
     Samples are sorted by name, or in the order of the list. Class names are `data.classes`, else
     `names` in data.yaml, else classes.txt. See `Reader` for arguments and errors.
     """
-    report = DatasetReport()
+    report = report or DatasetReport()
     root, description = open_root(Path(data.root))
     class_names = read_class_names(data.classes, report.note_encoding)
     if class_names is None:
@@ -47,17 +51,14 @@ def read(
     annotations = []
     images = _find_images(root, description, split, report)
     for image in images:
-        labels = labels_of(image)
-        if labels is None:
-            report.note("annotation missing", image)
-            annotations.append(RawAnnotation(image, str(image), relative=True))
-            continue
         try:
-            annotations.append(_read_annotation(image, labels, class_names, report))
+            annotations.append(_read_annotation(image, labels_of(image), class_names, report))
         except (BadValue, ReadError) as error:
             if is_outage(error):
                 raise
             report.note("annotation unreadable", str(error))
+        except UserError as error:
+            report.refuse(error)
     if images and report.counts["annotation missing"] == len(images):
         raise UserError(
             f"data: none of the {len(images)} images in split '{split}' has a label file; "
@@ -215,10 +216,13 @@ def _by_index(names: dict[Any, Any]) -> list[Any] | None:
 
 
 def _read_annotation(
-    image: Path, labels: Path, class_names: tuple[str, ...], report: DatasetReport
+    image: Path, labels: Path | None, class_names: tuple[str, ...], report: DatasetReport
 ) -> RawAnnotation:
     """Raises a BadValue with `file:line` for a line that cannot be read."""
-    annotation = RawAnnotation(image, str(labels), relative=True)
+    annotation = RawAnnotation(image, str(labels or image), relative=True)
+    if labels is None:
+        report.note("annotation missing", image)
+        return annotation
     text, encoding = read_text(labels)
     report.note_encoding(labels, encoding)
     for number, line in enumerate(split_lines(text), 1):

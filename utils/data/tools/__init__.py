@@ -1,0 +1,1 @@
+"""The parts of `python -m utils.data`: datasets are checked, described, divided, converted."""

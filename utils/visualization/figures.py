@@ -1,0 +1,45 @@
+"""What the plots of all reports have in common: style, colors, PNG."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's color-blind-safe palette, gray first
+COLORS = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+PLOT_STYLE: dict[Any, Any] = {  # a "$" in a name is not math
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 10,
+}
+DPI = 170
+BESIDE: dict[str, Any] = {  # a legend to the right of the axes
+    "frameon": False,
+    "loc": "upper left",
+    "bbox_to_anchor": (1.01, 1.0),
+}
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of a size in inches, in the common style."""
+    with matplotlib.rc_context(PLOT_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as an image file."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def finish(axes: Axes, **labels: Any) -> None:
+    """Set labels and titles, remove the frame, and add a grid."""
+    axes.set(**labels)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
