@@ -22,8 +22,9 @@ The same command resumes an interrupted comparison and retries failed trials.
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from utils.core.arguments import CommandParser
+from utils.core.arguments import OVERRIDE, CommandParser, separate_overrides
 from utils.core.cli import run_command
 
 
@@ -71,15 +72,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    args = make_parser().parse_intermixed_args(words)
+    separate_overrides(args, "phi", "seeds")
+    if args.ray and OVERRIDE.match(args.ray):
+        args.overrides.insert(0, args.ray)
+        args.ray = "local"
+    return args
+
+
 def main() -> None:
     """Parse the arguments, run the comparison, and print its summary."""
-    args = make_parser().parse_intermixed_args()
+    args = parse()
     # imported here, where `run_command` explains a missing library
     from utils.compare.controls import with_controls
-    from utils.compare.plan import make_plan, separate_overrides
+    from utils.compare.plan import make_plan
     from utils.compare.workflow import compare, summarize
 
-    separate_overrides(args)
     plan = make_plan(
         args.config, args.phi, args.settings, args.seeds, args.out, args.baseline, args.overrides
     )

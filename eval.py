@@ -5,13 +5,14 @@ examples:
   python eval.py --weights runs/neu_det --split test --json numbers.json
   python eval.py --weights runs/neu_det --plots out eval.nms_iou=0.5
   python eval.py --weights runs/neu_det --backend openvino precision=int8
+  python eval.py --weights runs/neu_det --tile 416            small objects in large images
   python eval.py --weights yolov4-tiny.weights --config coco.yaml data.root=/data/coco
 """
 
 import argparse
 
 from utils.core.arguments import CommandParser
-from utils.core.cli import add_backend, add_weights, run_command
+from utils.core.cli import add_backend, add_tiling, add_weights, run_command
 
 
 def parse() -> argparse.Namespace:
@@ -29,6 +30,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--pictures", dest="plots", help=argparse.SUPPRESS)  # the former name
     add_backend(parser)
+    add_tiling(parser)
     parser.add_argument(
         "--reference", action="store_true", help="also evaluate in float32 and print the AP lost"
     )
@@ -44,6 +46,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     # imported here so that `--help` is immediate and `run_command` can report a missing library
+    from nets.inference.tiling import make_tiling
     from utils.core import distributed
     from utils.core.config import parse_overrides
     from utils.engine.evaluation import evaluate_weights
@@ -60,6 +63,7 @@ def main() -> None:
         json_path=args.json,
         plots=args.plots,
         reference=args.reference,
+        tiling=make_tiling(args.tile, args.overlap),
     )
     print(evaluation.metrics.table())
 

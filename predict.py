@@ -3,9 +3,13 @@
 examples:
   python predict.py --source street.jpg                       newest run, result in runs/predict
   python predict.py --source a.jpg b.jpg --weights runs/voc --json detections.json
-  python predict.py --mode dir --source photos --out results  subfolders are kept
-  python predict.py --mode video --source drive.mp4 --out result.mp4
-  python predict.py --mode video --show                       camera 0; q or Esc quits
+  python predict.py --source photos --out results             a folder; subfolders are kept
+  python predict.py --source photos --save image txt csv crops --out results
+  python predict.py --source photos --save coco predict.score=0.001 predict.max_detections=100
+  python predict.py --source photos --classes person car --score 0.5
+  python predict.py --source aerial.png --tile 416 --overlap 0.2    small objects
+  python predict.py --source drive.mp4 --out result.mp4
+  python predict.py --source 0 --show                         camera 0; q or Esc quits
   python predict.py --mode fps --backend auto                 measure all backends, use the fastest
   python predict.py --mode heatmap --source street.jpg        attention and the best detection
   python predict.py --mode heatmap --source street.jpg --site feat1 --point 320,200 --class car
@@ -13,8 +17,8 @@ examples:
 
 import argparse
 
-from utils.core.arguments import CommandParser, number
-from utils.core.cli import add_backend, add_weights, run_command
+from utils.core.arguments import CommandParser, number, separate_overrides
+from utils.core.cli import add_backend, add_tiling, add_weights, run_command
 
 
 def parse() -> argparse.Namespace:
@@ -22,20 +26,30 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--mode",
         choices=("image", "dir", "video", "fps", "heatmap"),
-        default="image",
-        help="default: image",
+        help="default: as the source is: images and folders, or a video",
     )
     parser.add_argument(
         "--source",
         nargs="+",
-        help="image, heatmap: image files; dir: a folder; video: a file, stream or camera number "
-        "(default: 0); fps: an image. Default: validation images of the run's dataset",
+        help="images, folders of images, a video file, a stream (rtsp://...) or the number of a "
+        "camera; heatmap: images; fps: an image. Default: validation images of the run's dataset",
     )
     add_weights(parser)
     parser.add_argument(
         "--out", help="folder, or a file for one image or video; default: runs/predict, -2, ..."
     )
     parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
+    parser.add_argument(
+        "--save",
+        nargs="+",
+        metavar="FORMAT",
+        help="what to write to --out, of image (with boxes), txt (as Ultralytics' save_txt), coco "
+        "(results), csv, crops, json; default: image",
+    )
+    parser.add_argument("--save-conf", action="store_true", help="txt: add the score to each line")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="detect only these classes; default: all"
+    )
     parser.add_argument(
         "--score", type=number(0, 1), help="minimum score, 0 to 1; default: the run's predict.score"
     )
@@ -46,6 +60,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps; default: the run's")
     add_backend(parser)
+    add_tiling(parser)
     parser.add_argument(
         "--precision", help="auto, fp32, bf16, fp16 or int8 (openvino); default: the run's"
     )
@@ -74,7 +89,15 @@ def parse() -> argparse.Namespace:
         metavar="NAME",
         help="class to explain; default: that of the best detection",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="e.g. predict.nms_iou=0.6 input_size=608; output=DIR: folder of the runs",
+    )
+    args = parser.parse_intermixed_args()
+    separate_overrides(args, "source", "save", "classes")
+    return args
 
 
 def main() -> None:

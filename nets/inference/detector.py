@@ -1,6 +1,7 @@
 """From images to detections: the one path that evaluation and prediction share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -17,6 +18,7 @@ from nets.inference.backends import (
     make_backend,
 )
 from nets.inference.detections import Detections
+from nets.inference.tiling import Tiling
 from nets.ops.nms import RawDetections, non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
@@ -48,6 +50,8 @@ class Detector:
         device: where the backend runs.
         precision: "fp32", "bf16", "fp16" or "int8".
         model_spec: what the backend is built from.
+        classes: the classes to detect, by name; None: all. May be set.
+        tiling: how large images are divided; None: not at all. May be set.
 
     Raises:
         UserError: the backend's package is missing, or it does not support the device or the
@@ -73,6 +77,8 @@ class Detector:
             network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
         self.model_spec = ModelSpec(network, config, self.names, onnx, weights)
+        self.classes: tuple[str, ...] | None = None
+        self.tiling: Tiling | None = None
 
     @cached_property
     def backend(self) -> Backend:
@@ -109,20 +115,43 @@ class Detector:
     def _detect_images(
         self, images: Sequence[ImageInput], limits: LimitsConfig | None
     ) -> list[Detections]:
-        canvases: list[np.ndarray] = []
-        letterboxes: list[Letterbox] = []
-        paths: list[str | None] = []
-        for image in images:
-            array = _to_array(image)
-            letterbox = Letterbox((array.shape[0], array.shape[1]), self.input_size)
-            canvases.append(letterbox.apply(array))
-            letterboxes.append(letterbox)
-            paths.append(str(image) if isinstance(image, (str, Path)) else None)
-        if not canvases:
+        arrays = [_to_array(image) for image in images]
+        in_tiles = [self.tiling is not None and self.tiling.divides(_size(one)) for one in arrays]
+        whole = [array for array, divided in zip(arrays, in_tiles, strict=True) if not divided]
+        rest = iter(self._detect_whole(whole, limits))
+        detections = []
+        for image, array, divided in zip(images, arrays, in_tiles, strict=True):
+            one = self.detect_tiles(array, limits) if divided else next(rest)
+            path = str(image) if isinstance(image, (str, Path)) else None
+            detections.append(replace(one, image=path))
+        return detections
+
+    def _detect_whole(
+        self, images: Sequence[np.ndarray], limits: LimitsConfig | None
+    ) -> list[Detections]:
+        if not images:
             return []
+        letterboxes = [Letterbox(_size(image), self.input_size) for image in images]
+        canvases = [box.apply(image) for box, image in zip(letterboxes, images, strict=True)]
         # a single image, the common case, is not copied
         batch = canvases[0][None] if len(canvases) == 1 else np.stack(canvases)
-        return self.detect(torch.from_numpy(batch), letterboxes, limits, paths)
+        return self.detect(torch.from_numpy(batch), letterboxes, limits)
+
+    def detect_tiles(self, image: np.ndarray, limits: LimitsConfig | None = None) -> Detections:
+        """Detect objects in an image by `self.tiling`, which must be set.
+
+        Args:
+            image: RGB uint8 `(h, w, 3)`.
+            limits: score, NMS and count limits; None: `config.predict`.
+        """
+        assert self.tiling is not None
+        limits = limits or self.config.predict
+        return self.tiling.detect(
+            image,
+            lambda tile: self._detect_whole([tile], limits)[0],
+            limits.nms_iou,
+            limits.max_detections,
+        )
 
     @torch.inference_mode()
     def detect(
@@ -170,7 +199,7 @@ class Detector:
         corners = letterbox.boxes_to_original(boxes.numpy())
         # a box that lies in the padding has no area left after clipping
         keep = (corners[:, 2:] > corners[:, :2]).all(1)
-        return Detections(
+        detections = Detections(
             boxes=corners[keep],
             scores=scores.numpy()[keep],
             labels=labels.numpy()[keep],
@@ -179,6 +208,12 @@ class Detector:
             height=height,
             image=image_name,
         )
+        return detections if self.classes is None else detections.only(self.classes)
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return height, width
 
 
 def _to_cpu(selected: list[RawDetections]) -> list[RawDetections]:

@@ -111,7 +111,7 @@ def _draw(
     height, width = canvas.shape[:2]
     line_width = max(1, round(0.0035 * math.sqrt(height * width)))
     font_size = _font_size(len(names), width, height)
-    corners = _pixel_boxes(boxes, width, height)
+    corners = pixel_boxes(boxes, width, height)
     colors = [class_color(int(label)) for label in labels]
     # from last to first, so that the best detection is on top
     for box, color in zip(corners[::-1], colors[::-1], strict=True):
@@ -133,7 +133,7 @@ def _font_size(count: int, width: int, height: int) -> int:
     return max(MIN_FONT_SIZE, round(min(usual, crowded, height / 4)))
 
 
-def _pixel_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+def pixel_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     """Xyxy -> int64 `(n, 4)` within the image, end exclusive, at least one pixel wide and high."""
     limit = np.array([width, height])
     corners = np.nan_to_num(np.asarray(boxes, np.float64).reshape(-1, 4))

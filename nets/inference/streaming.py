@@ -2,10 +2,11 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from nets.inference.detector import Detector
 
 MAX_WORKERS = 4  # Python code runs in one thread at a time: more workers gain nothing
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Predict = Callable[[np.ndarray], Detections]
 Submit = Callable[[np.ndarray], Future[Detections]]
 
@@ -37,7 +40,7 @@ def detect_stream(detector: Predict, frames: Iterable[np.ndarray]) -> Iterator[D
     workers = min(threads, MAX_WORKERS)
     if workers > 1 and isinstance(detector, Detector) and _runs_in_threads(detector):
         with _worker_pool(detector, workers, threads) as submit:
-            yield from _in_order(submit, frames, workers)
+            yield from in_order(submit, frames, workers)
     else:
         yield from map(detector, frames)
 
@@ -72,11 +75,41 @@ def _worker_pool(detector: Detector, workers: int, threads: int) -> Iterator[Sub
         torch.set_num_threads(threads)  # for threads started later
 
 
-def _in_order(submit: Submit, frames: Iterable[np.ndarray], workers: int) -> Iterator[Detections]:
-    """Yield results in the order of the frames, with up to `workers` + 1 frames in progress."""
-    pending: deque[Future[Detections]] = deque()
+def detect_items(
+    detector: Predict, items: Iterable[Item], image_of: Callable[[Item], np.ndarray]
+) -> Generator[tuple[Item, Detections], None, None]:
+    """Yield each item with its detections, as `detect_stream`.
+
+    Args:
+        detector: a `Detector`, or any function from an image to `Detections`.
+        items: read in the calling thread.
+        image_of: the image of an item, RGB uint8 `(h, w, 3)`.
+    """
+    waiting: deque[Item] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for item in items:
+            waiting.append(item)
+            yield image_of(item)
+
+    for detections in detect_stream(detector, images()):
+        yield waiting.popleft(), detections
+
+
+def in_order(
+    submit: Callable[[Item], Future[Result]], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yield results in the order of the items, with up to `workers` + 1 items in progress.
+
+    Args:
+        submit: starts the work on an item in another thread.
+        items: read in the calling thread. If reading one fails, the error is raised after the
+            results of all earlier ones.
+        workers: number of those threads.
+    """
+    pending: deque[Future[Result]] = deque()
     failure: Exception | None = None
-    iterator = iter(frames)
+    iterator = iter(items)
     while True:
         try:
             pending.append(submit(next(iterator)))

@@ -150,7 +150,7 @@ def predict_folder(count: int) -> None:
         for index in range(100):
             make_image((40 + index, 30 + index // 2), index).save(source / f"{index}.png")
         images = image_folder(str(source)) * -(-count // 100)
-        predict_images(_detector(), images[:count], Path(folder) / "out", from_folder=True)
+        predict_images(_detector(), images[:count], Path(folder) / "out")
 
 
 def predict_frames(count: int) -> None:

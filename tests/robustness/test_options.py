@@ -60,7 +60,7 @@ CASES: list[tuple[list[str], str]] = [
     ([*PREDICT, "a.pgn"], "did you mean 'a.png'"),
     ([*PREDICT, "--mode", "dir"], "--source a.png is not a folder"),
     ([*PREDICT, "b.png", "--mode", "fps"], "takes one, got 2"),
-    (["predict", "--weights", "{weights}", "--source", "."], ". is a folder: use --mode dir"),
+    ([*PREDICT, ".", "--mode", "image"], ". is a folder: use --mode dir"),
     (["predict", "--weights", "{weights}", "--source", "http://host/a.png"], "is an address"),
     (["predict", "--weights", "{weights}", "--source", "*.png"], "no such file"),
     ([*VIDEO, "9" * 20], "cannot open camera 99999999999999999999: expected a number"),

@@ -1,6 +1,5 @@
 """The plan of a comparison: settings, seeds, and the folder of every trial."""
 
-import argparse
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,6 @@ TRIALS = "trials"  # folder of the trials, below the comparison's
 FIXED_KEYS = ("name", "output")  # the comparison itself sets them
 # All settings are measured on the same images, but these keys of `data` may still differ.
 FREE_DATA_KEYS = {"train", "cache", "cache_gb", "gpu_cache_gb", "download", "shapes_train"}
-OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 @dataclass(frozen=True)
@@ -109,23 +107,6 @@ class Plan:
         changes = {"seed": seed + setting.seed_offset, "name": name, "output": str(parent)}
         config = setting.config.model_copy(update=changes)
         return Trial(setting.name, seed, parent / name, config)
-
-
-def separate_overrides(args: argparse.Namespace) -> None:
-    """Move `KEY=VALUE` words that are not values of an option into `args.overrides`.
-
-    In `--phi none se train.epochs=5` argparse takes the last word as a value of `--phi`, and in
-    `--ray train.epochs=5` for the address.
-    """
-    overrides = []
-    for option in ("phi", "seeds"):
-        words = getattr(args, option)
-        overrides += [word for word in words if OVERRIDE.match(word)]
-        setattr(args, option, [word for word in words if not OVERRIDE.match(word)])
-    if args.ray and OVERRIDE.match(args.ray):
-        overrides.append(args.ray)
-        args.ray = "local"
-    args.overrides = [*overrides, *args.overrides]
 
 
 def make_plan(

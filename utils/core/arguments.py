@@ -4,11 +4,15 @@ Imports nothing slow, so that `--help` is immediate.
 """
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from utils.core.errors import UserError, nearest, shorten
+
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")  # the start of KEY=VALUE
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -84,3 +88,28 @@ def integer(low: int, high: int, multiple: int = 1) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def separate_overrides(args: argparse.Namespace, *options: str) -> None:
+    """Move `KEY=VALUE` words that options took for their own into `args.overrides`.
+
+    In `--phi none se train.epochs=5` argparse takes the last word as a value of `--phi`. The name
+    of a file that exists stays.
+
+    Args:
+        args: the parsed command line.
+        options: those of its options that take several words.
+
+    Raises:
+        UserError: an option has no other word.
+    """
+    moved = []
+    for option in options:
+        words = getattr(args, option) or []
+        own = [word for word in words if not OVERRIDE.match(word) or os.path.lexists(word)]
+        if words and not own:
+            raise UserError(f"--{option}: expected a value, got only {shorten(words[0])}")
+        moved += [word for word in words if word not in own]
+        if words:
+            setattr(args, option, own)
+    args.overrides = [*moved, *args.overrides]

@@ -42,6 +42,22 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tiling(parser: argparse.ArgumentParser) -> None:
+    """Add `--tile` and `--overlap`."""
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help="small objects: detect in tiles of this size in every larger image, and join them",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="what a tile has in common with the next one, 0 to 0.9; default: 0.2",
+    )
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main` and turn expected errors into one line on stderr and an exit code.
 

@@ -1,7 +1,7 @@
 """Evaluation of a detector on a split: one path for training, `eval.py` and exported models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,14 +11,16 @@ import torch
 from nets.analysis.flops import measure_cost
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
+from nets.inference.tiling import Tiling
 from nets.loading import load_model
 from utils.core import distributed
 from utils.core.class_names import read_class_names
 from utils.core.config import load_config
 from utils.core.errors import UserError, shorten
-from utils.core.files import claimed_outputs
+from utils.core.files import ReadError, claimed_outputs
 from utils.core.progress import progress_bar
 from utils.data.dataset import DetectionDataset
+from utils.data.sample import Sample
 from utils.engine.datasets import open_dataset
 from utils.engine.detectors import describe, open_detector
 from utils.engine.report import PLOTS, write_json, write_plots
@@ -43,8 +45,10 @@ class Evaluation:
     def to_json(self, detector: Detector) -> dict[str, Any]:
         """Return the content of `metrics.json`; fractions are 0..1."""
         cost = measure_cost(detector.network, detector.input_size)
+        tiling = detector.tiling
         return {
             **self.metrics.to_json(),
+            **({} if tiling is None else {"tile": tiling.size, "overlap": tiling.overlap}),
             "seconds": round(self.seconds, 3),
             "params": cost.params,
             "gflops": round(cost.gflops, 4),
@@ -70,8 +74,24 @@ def detect_dataset(
         canvases = torch.from_numpy(dataset.canvases(indices))
         letterboxes = [dataset.letterboxes[index] for index in indices]
         titles = [str(dataset.samples[index].path) for index in indices]
-        detections += detector.detect(canvases, letterboxes, limits, titles)
+        batch = detector.detect(canvases, letterboxes, limits, titles)
+        for position, index in enumerate(indices):
+            batch[position] = _in_tiles(detector, dataset.samples[index], batch[position])
+        detections += batch
     return distributed.gather(detections)
+
+
+def _in_tiles(detector: Detector, sample: Sample, whole: Detections) -> Detections:
+    """The detections in the tiles of an image, if it is divided; else those in the whole."""
+    if detector.tiling is None or not detector.tiling.divides((sample.height, sample.width)):
+        return whole
+    try:
+        image = sample.read_image()
+    except ReadError:
+        raise
+    except UserError:  # cannot be decoded: gray, and counted in the dataset's report
+        return whole
+    return replace(detector.detect_tiles(image, detector.config.eval), image=whole.image)
 
 
 def evaluate_detector(
@@ -94,6 +114,7 @@ def evaluate_weights(
     json_path: str | None = None,
     plots: str | None = None,
     reference: bool = False,
+    tiling: Tiling | None = None,
 ) -> Evaluation:
     """Evaluate trained weights and write the requested files; implements `eval.py`.
 
@@ -106,6 +127,7 @@ def evaluate_weights(
         json_path: where to write the numbers.
         plots: folder for curves, confusion matrix and predictions.
         reference: also evaluate in float32 and print how much AP is lost; always done for int8.
+        tiling: how large images are divided; None: not at all.
 
     Raises:
         UserError: the weights, the split or the data are missing, or the data has classes that the
@@ -121,7 +143,7 @@ def evaluate_weights(
             # before the detector is made: its backend and calibration capture the configuration
             changes |= {f"data.{key}": value for key, value in experiment.data.model_dump().items()}
         path = find_weights(weights, output)
-        detector = open_detector(path, changes)
+        detector = open_detector(path, changes, tiling=tiling)
         _check_class_names(detector, changes, by_hand=not config)
         print(f"{path}: {describe(detector)}")
         dataset = open_dataset(detector.config, split, detector.names)
@@ -161,6 +183,7 @@ def _precision_line(
     """What the detector's precision costs, measured against float32 on the same images."""
     exact_backend = "onnxruntime" if path.suffix == ".onnx" else "torch"
     exact = load_model(path, changes, backend=exact_backend, precision="fp32")
+    exact.tiling = detector.tiling
     ap = 100 * evaluation.metrics.map50_95
     exact_ap = 100 * evaluate_detector(exact, dataset).metrics.map50_95
     backend = detector.backend

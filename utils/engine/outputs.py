@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from nets.inference.detections import Detections
 from utils.core.errors import UserError
 from utils.core.files import OverwriteError, new_file
-from utils.core.images import IMAGE_SUFFIXES
 from utils.engine.runs import OUTPUT, make_new_folder
 from utils.visualization.video import CODECS
-
-WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass
@@ -28,6 +25,7 @@ class Summary:
         seconds: wall-clock time.
         counts: detections per class name.
         skipped: one line for each image that could not be read.
+        notes: lines about what was written.
         out: the folder or file that was written.
         stopped: whether the user stopped it early.
     """
@@ -37,6 +35,7 @@ class Summary:
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     out: Path | None = None
     stopped: bool = False
 
@@ -53,6 +52,7 @@ class Summary:
         lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)} that could not be read")
+        lines += self.notes
         if self.out:
             lines.append(f"written: {self.out}")
         return "\n".join(lines)
@@ -70,40 +70,6 @@ def unused_path(path: Path) -> Path:
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate
-
-
-class ImageTarget:
-    """Chooses the file that each image is written to; a new folder is created on first use.
-
-    Args:
-        out: a folder, or for a single image a file; None: `runs/predict`, `runs/predict-2`, ...
-        count: number of images.
-        keep_folders: names are relative paths, whose folders are recreated below `out`.
-
-    Raises:
-        UserError: `out` is a file, but there are several images.
-    """
-
-    def __init__(self, out: str | Path | None, count: int, keep_folders: bool) -> None:
-        self.out = None if out is None else Path(out)
-        self._keep_folders = keep_folders
-        self._is_file = False
-        if self.out is not None and not self.out.is_dir():
-            self._is_file = self.out.suffix.lower() in IMAGE_SUFFIXES
-        if self._is_file and count > 1:
-            raise UserError(
-                f"--out {out} is a file name, but there are {count} images: give a folder"
-            )
-
-    def __call__(self, name: str) -> Path:
-        """Return the file for an image; in a folder, never an existing one."""
-        if self.out is None:
-            self.out = new_output_folder()
-        if self._is_file:
-            return self.out
-        path = Path(name) if self._keep_folders else Path(Path(name).name)
-        suffix = "" if path.suffix.lower() in WRITABLE else ".png"
-        return unused_path(self.out / path.with_name(path.name + suffix))
 
 
 def output_file(out: str | Path | None) -> Path | None:
@@ -134,11 +100,43 @@ def video_target(out: str | Path | None, name: str) -> Path:
 
 
 @contextmanager
-def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+def growing_file(path: str | Path) -> Iterator[TextIO]:
+    """Yield a text file to append to; it gets its name when the block ends.
+
+    Whatever ends the block, what was written until then is kept, unless the file cannot be written
+    or is an input.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    stopped: BaseException | None = None
+    # backslashreplace: file names that are not UTF-8 become valid escapes
+    with (
+        new_file(path) as part,
+        open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        try:
+            yield file
+        except (OSError, OverwriteError):
+            raise
+        except BaseException as error:
+            stopped = error
+    if stopped is not None:
+        raise stopped
+
+
+@contextmanager
+def json_list(
+    path: str | Path | None, before: str = "", after: str = ""
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that appends an entry to the JSON list in `path`; None: it does nothing.
 
-    Entries are written immediately, so memory use is constant. Whatever ends the block, the list of
-    what was done until then is kept, unless the file cannot be written or is an input.
+    Entries are written immediately, so memory use is constant; see `growing_file`.
+
+    Args:
+        path: the file.
+        before: put before the list, if it is a part of something larger.
+        after: put after the list.
 
     Raises:
         WriteError: the file cannot be written.
@@ -146,13 +144,8 @@ def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], No
     if path is None:
         yield lambda entry: None
         return
-    stopped: BaseException | None = None
-    # backslashreplace: file names that are not UTF-8 become valid escapes
-    with (
-        new_file(path) as part,
-        open(part, "w", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        separator = "[\n"
+    with growing_file(path) as file:
+        separator = f"{before}[\n"
 
         def add(entry: dict[str, Any]) -> None:
             nonlocal separator
@@ -161,10 +154,6 @@ def json_list(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], No
 
         try:
             yield add
-        except (OSError, OverwriteError):
-            raise
-        except BaseException as error:
-            stopped = error
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
-    if stopped is not None:
-        raise stopped
+        finally:
+            end = "\n]" if separator == ",\n" else f"{before}[]"
+            file.write(f"{end}{after}\n")

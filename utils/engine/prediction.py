@@ -5,14 +5,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nets.inference.detector import Detector
+from nets.inference.tiling import make_tiling
+from utils.core.config import parse_overrides
 from utils.core.errors import UserError
 from utils.core.files import claimed_outputs
 from utils.engine.detectors import open_detector
 from utils.engine.explanation import explain_images, parse_focus
+from utils.engine.image_outputs import check_formats
 from utils.engine.image_prediction import predict_images
 from utils.engine.outputs import Summary, output_file
-from utils.engine.runs import find_weights
-from utils.engine.sources import ImageSource, image_files, image_folder, validation_images
+from utils.engine.runs import OUTPUT, find_weights
+from utils.engine.sources import (
+    ImageSource,
+    find_mode,
+    image_files,
+    image_folder,
+    image_sources,
+    validation_images,
+)
 from utils.engine.speed import Speed, measure_fps
 from utils.engine.video_prediction import predict_video
 from utils.visualization.video import STREAM_TIMEOUT
@@ -25,8 +35,9 @@ UNUSED = {
     "image": FOR_HEATMAPS,
     "dir": FOR_HEATMAPS,
     "video": FOR_HEATMAPS,
-    "fps": (*FOR_HEATMAPS, "out", "json"),
-    "heatmap": ("backend", "precision"),  # they need gradients, and small ones float32
+    "fps": (*FOR_HEATMAPS, "out", "json", "save", "classes"),
+    # they need gradients, and small ones float32
+    "heatmap": ("backend", "precision", "save", "classes", "tile"),
 }
 
 
@@ -35,8 +46,8 @@ class PredictOptions:
     """The command line of `predict.py`; None leaves the run's own setting.
 
     Attributes:
-        mode: one of `MODES`.
-        source: files, a folder, a stream or a camera number, as the mode takes them.
+        mode: one of `MODES`; None: as the source is.
+        source: files, folders, a stream or a camera number, as the mode takes them.
         weights: file or run; None: the newest run.
         out: folder or file to write to; None: `runs/predict`, `runs/predict-2`, ...
         json: file for the detections.
@@ -50,9 +61,16 @@ class PredictOptions:
         point: heatmap: "x,y", pixels.
         class_name: heatmap: the class to explain.
         timeout: video: seconds to wait for a stream to open, and for each of its frames.
+        classes: names of the classes to detect; None: all.
+        save: what to write to `out`, of `utils.engine.image_outputs.FORMATS`; None: images or the
+            video.
+        save_conf: txt: add the score to each line.
+        tile: side of the tiles in which larger images are detected, pixels; None: no tiles.
+        overlap: share of a tile's side that the next one repeats; None: 0.2.
+        overrides: `KEY=VALUE` words, which change the configuration of the weights.
     """
 
-    mode: str = "image"
+    mode: str | None = None
     source: Sequence[str] | None = None
     weights: str | None = None
     out: str | None = None
@@ -67,6 +85,12 @@ class PredictOptions:
     point: str | None = None
     class_name: str | None = None
     timeout: float = STREAM_TIMEOUT
+    classes: Sequence[str] | None = None
+    save: Sequence[str] | None = None
+    save_conf: bool = False
+    tile: int | None = None
+    overlap: float | None = None
+    overrides: Sequence[str] = ()
 
 
 def predict(options: PredictOptions) -> Summary | Speed:
@@ -75,25 +99,43 @@ def predict(options: PredictOptions) -> Summary | Speed:
     Raises:
         UserError: an option is invalid, an input cannot be read, or an output cannot be written.
     """
-    if options.mode not in ("image", "heatmap") and len(options.source or ()) > 1:
-        raise UserError(
-            f"--source: --mode {options.mode} takes one, got {len(options.source or ())}; "
-            "--mode image takes several"
-        )
+    mode = options.mode or find_mode(options.source or ())
+    _check_options(mode, options)
+    heatmap = mode == "heatmap"
+    changes = {**parse_overrides(options.overrides), **_limit_changes(options)}
     with claimed_outputs(("--json", options.json), ("--out", output_file(options.out))):
         detector = open_detector(
-            find_weights(options.weights),
-            _limit_changes(options),
+            find_weights(options.weights, str(changes.get("output", OUTPUT))),
+            changes,
+            classes=None if heatmap else options.classes,
+            tiling=None if heatmap else make_tiling(options.tile, options.overlap),
             device=options.device,
-            backend="torch" if options.mode == "heatmap" else options.backend,
-            precision="fp32" if options.mode == "heatmap" else options.precision,
+            backend="torch" if heatmap else options.backend,
+            precision="fp32" if heatmap else options.precision,
         )
-        result = MODES[options.mode](detector, options)
-    for field in UNUSED[options.mode]:
+        result = MODES[mode](detector, options)
+    for field in UNUSED[mode]:
         if getattr(options, field) is not None:
             option = "--" + field.removesuffix("_name")
-            print(f"note: {option}: not used in --mode {options.mode}", file=sys.stderr)
+            print(f"note: {option}: not used in --mode {mode}", file=sys.stderr)
     return result
+
+
+def _check_options(mode: str, options: PredictOptions) -> None:
+    """Refuse sources and formats that the mode cannot take."""
+    count = len(options.source or ())
+    if options.mode not in (None, "image", "heatmap") and count > 1:
+        raise UserError(
+            f"--source: --mode {mode} takes one, got {count}; --mode image takes several"
+        )
+    formats = check_formats(options.save or ())
+    if mode == "video" and formats not in ([], ["image"]):
+        raise UserError(
+            f"--save {' '.join(formats)}: a video can only be saved as image, which means the "
+            "video with boxes; --json FILE writes the detections of its frames"
+        )
+    if options.save_conf and "txt" not in formats:
+        raise UserError("--save-conf: only with --save txt")
 
 
 def _limit_changes(options: PredictOptions) -> dict[str, float]:
@@ -117,16 +159,25 @@ def _images(detector: Detector, options: PredictOptions, limit: int) -> list[Ima
 
 
 def _image_mode(detector: Detector, options: PredictOptions) -> Summary:
-    images = _images(detector, options, VALIDATION_IMAGES)
-    return predict_images(detector, images, options.out, options.json, options.show)
+    if options.mode is None and options.source:
+        images = image_sources(options.source)
+    else:
+        images = _images(detector, options, VALIDATION_IMAGES)
+    return _predict_images(detector, images, options)
 
 
 def _dir_mode(detector: Detector, options: PredictOptions) -> Summary:
     if not options.source:
         return _image_mode(detector, options)
-    images = image_folder(options.source[0])
+    return _predict_images(detector, image_folder(options.source[0]), options)
+
+
+def _predict_images(
+    detector: Detector, images: Sequence[ImageSource], options: PredictOptions
+) -> Summary:
+    formats = options.save or ["image"]
     return predict_images(
-        detector, images, options.out, options.json, options.show, from_folder=True
+        detector, images, options.out, options.json, options.show, formats, options.save_conf
     )
 
 

@@ -9,10 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.errors import UserError
-from utils.core.files import ReadError, check_input, is_folder, similar_file
+from utils.core.files import (
+    ReadError,
+    check_input,
+    is_file,
+    is_folder,
+    open_input,
+    similar_file,
+)
 from utils.core.images import IMAGE_SUFFIXES, read_image
 from utils.core.schema import Config
 from utils.data.loading import load_dataset
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
+    | {".m2ts", ".mts", ".3gp", ".ogv"}
+)
+VIDEO_STARTS = (  # offset and bytes
+    (4, b"ftypisom"),
+    (4, b"ftypmp4"),
+    (4, b"ftypM4V"),
+    (4, b"ftypqt"),
+    (8, b"AVI "),
+    (0, b"\x1a\x45\xdf\xa3"),  # Matroska and WebM
+    (0, b"FLV\x01"),
+    (0, b"\x00\x00\x01\xba"),  # MPEG
+)
 
 
 @dataclass(frozen=True)
@@ -22,10 +44,58 @@ class ImageSource:
     Attributes:
         name: name in reports: a path, absolute or relative.
         read: returns RGB uint8 `(h, w, 3)`; raises `UserError` if the file is not an image.
+        path: the file; None if there is none.
+        from_folder: it was found in a folder: `name` is relative to that folder, its subfolders are
+            kept in outputs, and it is skipped if it cannot be read.
     """
 
     name: str
     read: Callable[[], np.ndarray]
+    path: Path | None = None
+    from_folder: bool = False
+
+
+def find_mode(sources: Sequence[str]) -> str:
+    """The mode that sources ask for: "video", or "image" for images and folders.
+
+    Raises:
+        UserError: a video is not the only source.
+    """
+    videos = [source for source in sources if is_video(source)]
+    if videos and len(sources) > 1:
+        raise UserError(
+            f"--source {videos[0]}: a video or a stream must be the only source, got {len(sources)}"
+        )
+    return "video" if videos else "image"
+
+
+def is_video(source: str) -> bool:
+    """Whether a source is a camera's number, a stream's address, or a video file.
+
+    A file's name decides, else its first bytes.
+    """
+    suffix = Path(source).suffix.lower()
+    if suffix in IMAGE_SUFFIXES or is_folder(source):
+        return False
+    if "://" in source or suffix in VIDEO_SUFFIXES:
+        return True
+    if not is_file(source):
+        return source.isascii() and source.isdecimal()
+    with open_input(source, "--source") as file:
+        start = file.read(16)
+    return any(start[offset:].startswith(magic) for offset, magic in VIDEO_STARTS)
+
+
+def image_sources(paths: Sequence[str | Path]) -> list[ImageSource]:
+    """Images, and all images in folders, in the order given.
+
+    Raises:
+        UserError: as for `image_files` and `image_folder`.
+    """
+    images = []
+    for path in paths:
+        images += image_folder(path) if is_folder(path) else image_files([path])
+    return images
 
 
 def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
@@ -36,14 +106,17 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
     """
     for path in paths:
         if "://" in str(path):
-            raise UserError(f"--source {path}: is an address; only --mode video reads streams")
+            raise UserError(
+                f"--source {path}: is an address: download the image, or give --mode video for "
+                "a stream"
+            )
         if is_folder(path):
             raise UserError(f"--source {path} is a folder: use --mode dir for all images in it")
         try:
             check_input(path, "--source")
         except ReadError as error:
             raise UserError(f"{error}{similar_file(path)}") from None
-    return [ImageSource(str(path), partial(read_image, path)) for path in paths]
+    return [ImageSource(str(path), partial(read_image, path), Path(path)) for path in paths]
 
 
 def image_folder(folder: str | Path) -> list[ImageSource]:
@@ -62,7 +135,7 @@ def image_folder(folder: str | Path) -> list[ImageSource]:
     for path in sorted(_files_below(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             name = path.relative_to(folder).as_posix()
-            images.append(ImageSource(name, partial(read_image, path)))
+            images.append(ImageSource(name, partial(read_image, path), path, from_folder=True))
     if not images:
         raise UserError(f"--source {folder}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return images
@@ -81,5 +154,5 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def validation_images(config: Config, limit: int) -> list[ImageSource]:
     """The first `limit` validation images of the dataset of `config`."""
-    dataset = load_dataset(config.data, "val", config.input_size, progress=False)
-    return [ImageSource(str(sample.path), sample.read_image) for sample in dataset.samples[:limit]]
+    samples = load_dataset(config.data, "val", config.input_size, progress=False).samples
+    return [ImageSource(str(one.path), one.read_image, one.path) for one in samples[:limit]]

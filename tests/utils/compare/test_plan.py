@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import compare
-from utils.compare.plan import Plan, make_plan, separate_overrides
+from utils.compare.plan import Plan, make_plan
 from utils.core.errors import UserError
 
 SMALL = ["input_size=64", "device=cpu"]
@@ -82,8 +82,7 @@ def test_a_setting_named_twice_is_compared_with_itself():
     ],
 )
 def test_options_of_the_command_line_end_where_overrides_begin(words: str, ray, overrides):
-    args = compare.make_parser().parse_intermixed_args(["--config", "c", *words.split()])
-    separate_overrides(args)
+    args = compare.parse(["--config", "c", *words.split()])
     assert (args.ray, args.overrides) == (ray, overrides)
     assert args.phi in ([], ["none", "se"], ["se", "{a:B}"]) and args.seeds[0] == "0"
 

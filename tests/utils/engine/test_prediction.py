@@ -115,7 +115,7 @@ def test_one_image_may_go_to_a_named_file_but_not_onto_itself():
 
 
 def predict_folder(folder: str, *outputs: str) -> Summary:
-    return predict_images(Stub(), image_folder(folder), *outputs, from_folder=True)
+    return predict_images(Stub(), image_folder(folder), *outputs)
 
 
 def test_folder_keeps_subfolders_and_takes_upper_case_suffixes():

@@ -8,6 +8,7 @@ https://cocodataset.org/#format-data
 
 import functools
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,26 @@ def json_file(data: DataConfig, split: str) -> Path:
     else:
         hint = "; set data.root=FOLDER to a folder with annotations/ and images"
     raise UserError(f"data: no COCO file {candidates[0]} for split '{split}'{hint}")
+
+
+def read_ids(data: DataConfig, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ids of a split as they stand in its file: by the real path of the image, by category.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    path = json_file(data, split)
+    content, _ = _load(path)
+    folders = _image_folders(Path(data.root), path, split)
+    images = _find_images(content, path, folders, DatasetReport())
+    given = {parse_id(entry["id"], "id"): entry["id"] for entry in content["images"]}
+    by_path = {
+        os.path.realpath(annotation.path): given[key]
+        for key, annotation in images.items()
+        if annotation is not None
+    }
+    names = {entry["name"]: entry["id"] for entry in reversed(content["categories"])}
+    return by_path, names
 
 
 def find_files(root: Path) -> dict[str, Path]:
