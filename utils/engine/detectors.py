@@ -1,15 +1,13 @@
 """Opening the detector of a command: weights, process settings, int8 calibration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nets.inference.detections import class_labels
 from nets.inference.detector import Detector
-from nets.inference.tiling import Tiling
 from nets.loading import load_model
 from utils.core.process import configure_process
 from utils.core.schema import Config
@@ -19,11 +17,7 @@ CALIBRATION_IMAGES = 300
 
 
 def open_detector(
-    path: str | Path,
-    changes: Mapping[str, Any] | None = None,
-    classes: Sequence[str] | None = None,
-    tiling: Tiling | None = None,
-    **values: Any,
+    path: str | Path, changes: Mapping[str, Any] | None = None, **values: Any
 ) -> Detector:
     """Load a detector and configure the process for it.
 
@@ -32,19 +26,12 @@ def open_detector(
     Args:
         path: weights file or folder of a run.
         changes: dotted key to value, for the weights' own configuration.
-        classes: names of the classes to detect; None: all.
-        tiling: how large images are divided; None: not at all.
-        values: changes to top-level keys; None leaves the weights' own.
+        values: the same for top-level keys; None leaves the weights' own.
 
     Raises:
-        UserError: the file cannot be read as weights, a change does not fit them, or a class is
-            not theirs.
+        UserError: the file cannot be read as weights, or a change does not fit them.
     """
     detector = load_model(path, changes, **values)
-    if classes is not None:
-        class_labels(classes, detector.names, "--classes")
-        detector.classes = tuple(classes)
-    detector.tiling = tiling
     configure_process(detector.config.threads)
     detector.model_spec.calibration = partial(calibration_images, detector.config, detector.names)
     return detector

@@ -143,7 +143,8 @@ def evaluate_weights(
             # before the detector is made: its backend and calibration capture the configuration
             changes |= {f"data.{key}": value for key, value in experiment.data.model_dump().items()}
         path = find_weights(weights, output)
-        detector = open_detector(path, changes, tiling=tiling)
+        detector = open_detector(path, changes)
+        detector.tiling = tiling
         _check_class_names(detector, changes, by_hand=not config)
         print(f"{path}: {describe(detector)}")
         dataset = open_dataset(detector.config, split, detector.names)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nets.inference.detections import class_labels
 from nets.inference.detector import Detector
 from nets.inference.tiling import make_tiling
 from utils.core.config import parse_overrides
@@ -107,12 +108,13 @@ def predict(options: PredictOptions) -> Summary | Speed:
         detector = open_detector(
             find_weights(options.weights, str(changes.get("output", OUTPUT))),
             changes,
-            classes=None if heatmap else options.classes,
-            tiling=None if heatmap else make_tiling(options.tile, options.overlap),
             device=options.device,
             backend="torch" if heatmap else options.backend,
             precision="fp32" if heatmap else options.precision,
         )
+        if not heatmap:
+            detector.tiling = make_tiling(options.tile, options.overlap)
+            detector.classes = _known_classes(detector, options.classes)
         result = MODES[mode](detector, options)
     for field in UNUSED[mode]:
         if getattr(options, field) is not None:
@@ -136,6 +138,14 @@ def _check_options(mode: str, options: PredictOptions) -> None:
         )
     if options.save_conf and "txt" not in formats:
         raise UserError("--save-conf: only with --save txt")
+
+
+def _known_classes(detector: Detector, classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The option's classes, all of which the detector knows."""
+    if classes is None:
+        return None
+    class_labels(classes, detector.names, "--classes")
+    return tuple(classes)
 
 
 def _limit_changes(options: PredictOptions) -> dict[str, float]:

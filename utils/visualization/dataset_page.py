@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from nets.inference.drawing import draw_ground_truth
 from utils.core.errors import UserError
 from utils.core.files import is_outage
 from utils.data.sample import Sample
@@ -13,7 +14,6 @@ from utils.data.tools.check import summary
 from utils.data.tools.inventory import Inventory
 from utils.data.tools.statistics import Statistics, remarks
 from utils.visualization import dataset_figures as figures
-from utils.visualization.boxes import draw_ground_truth
 from utils.visualization.page import (
     TEMPLATES,
     EmbeddedImage,
