@@ -27,16 +27,18 @@ class GradCAM:
 
     Attributes:
         heatmaps: site -> float32 `(H, W)`, >= 0, or None if the prediction does not depend on the
-            site.
+            site, which then feeds only the other head.
         box: `(4,)`, xyxy in input pixels.
         score: objectness times class probability, 0..1.
         label: class index.
+        stride: of the prediction's head, in input pixels: 32 or 16.
     """
 
     heatmaps: dict[str, Tensor | None]
     box: Tensor
     score: float
     label: int
+    stride: int
 
 
 def grad_cam(
@@ -57,20 +59,20 @@ def grad_cam(
 
     with observe_sites(network, collect), torch.enable_grad():
         maps = network(image.detach().requires_grad_())
-        log_score, box, label = _best_prediction(network, maps, label)
+        log_score, box, label, stride = _best_prediction(network, maps, label)
         observed = [features[site] for site in sites]
         gradients = torch.autograd.grad(log_score, observed, allow_unused=True)
     heatmaps = {
         site: _heatmap(features[site], gradient)
         for site, gradient in zip(sites, gradients, strict=True)
     }
-    return GradCAM(heatmaps, box.detach().cpu(), log_score.exp().item(), label)
+    return GradCAM(heatmaps, box.detach().cpu(), log_score.exp().item(), label, stride)
 
 
 def _best_prediction(
     network: YOLOv4Tiny, maps: list[Tensor], label: int | None
-) -> tuple[Tensor, Tensor, int]:
-    """Return the logarithm of the highest score (of class `label`), its box and its class."""
+) -> tuple[Tensor, Tensor, int, int]:
+    """The logarithm of the highest score (of class `label`); its box, class and stride."""
     logits = flatten_maps(maps)[0].float()  # (N, 5+C)
     log_scores = F.logsigmoid(logits[:, 4:5]) + F.logsigmoid(logits[:, 5:])  # (N, C)
     if label is None:
@@ -78,7 +80,8 @@ def _best_prediction(
     else:
         index = int(log_scores[:, label].argmax())
     boxes, _ = network.coder(maps)
-    return log_scores[index, label], boxes[0, index], label
+    grid = network.coder.make_grid([(one_map.shape[2], one_map.shape[3]) for one_map in maps])
+    return log_scores[index, label], boxes[0, index], label, int(grid.stride[index])
 
 
 def _heatmap(features: Tensor, gradient: Tensor | None) -> Tensor | None:

@@ -261,7 +261,7 @@ def _label(
 def _panels(attended_site: SiteAttention | None, cam: GradCAM | None, site: str) -> list[Panel]:
     panels = []
     if cam is not None:
-        panels.append(_cam_panel(cam.heatmaps[site]))
+        panels.append(_cam_panel(cam.heatmaps[site], cam.stride))
     if attended_site is not None:
         for kind, values in attended_site.maps.items():
             panels.append(_map_panel(kind, values.numpy()))
@@ -276,10 +276,13 @@ def _map_panel(kind: str, values: np.ndarray) -> Panel:
     return HeatPanel(TITLES[kind], values, COLORS.get(kind, "viridis"), marked=kind == "query")
 
 
-def _cam_panel(heat: torch.Tensor | None) -> Panel:
+def _cam_panel(heat: torch.Tensor | None, stride: int) -> Panel:
     title = "class activation (Grad-CAM)"
     if heat is None:
-        return TextPanel(title, "the prediction does not\ndepend on this map")
+        reason = (
+            f"the prediction comes from\nthe stride {stride} head, which\nthis map does not feed"
+        )
+        return TextPanel(title, reason)
     if not heat.any():
         return TextPanel(title, "no position supports\nthe prediction")
     return HeatPanel(title, (heat / heat.max()).numpy(), "turbo")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from nets.inference.detections import Detections
 from nets.inference.drawing import draw_detections, draw_ground_truth, image_grid
 from utils.core import distributed
 from utils.core.files import write_file
-from utils.core.images import write_image
+from utils.core.images import Letterbox, write_image
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
+from utils.data.sample import Sample
 from utils.metrics import Metrics
 from utils.visualization.plots import plot_confusion_matrix, plot_pr_curves
 
 PLOTS = ("pr.png", "confusion.png", "predictions.png")
 EXAMPLES = 8  # validation images drawn
+CELL_SIDE = 480  # pixels, of the longer side of a drawn image
 BATCH_IMAGES = 16  # images of a training batch drawn
 
 
@@ -64,13 +67,26 @@ def draw_predictions(
         RGB uint8 `(h, w, 3)`, a grid.
     """
     step = max(1, len(dataset) // EXAMPLES)
+    shown = range(0, len(dataset), step)[:EXAMPLES]
+    size = _cell_size([dataset.samples[index] for index in shown])
     cells = []
-    for index in range(0, len(dataset), step)[:EXAMPLES]:
-        sample, predicted = dataset.samples[index], detections[index]
-        image = sample.read_image()
-        cells.append(draw_ground_truth(image, sample.boxes, sample.labels, predicted.names))
-        cells.append(draw_detections(image, predicted.above(score)))
+    for index in shown:
+        sample, predicted = dataset.samples[index], detections[index].above(score)
+        # resized before the labels are drawn, which are then of one size
+        letterbox = Letterbox((sample.height, sample.width), size)
+        image, boxes = letterbox.apply(sample.read_image()), letterbox.boxes_to_input(sample.boxes)
+        cells.append(draw_ground_truth(image, boxes, sample.labels, predicted.names))
+        found = replace(predicted, boxes=letterbox.boxes_to_input(predicted.boxes))
+        cells.append(draw_detections(image, found))
     return image_grid(cells, columns=4)
+
+
+def _cell_size(samples: Sequence[Sample]) -> tuple[int, int]:
+    """(height, width) of the cells, in the shape of the median image."""
+    height = float(np.median([sample.height for sample in samples]))
+    width = float(np.median([sample.width for sample in samples]))
+    scale = CELL_SIDE / max(height, width)
+    return max(1, round(scale * height)), max(1, round(scale * width))
 
 
 @distributed.main_process_only

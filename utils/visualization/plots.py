@@ -35,8 +35,8 @@ def _short(name: str, limit: int = 24) -> str:
 def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
     """Write the interpolated precision-recall curves at IoU 0.5, one per class, and their mean.
 
-    Classes without objects have no curve. With more than 20 classes, only the eight best and the
-    eight worst are named and colored; the others are gray.
+    A single class has no mean, classes without objects have no curve. With more than 20 classes,
+    only the eight best and the eight worst are named and colored; the others are gray.
     """
     present = {name: item for name, item in metrics.per_class.items() if not math.isnan(item.ap50)}
     ranked = sorted(present.items(), key=lambda entry: -entry[1].ap50)
@@ -44,28 +44,29 @@ def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
         figure = Figure(figsize=(8.6, 5.2), layout="constrained")
         axes = figure.add_subplot()
         _curves(axes, ranked)
-        if ranked:
+        if len(ranked) > 1:  # the mean of a single class would hide its curve
             mean = np.mean([item.precision for _, item in ranked], axis=0)
-            axes.plot(
-                RECALLS,
-                mean,
-                color="black",
-                linewidth=2.5,
-                label=f"{metrics.map50:.3f}  mean",
-                zorder=4,
-            )
-            handles, labels = axes.get_legend_handles_labels()
-            handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
-            legend = axes.legend(
-                handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False
-            )
-            legend.set_title("AP50  class")
-            legend.set_alignment("left")
+            label = f"{metrics.map50:.3f}  mean"
+            axes.plot(RECALLS, mean, color="black", linewidth=2.5, label=label, zorder=4)
+        if ranked:
+            _legend(axes, mean_first=len(ranked) > 1)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision (interpolated)")
         axes.set_title(f"Precision and recall at IoU 0.5, {metrics.images} images")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         _save(figure, path)
+
+
+def _legend(axes: Axes, mean_first: bool) -> None:
+    """Name the curves beside the axes; the mean was drawn last."""
+    handles, labels = axes.get_legend_handles_labels()
+    if mean_first:
+        handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
+    legend = axes.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False
+    )
+    legend.set_title("AP50  class")
+    legend.set_alignment("left")
 
 
 def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
@@ -87,18 +88,25 @@ def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
 def plot_confusion_matrix(metrics: Metrics, path: str | Path) -> None:
     """Write the confusion matrix: colors are shares of the true class (row), numbers are counts.
 
-    The last column counts missed objects, the last row false detections. With 25 rows or more the
-    cells have no numbers; with more than 100 rows only every second (third, ...) is labeled.
+    The last column counts missed objects. The last row counts false detections, which have no true
+    class: its colors are shares of all detections of the predicted class (column). With 25 rows or
+    more the cells have no numbers; with more than 100 only every second (third, ...) is labeled.
     """
     counts = metrics.confusion
     names = [*map(_short, metrics.per_class), "background"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    share[-1] = counts[-1] / np.maximum(counts.sum(axis=0), 1)
     side = float(np.clip(2.5 + 0.24 * len(names), 5, 17))
     with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(side + 1.2, side), layout="compressed")
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(image, ax=axes, shrink=0.7, label="Share of the true class")
+        figure.colorbar(
+            image,
+            ax=axes,
+            shrink=0.7,
+            label="Share of the true class; last row: of the predicted class",
+        )
         step = math.ceil(len(names) / MAX_TICKS)
         ticks = sorted({*range(0, len(names), step), len(names) - 1})
         size = 9 if len(names) <= CELL_TEXT else 7

@@ -1,16 +1,20 @@
 """The numbers and images of an evaluation."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from nets.inference.detections import Detections
 from nets.loading import load_model
 from utils.core.errors import UserError
 from utils.core.images import read_image
 from utils.data.augmentation import Batch
+from utils.data.dataset import DetectionDataset
+from utils.data.sample import Sample
 from utils.engine.datasets import open_dataset
 from utils.engine.experiment import Result
 from utils.engine.report import draw_predictions, write_batch, write_json
@@ -39,6 +43,23 @@ def test_predictions_show_truth_beside_detections(trained: Result):
     everything = draw_predictions(detections, dataset, score=0.0)
     assert default.dtype == np.uint8 and default.ndim == 3
     assert (nothing != everything).any()
+
+
+def test_labels_are_of_one_size_whatever_the_size_of_the_image():
+    samples, detections = [], []
+    for side in (100, 700):
+        gray = partial(np.full, (side, side, 3), 128, np.uint8)
+        box = np.array([[120.4, 160.4, 330.6, 430.6]], np.float32) / 480 * side
+        label = np.zeros(1, np.int64)
+        path = Path(f"{side}.png")
+        samples.append(Sample(path, side, side, box, label, draw=gray))
+        detections.append(Detections(box, np.array([0.9]), label, ("bolt",), side, side))
+    drawn = draw_predictions(detections, DetectionDataset(samples, (64, 64), class_names=("bolt",)))
+    gap = 5
+    side = drawn.shape[0]
+    cells = [drawn[:, x : x + side] for x in range(0, 4 * (side + gap), side + gap)]
+    assert drawn.shape == (side, 4 * side + 3 * gap, 3)
+    assert np.array_equal(cells[0], cells[2]) and np.array_equal(cells[1], cells[3])
 
 
 def test_a_batch_is_drawn_as_the_network_sees_it(tmp_path: Path):

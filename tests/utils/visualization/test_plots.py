@@ -71,6 +71,14 @@ def test_pr_curves_name_every_class(saved, tmp_path):
     )
 
 
+def test_the_curve_of_a_single_class_is_not_hidden_by_a_mean(saved, tmp_path):
+    plots.plot_pr_curves(metrics(1), tmp_path / "pr.png")
+    axes = saved[0].axes[0]
+    assert len(axes.get_lines()) == 1
+    (label,) = texts(axes.get_legend().get_texts())
+    assert label.endswith("  class 0")
+
+
 def test_pr_curves_of_many_classes_name_the_extremes(saved, tmp_path):
     plots.plot_pr_curves(metrics(80), tmp_path / "pr.png")
     axes = saved[0].axes[0]
@@ -111,6 +119,15 @@ def test_confusion_numbers_are_the_counts(saved, tmp_path):
     assert shown == {
         (int(r), int(c)): result.confusion[r, c] for r, c in np.argwhere(result.confusion)
     }
+
+
+def test_false_detections_are_a_share_of_the_detections(saved, tmp_path):
+    result = metrics(3)
+    result.confusion[:] = [[6, 0, 0, 1], [0, 3, 0, 0], [0, 0, 0, 2], [2, 1, 0, 0]]
+    plots.plot_confusion_matrix(result, tmp_path / "confusion.png")
+    shares = np.asarray(saved[0].axes[0].get_images()[0].get_array())
+    np.testing.assert_allclose(shares[-1], [2 / 8, 1 / 4, 0, 0])
+    np.testing.assert_allclose(shares[0], [6 / 7, 0, 0, 1 / 7])
 
 
 def test_plots_of_nothing(tmp_path):
