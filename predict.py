@@ -10,6 +10,7 @@ examples:
   python predict.py --source aerial.png --tile 416 --overlap 0.2    small objects
   python predict.py --source drive.mp4 --out result.mp4
   python predict.py --source 0 --show                         camera 0; q or Esc quits
+  python predict.py --source drive.mp4 --track bytetrack --line 0,300,640,300   ids and counts
   python predict.py --mode fps --backend auto                 measure all backends, use the fastest
   python predict.py --mode heatmap --source street.jpg        attention and the best detection
   python predict.py --mode heatmap --source street.jpg --site feat1 --point 320,200 --class car
@@ -17,7 +18,7 @@ examples:
 
 import argparse
 
-from utils.core.arguments import CommandParser, number, separate_overrides
+from utils.core.arguments import CommandParser, integer, number, separate_overrides
 from utils.core.cli import add_backend, add_tiling, add_weights, run_command
 
 
@@ -31,7 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--source",
         nargs="+",
-        help="images, folders of images, a video file, a stream (rtsp://...) or the number of a "
+        help="images, folders of images, video files, a stream (rtsp://...) or the number of a "
         "camera; heatmap: images; fps: an image. Default: validation images of the run's dataset",
     )
     add_weights(parser)
@@ -73,6 +74,28 @@ def parse() -> argparse.Namespace:
         default=10.0,
         metavar="SECONDS",
         help="video: how long to wait for a frame of a stream (rtsp://...); default: 10",
+    )
+    video = parser.add_argument_group("video")
+    video.add_argument(
+        "--reconnect",
+        type=number(0, 86_400),
+        metavar="SECONDS",
+        help="how long to go on trying when a stream is lost; 0: end at once; default: 60",
+    )
+    video.add_argument(
+        "--every",
+        type=integer(1, 1_000_000),
+        metavar="N",
+        help="detect on frames 0, N, 2N, ... only; those in between show the last boxes, and are "
+        "not in the JSON list, whose frame numbers are the video's; default: 1",
+    )
+    video.add_argument(
+        "--track", metavar="TRACKER", help="give objects an id: bytetrack, sort or ocsort"
+    )
+    video.add_argument(
+        "--line",
+        metavar="X1,Y1,X2,Y2",
+        help="count the objects that cross this line, in pixels; needs --track",
     )
     heatmap = parser.add_argument_group("heatmap")
     heatmap.add_argument(

@@ -24,6 +24,8 @@ class Detections:
         width: width of the original (upright) image in pixels.
         height: height of the original (upright) image in pixels.
         image: the image's name or path, if it has one.
+        ids: int64 `(n,)`, the same number for the same object in all frames of a video; -1: not
+            followed (yet). None: without tracking.
     """
 
     boxes: np.ndarray
@@ -33,6 +35,7 @@ class Detections:
     width: int
     height: int
     image: str | None = None
+    ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -52,7 +55,11 @@ class Detections:
     def select(self, index: np.ndarray) -> "Detections":
         """Return the detections that a mask, bool `(n,)`, or indices, int `(m,)`, choose."""
         return replace(
-            self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index]
+            self,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            ids=None if self.ids is None else self.ids[index],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -60,9 +67,10 @@ class Detections:
 
         Returns:
             `{"image", "width", "height", "detections": [{"box", "score", "class", "name"}, ...]}`;
-            boxes are xyxy in pixels of the original image.
+            boxes are xyxy in pixels of the original image. With tracking, each detection has "id",
+            null if the object is not followed (yet).
         """
-        detections = [
+        detections: list[dict[str, Any]] = [
             {
                 "box": [round(float(value), 2) for value in box],
                 "score": round(float(score), 4),
@@ -71,6 +79,9 @@ class Detections:
             }
             for box, score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
+        if self.ids is not None:
+            for entry, number in zip(detections, self.ids, strict=True):
+                entry["id"] = int(number) if number >= 0 else None
         return {
             "image": self.image,
             "width": self.width,
@@ -113,6 +124,7 @@ class Detections:
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.labels,
+            tracker_id=self.ids,
             data={"class_name": np.array([self.names[label] for label in self.labels], str)},
         )
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -25,6 +26,8 @@ MAX_GRID_SIDE = 3840  # pixels
 def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
     """Draw boxes with "name 0.87" labels, the best detection on top.
 
+    Objects that are followed through a video have "name #3 0.87", and a color of their own.
+
     Args:
         image: RGB uint8 `(h, w, 3)`; not modified.
         detections: boxes in pixels of `image`.
@@ -34,7 +37,38 @@ def draw_detections(image: np.ndarray, detections: Detections) -> np.ndarray:
     """
     names = [detections.names[int(label)] for label in detections.labels]
     suffixes = [f" {score:.2f}" for score in detections.scores]
-    return _draw(image, detections.boxes, detections.labels, names, suffixes, ground_truth=False)
+    colors = detections.labels
+    if detections.ids is not None:
+        colors = np.where(detections.ids < 0, detections.labels, detections.ids)
+        for index in np.flatnonzero(detections.ids >= 0):
+            suffixes[index] = f" #{detections.ids[index]}{suffixes[index]}"
+    return _draw(image, detections.boxes, colors, names, suffixes, ground_truth=False)
+
+
+def draw_line(
+    image: np.ndarray, start: tuple[int, int], end: tuple[int, int], text: str
+) -> np.ndarray:
+    """Draw a line with a label at its middle.
+
+    Args:
+        image: RGB uint8 `(h, w, 3)`; modified.
+        start: (x, y) of one end, pixels.
+        end: (x, y) of the other.
+        text: the label.
+
+    Returns:
+        The image.
+    """
+    height, width = image.shape[:2]
+    thickness = max(1, round(0.0035 * math.sqrt(height * width)))
+    cv2.line(image, start, end, WHITE, 2 * thickness, cv2.LINE_AA)
+    cv2.line(image, start, end, BLACK, thickness, cv2.LINE_AA)
+    label, font, size = _fit_text(text, "", _font_size(1, width, height), width)
+    tag = _render_tag(label, font, size, WHITE, False)[:height, :width]
+    x = min(max(0, (start[0] + end[0] - tag.shape[1]) // 2), width - tag.shape[1])
+    y = min(max(0, (start[1] + end[1] - tag.shape[0]) // 2), height - tag.shape[0])
+    image[y : y + tag.shape[0], x : x + tag.shape[1]] = tag
+    return image
 
 
 def draw_ground_truth(
@@ -100,7 +134,7 @@ def image_grid(
 def _draw(
     image: np.ndarray,
     boxes: np.ndarray,
-    labels: np.ndarray,
+    color_indices: np.ndarray,
     names: Sequence[str],
     suffixes: Sequence[str],
     ground_truth: bool,
@@ -112,7 +146,7 @@ def _draw(
     line_width = max(1, round(0.0035 * math.sqrt(height * width)))
     font_size = _font_size(len(names), width, height)
     corners = pixel_boxes(boxes, width, height)
-    colors = [class_color(int(label)) for label in labels]
+    colors = [class_color(int(index)) for index in color_indices]
     # from last to first, so that the best detection is on top
     for box, color in zip(corners[::-1], colors[::-1], strict=True):
         _draw_outline(canvas, box, color, line_width, dashed=ground_truth)

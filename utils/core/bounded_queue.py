@@ -1,6 +1,8 @@
 """A bounded queue between two threads, and a generator that prefetches in a thread."""
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -13,6 +15,8 @@ Item = TypeVar("Item")
 
 class BoundedQueue(Generic[Item]):
     """A bounded queue between two threads that also signals the end and passes on errors.
+
+    None cannot be an item.
 
     Iterate over it to take the items out; the iteration ends when the queue is closed and empty.
 
@@ -73,16 +77,33 @@ class BoundedQueue(Generic[Item]):
         if self._error:
             raise self._error
 
+    def get(self, seconds: float) -> Item | None:
+        """Take out and return the oldest item, waiting for it.
+
+        Args:
+            seconds: how long to wait.
+
+        Returns:
+            None if the queue is closed and empty.
+
+        Raises:
+            TimeoutError: there is no item in time.
+            BaseException: the error that the queue was closed with.
+        """
+        end = time.monotonic() + seconds
+        with self._changed:
+            while not self._items and not self._closed:
+                if time.monotonic() >= end:
+                    raise TimeoutError
+                self._changed.wait(POLL_SECONDS)
+            if not self._items:
+                self._raise_error()
+                return None
+            self._changed.notify_all()
+            return self._items.popleft()
+
     def __iter__(self) -> Iterator[Item]:
-        while True:
-            with self._changed:
-                while not self._items and not self._closed:
-                    self._changed.wait(POLL_SECONDS)
-                if not self._items:
-                    self._raise_error()
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
+        while (item := self.get(math.inf)) is not None:
             yield item
 
 

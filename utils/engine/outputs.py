@@ -28,6 +28,7 @@ class Summary:
         notes: lines about what was written.
         out: the folder or file that was written.
         stopped: whether the user stopped it early.
+        crossed: objects that crossed the line of `--line`, by direction, "in" and "out".
     """
 
     unit: str
@@ -38,6 +39,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     out: Path | None = None
     stopped: bool = False
+    crossed: Counter[str] = field(default_factory=Counter)
 
     def add(self, detections: Detections) -> None:
         """Count one image and its detections."""
@@ -50,6 +52,8 @@ class Summary:
         lines = [f"{self.done} {self.unit}, {objects} objects, {self.seconds:.1f} s ({rate:.1f}/s)"]
         width = max((len(name) for name in self.counts), default=0)
         lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
+        if self.crossed:
+            lines.append(f"line: {self.crossed['in']} in, {self.crossed['out']} out")
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)} that could not be read")
         lines += self.notes

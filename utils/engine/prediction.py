@@ -25,20 +25,21 @@ from utils.engine.sources import (
     validation_images,
 )
 from utils.engine.speed import Speed, measure_fps
-from utils.engine.video_prediction import predict_video
+from utils.engine.video_prediction import VideoOptions, predict_video
 from utils.visualization.video import STREAM_TIMEOUT
 
 VALIDATION_IMAGES = 16  # used if no source is given
 EXPLAINED_IMAGES = 4
 # Options that a mode has no use for; these are named to the user
 FOR_HEATMAPS = ("site", "point", "class_name")
+FOR_VIDEOS = ("reconnect", "every", "track", "line")
 UNUSED = {
-    "image": FOR_HEATMAPS,
-    "dir": FOR_HEATMAPS,
+    "image": (*FOR_HEATMAPS, *FOR_VIDEOS),
+    "dir": (*FOR_HEATMAPS, *FOR_VIDEOS),
     "video": FOR_HEATMAPS,
-    "fps": (*FOR_HEATMAPS, "out", "json", "save", "classes"),
-    # they need gradients, and small ones float32
-    "heatmap": ("backend", "precision", "save", "classes", "tile"),
+    "fps": (*FOR_HEATMAPS, *FOR_VIDEOS, "out", "json", "save", "classes"),
+    # heatmaps need gradients, and small ones float32
+    "heatmap": ("backend", "precision", "save", "classes", "tile", *FOR_VIDEOS),
 }
 
 
@@ -69,6 +70,10 @@ class PredictOptions:
         tile: side of the tiles in which larger images are detected, pixels; None: no tiles.
         overlap: share of a tile's side that the next one repeats; None: 0.2.
         overrides: `KEY=VALUE` words, which change the configuration of the weights.
+        reconnect: video: seconds to go on trying when a stream is lost.
+        every: video: only every such frame goes through the detector.
+        track: video: name of a tracker.
+        line: video: "x1,y1,x2,y2", pixels; objects that cross it are counted.
     """
 
     mode: str | None = None
@@ -92,6 +97,10 @@ class PredictOptions:
     tile: int | None = None
     overlap: float | None = None
     overrides: Sequence[str] = ()
+    reconnect: float | None = None
+    every: int | None = None
+    track: str | None = None
+    line: str | None = None
 
 
 def predict(options: PredictOptions) -> Summary | Speed:
@@ -126,9 +135,9 @@ def predict(options: PredictOptions) -> Summary | Speed:
 def _check_options(mode: str, options: PredictOptions) -> None:
     """Refuse sources and formats that the mode cannot take."""
     count = len(options.source or ())
-    if options.mode not in (None, "image", "heatmap") and count > 1:
+    if options.mode in ("dir", "fps") and count > 1:
         raise UserError(
-            f"--source: --mode {mode} takes one, got {count}; --mode image takes several"
+            f"--source: --mode {mode} takes one, got {count}; --mode image and video take several"
         )
     formats = check_formats(options.save or ())
     if mode == "video" and formats not in ([], ["image"]):
@@ -192,8 +201,10 @@ def _predict_images(
 
 
 def _video_mode(detector: Detector, options: PredictOptions) -> Summary:
-    source = options.source[0] if options.source else 0
-    return predict_video(detector, source, options.out, options.json, options.show, options.timeout)
+    given = {name: getattr(options, name) for name in ("timeout", *FOR_VIDEOS)}
+    video = VideoOptions(**{name: value for name, value in given.items() if value is not None})
+    source = options.source or (0,)
+    return predict_video(detector, source, options.out, options.json, options.show, video)
 
 
 def _fps_mode(detector: Detector, options: PredictOptions) -> Speed:

@@ -59,12 +59,13 @@ def find_mode(sources: Sequence[str]) -> str:
     """The mode that sources ask for: "video", or "image" for images and folders.
 
     Raises:
-        UserError: a video is not the only source.
+        UserError: there are videos and images.
     """
     videos = [source for source in sources if is_video(source)]
-    if videos and len(sources) > 1:
+    if videos and len(videos) < len(sources):
+        other = next(source for source in sources if source not in videos)
         raise UserError(
-            f"--source {videos[0]}: a video or a stream must be the only source, got {len(sources)}"
+            f"--source {videos[0]}: is a video, but {other} is not: one command for each kind"
         )
     return "video" if videos else "image"
 

@@ -1,8 +1,8 @@
 """Detection in videos: decoding, detection and rendering overlap in three threads.
 
-Every frame of a file is processed, in order. Of a camera, always the newest frame is processed, and
-the recording keeps real time. At most `QUEUE_SIZE` frames wait between two stages, so memory use is
-constant.
+Every frame of a file is processed, in order, and keeps its time. Of a camera, always the newest
+frame is processed, and the recording keeps real time. At most `QUEUE_SIZE` frames wait between two
+stages, so memory use is constant.
 """
 
 import math
@@ -25,6 +25,7 @@ QUEUE_SIZE = 4  # enough to even out the durations of the stages
 
 PredictFrames = Callable[[Iterable[np.ndarray]], Iterable[Detections]]
 OnFrame = Callable[[int, Detections], None]
+Draw = Callable[[np.ndarray, Detections], np.ndarray]
 
 
 @dataclass
@@ -33,7 +34,7 @@ class VideoResult:
 
     Attributes:
         frames: number of frames.
-        counts: detections by class name.
+        counts: detections by class name, in the frames that went through the detector.
         seconds: wall-clock time.
         stopped: whether the user stopped it.
     """
@@ -44,7 +45,6 @@ class VideoResult:
     stopped: bool = False
 
     def add(self, detections: Detections) -> None:
-        self.frames += 1
         self.counts.update(detections.names[int(label)] for label in detections.labels)
 
 
@@ -54,11 +54,11 @@ class _Frame:
 
     Attributes:
         image: RGB uint8 `(h, w, 3)`.
-        seconds: time of decoding, since the start.
+        seconds: when it is shown, since the first frame; None: after the one before.
     """
 
     image: np.ndarray
-    seconds: float
+    seconds: float | None
 
 
 _DetectedFrame = tuple[_Frame, Detections]
@@ -70,6 +70,8 @@ def process_video(
     predict: PredictFrames,
     on_frame: OnFrame | None = None,
     window: bool = False,
+    every: int = 1,
+    draw: Draw = draw_detections,
 ) -> VideoResult:
     """Detect objects in a video, in the calling thread; draw, write and show the frames.
 
@@ -81,9 +83,13 @@ def process_video(
         source: the video.
         sink: video to write the frames to, or None.
         predict: maps frames, RGB uint8 `(h, w, 3)`, to their detections in order. It may read
-            frames ahead, which should not happen with a camera: its detections would be late.
-        on_frame: called with the index of each frame (from 0) and its detections.
+            frames ahead, which should not happen with a camera, whose detections would be late,
+            and must not with `every`.
+        on_frame: called with the index of each frame (from 0) that went through `predict`, and its
+            detections.
         window: show the frames; q, Esc or closing the window stops.
+        every: only every such frame goes through `predict`; the others show its detections, too.
+        draw: draws detections into a copy of a frame, in a thread.
     """
     start = time.perf_counter()
     result = VideoResult()
@@ -92,26 +98,27 @@ def process_video(
     )
     detected: BoundedQueue[_DetectedFrame] = BoundedQueue(QUEUE_SIZE)
     rendered: BoundedQueue[np.ndarray] = BoundedQueue(1, newest=True)
+    shown = rendered if window else None
     threads = (
         threading.Thread(target=_decode, args=(source, decoded, start), daemon=True),
         threading.Thread(
-            target=_render,
-            args=(detected, sink, rendered if window else None, source.is_camera),
-            daemon=True,
+            target=_render, args=(detected, sink, shown, source.is_camera, draw), daemon=True
         ),
     )
     try:
         with (
             Window(source.name) if window else nullcontext() as screen,
-            _running(threads, (decoded, detected)),
-            closing(_detect(decoded, predict)) as frames,
+            _running(threads, (decoded, detected), source),
+            closing(_detect(decoded, predict, every)) as frames,
         ):
-            for index, (frame, detections) in enumerate(frames):
+            for index, frame, detections in frames:
                 if not detected.put((frame, detections)):
                     break
-                result.add(detections)
-                if on_frame:
-                    on_frame(index, detections)
+                result.frames += 1
+                if index % every == 0:
+                    result.add(detections)
+                    if on_frame:
+                        on_frame(index, detections)
                 if screen is not None and not _show_latest(screen, rendered):
                     result.stopped = True
                     break
@@ -125,13 +132,16 @@ def process_video(
 
 
 @contextmanager
-def _running(threads: Sequence[threading.Thread], queues: Sequence[BoundedQueue]) -> Iterator[None]:
+def _running(
+    threads: Sequence[threading.Thread], queues: Sequence[BoundedQueue], source: VideoSource
+) -> Iterator[None]:
     """Run threads during the block; at its end, close their queues and wait for them."""
     try:
         for thread in threads:
             thread.start()
         yield
     finally:
+        source.stop()
         for queue in queues:
             queue.close()
         for thread in threads:
@@ -142,8 +152,9 @@ def _running(threads: Sequence[threading.Thread], queues: Sequence[BoundedQueue]
 def _decode(source: VideoSource, decoded: BoundedQueue[_Frame], start: float) -> None:
     """Thread: decode frames until the source ends or the queue is closed."""
     try:
-        for image in source:
-            if not decoded.put(_Frame(image, time.perf_counter() - start)):
+        for image, seconds in source.frames():
+            shown = time.perf_counter() - start if source.is_camera else seconds
+            if not decoded.put(_Frame(image, shown)):
                 return
         decoded.close()
     except Exception as error:
@@ -151,9 +162,9 @@ def _decode(source: VideoSource, decoded: BoundedQueue[_Frame], start: float) ->
 
 
 def _detect(
-    decoded: BoundedQueue[_Frame], predict: PredictFrames
-) -> Generator[_DetectedFrame, None, None]:
-    """Pair each frame with its detections; `predict` may run several frames ahead."""
+    decoded: BoundedQueue[_Frame], predict: PredictFrames, every: int
+) -> Generator[tuple[int, _Frame, Detections], None, None]:
+    """Yield the index of each frame, the frame, and the detections to show in it."""
     waiting: deque[_Frame] = deque()
 
     def images() -> Iterator[np.ndarray]:
@@ -161,8 +172,29 @@ def _detect(
             waiting.append(frame)
             yield frame.image
 
-    for detections in predict(images()):
-        yield waiting.popleft(), detections
+    if every > 1:
+        yield from _detect_some(decoded, predict, every)
+        return
+    for index, detections in enumerate(predict(images())):
+        yield index, waiting.popleft(), detections
+
+
+def _detect_some(
+    decoded: BoundedQueue[_Frame], predict: PredictFrames, every: int
+) -> Iterator[tuple[int, _Frame, Detections]]:
+    """The same with `predict` on every such frame only; it takes one when its result is needed."""
+    due: deque[np.ndarray] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        while due:
+            yield due.popleft()
+
+    results = iter(predict(images()))
+    for index, frame in enumerate(decoded):
+        if index % every == 0:
+            due.append(frame.image)
+            detections = next(results)
+        yield index, frame, detections
 
 
 def _render(
@@ -170,24 +202,30 @@ def _render(
     sink: VideoSink | None,
     rendered: BoundedQueue[np.ndarray] | None,
     real_time: bool,
+    draw: Draw,
 ) -> None:
     """Thread: draw the detections, write the frame and hand it to the window.
 
-    In real time, frames are repeated or dropped to keep the sink's frame rate.
+    In real time, frames are repeated or dropped if the sink's frame rate is constant.
     """
     try:
         for frame, detections in detected:
             if sink is None and rendered is None:
                 continue
-            image = draw_detections(frame.image, detections)
+            image = draw(frame.image, detections)
             if sink is not None:
-                due = math.floor(frame.seconds * sink.fps) + 1 if real_time else sink.frames + 1
-                for _ in range(due - sink.frames):
-                    sink.write(image)
+                for _ in range(_copies(frame, sink, real_time)):
+                    sink.write(image, frame.seconds)
             if rendered is not None:
                 rendered.put(image)
     except Exception as error:
         detected.close(error)
+
+
+def _copies(frame: _Frame, sink: VideoSink, real_time: bool) -> int:
+    if not real_time or sink.keeps_times or frame.seconds is None:
+        return 1
+    return math.floor(frame.seconds * sink.fps) + 1 - sink.frames
 
 
 def _show_latest(screen: Window, rendered: BoundedQueue[np.ndarray]) -> bool:

@@ -190,8 +190,8 @@ def test_video_gives_one_entry_per_frame_and_a_playable_file():
 def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pytest.MonkeyPatch):
     streamed: list[np.ndarray] = []
 
-    def opened(source: str, timeout: float) -> VideoSource:
-        video = open_video(source, timeout)
+    def opened(source: str, *options) -> VideoSource:
+        video = open_video(source, *options)
         video.is_camera = camera
         return video
 

@@ -31,13 +31,13 @@ class FakeSource(VideoSource):
     """Frames from a generator, without a capture."""
 
     def __init__(self, frames, is_camera: bool, fps: float = 25.0) -> None:
-        self.frames, self.is_camera, self.fps, self.name = frames, is_camera, fps, "fake"
+        self.images, self.is_camera, self.fps, self.name = frames, is_camera, fps, "fake"
         self.width, self.height, self.frame_count, self.note = 96, 64, None, None
 
-    def __iter__(self):
-        return iter(self.frames)
+    def frames(self):
+        return ((image, None) for image in self.images)
 
-    def release(self) -> None:
+    def stop(self) -> None:
         pass
 
 
@@ -45,9 +45,9 @@ class FakeSink(VideoSink):
     """Counts frames and hands them to a function, without a file."""
 
     def __init__(self, on_write: Callable[["FakeSink", np.ndarray], None]) -> None:
-        self.on_write, self.fps, self.frames = on_write, 25.0, 0
+        self.on_write, self.fps, self.frames, self.keeps_times = on_write, 25.0, 0, True
 
-    def write(self, frame: np.ndarray) -> None:
+    def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
         self.on_write(self, frame)
         self.frames += 1
 
