@@ -204,8 +204,11 @@ def _import_block(path: str) -> type[nn.Module]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the user's module may do anything on import
+        expected = "package.module:Class"
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+            expected = "it beside the configuration, in the working directory or in PYTHONPATH"
         raise UserError(
-            f"phi: cannot import '{shorten(path)}': {_reason(error)}; expected package.module:Class"
+            f"phi: cannot import '{shorten(path)}': {_reason(error)}; expected {expected}"
         ) from None
     value = getattr(module, attribute, None)
     if _is_block(value):

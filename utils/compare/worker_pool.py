@@ -13,6 +13,7 @@ import heapq
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -42,6 +43,7 @@ from utils.compare.trials import (
     run_trial,
     write_failure,
 )
+from utils.core.cli import search_folder
 from utils.core.errors import UserError
 from utils.core.folder_lock import read_holder
 from utils.core.process import configure_process
@@ -55,11 +57,12 @@ ATTEMPT = re.compile(rb"^--- .*, (\S+), process \d+$", re.MULTILINE)  # in a tri
 
 @dataclass(frozen=True)
 class Workplace:
-    """The command's working directory, the comparison's folder, and its signature."""
+    """The command's working directory, the comparison's folder, its signature, and `sys.path`."""
 
     directory: Path
     out: Path
     holder: str
+    search: tuple[str, ...] = ()
 
     def enter(self) -> None:
         """Set up a worker process.
@@ -75,6 +78,8 @@ class Workplace:
             raise UserError(f"{host} cannot open {error.filename}: {SAME_FOLDERS}") from None
         if holder != self.holder:
             raise UserError(f"{self.directory / self.out} on {host} differs: {SAME_FOLDERS}")
+        for folder in self.search:
+            search_folder(Path(folder))
         threads = int(os.environ["OMP_NUM_THREADS"])
         configure_process(threads)
         cv2.setNumThreads(threads)
@@ -181,7 +186,7 @@ class WorkerPool:
 
     def __init__(self, ray: Any, plan: Plan, done: int) -> None:
         self.ray = ray
-        self.workplace = Workplace(Path.cwd(), plan.out, read_holder(plan.out))
+        self.workplace = Workplace(Path.cwd(), plan.out, read_holder(plan.out), tuple(sys.path))
         self.pending: dict[Any, PendingTrial] = {}  # by the task's reference
         self.done = done
         self.total = len(plan.trials)

@@ -114,11 +114,15 @@ def _is_out_of_memory(error: Exception) -> bool:
 def search_working_directory() -> None:
     """Let modules in the working directory be imported, after those of the project."""
     try:
-        working_directory = str(Path.cwd())
+        search_folder(Path.cwd())
     except FileNotFoundError:
         raise UserError("the working directory was removed: change to another") from None
-    if working_directory not in sys.path:
-        sys.path.append(working_directory)
+
+
+def search_folder(folder: Path) -> None:
+    """Let modules in a folder be imported, after all others."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _fail(message: str) -> None:

@@ -6,6 +6,7 @@ to value (`{"train.epochs": 10}`); `parse_overrides` reads it from `KEY=VALUE` w
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from utils.core.cli import search_folder
 from utils.core.errors import UserError, nearest, shorten
 from utils.core.files import check_input, is_file
 from utils.core.schema import RENAMED, Config
@@ -72,12 +74,16 @@ RESUME_KEYS = {
     "output": "the folder in which the run is looked up",
 }
 
+USER_BLOCK = re.compile(r"\w:\w")  # in the text of `phi`, which may be nested
+
 Layer = tuple[str, dict[str, Any]]  # where values come from, and the values
 KeyPath = tuple[int | str, ...]  # keys and list indices that lead to a value
 
 
 def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Read the configuration of an experiment.
+
+    If `phi` names a user's block, `package.module:Class`, it may lie beside the file.
 
     Args:
         name: a YAML file, as given or in `configs/`, with or without `.yaml`.
@@ -94,7 +100,10 @@ def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
     for _, layer in layers:
         values = _merge(values, layer)
     layers += _layers_of(changes, f"{path} with ")
-    return make_config(_set_keys(values, changes), partial(_find_origin, layers))
+    config = make_config(_set_keys(values, changes), partial(_find_origin, layers))
+    if USER_BLOCK.search(str(config.phi)):
+        search_folder(path.absolute().parent)
+    return config
 
 
 def make_config(

@@ -58,10 +58,12 @@ def require_package(package: str, wanted_by: str) -> ModuleType:
     Raises:
         UserError: the package is not installed.
     """
+    name = package.partition(".")[0]
     try:
-        return importlib.import_module(package)
+        module = importlib.import_module(package)
+        if module.__spec__ is None or module.__spec__.has_location:
+            return module  # else a folder of this name, such as `wandb/` in the working directory
     except ModuleNotFoundError as error:
-        name = package.partition(".")[0]
         if (error.name or "").partition(".")[0] != name:
             raise  # installed, but something that it needs is missing
-        raise UserError(f"{wanted_by}: {name} is not installed: pip install {name}") from None
+    raise UserError(f"{wanted_by}: {name} is not installed: pip install {name}")

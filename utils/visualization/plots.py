@@ -105,7 +105,7 @@ def plot_confusion_matrix(metrics: Metrics, path: str | Path) -> None:
             image,
             ax=axes,
             shrink=0.7,
-            label="Share of the true class; last row: of the predicted class",
+            label="Share of the true class\n(last row: of the predicted class)",
         )
         step = math.ceil(len(names) / MAX_TICKS)
         ticks = sorted({*range(0, len(names), step), len(names) - 1})

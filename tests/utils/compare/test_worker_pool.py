@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,14 +55,15 @@ def test_a_worker_refuses_folders_that_are_not_the_commands(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     project, out = tmp_path / "project", Path("runs") / "out"
     (project / out).mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot open .*\.holder: all machines must see the same"):
         Workplace(project, out, "here, process 1").enter()
     with locked(project / out, "is working", "wait"):
         holder = read_holder(project / out)
-        Workplace(project, out, holder).enter()
-        assert Path.cwd() == project
+        Workplace(project, out, holder, ("/folder/of/blocks",)).enter()
+        assert Path.cwd() == project and "/folder/of/blocks" in sys.path
         with pytest.raises(UserError, match=r"project/runs/out on .* differs: all machines"):
             Workplace(project, out, "there, process 1").enter()
     with pytest.raises(UserError, match=r"cannot open .*elsewhere"):

@@ -1,6 +1,7 @@
 """Configuration: inheritance, overrides, types, and errors that are one line and name the key."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -426,3 +427,15 @@ def test_every_field_is_explained_with_its_default() -> None:
         assert make_config({}) == update_config(
             make_config({}), parse_overrides([f"{key}={default}"])
         ), key
+
+
+def test_the_folder_of_a_block_of_ones_own_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "plain.yaml").write_text("base: shapes.yaml\nphi: {feat1: {name: cbam}}\n")
+    load_config(tmp_path / "plain.yaml")
+    assert str(tmp_path) not in sys.path
+    (tmp_path / "own.yaml").write_text("base: shapes.yaml\nphi: {feat1: {name: 'blocks:Own'}}\n")
+    load_config(tmp_path / "own.yaml")
+    assert sys.path[-1] == str(tmp_path)

@@ -1,5 +1,7 @@
 """Suggestions for unknown names, and optional packages."""
 
+from pathlib import Path
+
 import pytest
 
 from utils.core.errors import UserError, nearest, require_package
@@ -17,3 +19,10 @@ def test_a_missing_package_is_a_user_error() -> None:
         UserError, match=r"^backend=x: no_such is not installed: pip install no_such"
     ):
         require_package("no_such.module", "backend=x")
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "no_such_tracker").mkdir()  # as W&B and others make one in the working directory
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="no_such_tracker is not installed"):
+        require_package("no_such_tracker", "train.log=x")
