@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.core.arguments import CommandParser, integer
+from utils.core.arguments import CommandParser, integer, number
 from utils.core.cli import run_command
 
 PROG = "python -m utils.data"
+FORMATS = ("yolo", "voc", "coco")
 CHECK = """Find what is wrong with a dataset, in all of its splits.
 
 Every image is decoded. Exit code: 0 if there are no errors, 1 if there are, 2 for a wrong command.
@@ -45,6 +46,29 @@ A training with model.anchors=auto, the default, does the same.
 examples:
   python -m utils.data anchors --root /data/screws
   python -m utils.data anchors --root /data/screws --count 9 input_size=608
+"""
+
+SPLIT = """Divide a dataset into training, validation and test images, and write it as a new one.
+
+In every split, each class has its share of the images. Identical files stay together. All images
+are divided anew unless --of names splits. The new dataset has the format of the old one, or --to.
+
+examples:
+  python -m utils.data split --root /data/screws --val-share 0.2 --out /data/screws-split
+  python -m utils.data split --root /data/screws --val-share 0.2 --test-share 0.1 --seed 1 --out new
+  python -m utils.data split --root /data/screws --of train --out new    test stays as it is
+  python -m utils.data split --root /data/screws --lists --out lists     only train.txt, val.txt
+"""
+CONVERT = """Write a dataset in another format, or with other classes.
+
+What the format cannot hold is counted and told. Images of the same name get different ones.
+
+examples:
+  python -m utils.data convert --root /data/screws --to yolo --out /data/screws-yolo
+  python -m utils.data convert --root /data/screws --to voc --link --out new   links, no copies
+  python -m utils.data convert --root /data/screws --to coco --out new --classes bolt nut
+  python -m utils.data convert --root /data/a /data/b --to yolo --out new --merge screw=bolt,nut
+  python -m utils.data convert --root /data/screws --to yolo --out new --rename nutt=nut
 """
 
 
@@ -86,6 +110,92 @@ def _stats(args: argparse.Namespace) -> int:
     return 0
 
 
+def _class_options(parser: CommandParser) -> None:
+    parser.add_argument("--classes", nargs="+", metavar="NAME", default=[], help="keep only these")
+    parser.add_argument(
+        "--merge", action="append", metavar="NEW=OLD,OLD", default=[], help="make one class of many"
+    )
+    parser.add_argument(
+        "--rename", action="append", metavar="OLD=NEW", default=[], help="give a class another name"
+    )
+
+
+def _write_options(parser: CommandParser) -> None:
+    parser.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
+    parser.add_argument("--link", action="store_true", help="make links to the images, no copies")
+    _class_options(parser)
+
+
+def _split_options(parser: CommandParser) -> None:
+    share = number(0.0001, 0.9999)
+    parser.add_argument("--val-share", type=share, default=0.2, help="0 to 1; default: 0.2")
+    parser.add_argument("--test-share", type=share, help="0 to 1; default: no test split")
+    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="default: 0")
+    parser.add_argument("--of", nargs="+", metavar="SPLIT", default=[], help="divide only these")
+    parser.add_argument("--to", choices=FORMATS, help="default: the format of the dataset")
+    parser.add_argument("--lists", action="store_true", help="only lists of the images' paths")
+    _write_options(parser)
+
+
+def _split(args: argparse.Namespace) -> int:
+    from utils.core.errors import UserError
+    from utils.data.tools.selection import divide_anew
+    from utils.data.tools.writers import write_dataset, write_lists
+
+    shares = {"val": args.val_share}
+    if args.test_share is not None:
+        shares["test"] = args.test_share
+    shares = {"train": 1 - sum(shares.values()), **shares}
+    if shares["train"] <= 0:
+        raise UserError("--val-share, --test-share: expected a sum below 1")
+    if args.lists and (args.to or args.link or args.classes or args.merge or args.rename):
+        raise UserError("--lists: leaves images and labels as they are: give no other option")
+    selection, file_format = _select(args)
+    divide_anew(selection, shares, args.seed, args.of)
+    if args.lists:
+        written = write_lists(selection, Path(args.out), file_format == "yolo")
+    else:
+        written = write_dataset(selection, Path(args.out), args.to or file_format, args.link)
+    print("\n".join(written.lines()))
+    return 0
+
+
+def _convert_options(parser: CommandParser) -> None:
+    parser.add_argument("--to", choices=FORMATS, required=True, help="the new format")
+    _write_options(parser)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from utils.data.tools.writers import write_dataset
+
+    selection, _ = _select(args)
+    written = write_dataset(selection, Path(args.out), args.to, args.link)
+    print("\n".join(written.lines()))
+    return 0
+
+
+def _select(args: argparse.Namespace) -> tuple[Any, str]:
+    """The images and classes to write, and the format of the first dataset."""
+    from utils.data.tools.check import overview
+    from utils.data.tools.inventory import read_inventory
+    from utils.data.tools.selection import ClassChanges, change_classes, join
+    from utils.data.tools.writers import check_new_folder
+
+    configs = _configs(args)
+    check_new_folder(Path(args.out), [config.data.root for config in configs])
+    inventories = [read_inventory(config) for config in configs]
+    for inventory in inventories:
+        print("\n".join(overview(inventory, rules=True)))
+    selection = join(inventories)
+    changes = ClassChanges(args.classes, args.merge, args.rename)
+    if changes:
+        change_classes(selection, changes)
+        for name, count in selection.dropped.items():
+            print(f"  {count} objects of '{name}' left out")
+    file_format = inventories[0].data.format
+    return selection, file_format if file_format in FORMATS else "yolo"
+
+
 def _anchors_options(parser: CommandParser) -> None:
     parser.add_argument(
         "--count", type=integer(1, 100), default=6, help="number of anchors; default: 6"
@@ -108,6 +218,8 @@ def _anchors(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "check": (CHECK, _check_options, _check),
     "stats": (STATS, _stats_options, _stats),
+    "split": (SPLIT, _split_options, _split),
+    "convert": (CONVERT, _convert_options, _convert),
     "anchors": (ANCHORS, _anchors_options, _anchors),
 }
 
@@ -125,17 +237,25 @@ def _write_json(path: str | None, content: dict[str, Any]) -> None:
 
 def _config(args: argparse.Namespace) -> Any:
     """The configuration that the options and `KEY=VALUE` words describe."""
+    from utils.core.errors import UserError
+
+    config, *others = _configs(args)
+    if others:
+        raise UserError(f"--root: expected one folder, got {len(others) + 1}")
+    return config
+
+
+def _configs(args: argparse.Namespace) -> list[Any]:
+    """One configuration for each folder of `--root`."""
     from utils.core.config import load_config, make_config, parse_overrides, update_config
     from utils.core.errors import UserError
 
     changes = parse_overrides(args.overrides)
-    if args.root:
-        changes["data.root"] = args.root
-    if args.config:
-        return load_config(args.config, changes)
-    if not changes.get("data.root"):
+    config = load_config(args.config) if args.config else make_config({})
+    roots = args.root or [changes.get("data.root") or config.data.root]
+    if not args.config and not roots[0]:
         raise UserError("expected --root FOLDER or --config FILE")
-    return update_config(make_config({}), changes)
+    return [update_config(config, {**changes, "data.root": root}) for root in roots]
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -143,19 +263,32 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if not words or words[0] not in COMMANDS:
         parser = CommandParser(__doc__, PROG)
         parser.add_argument("command", choices=list(COMMANDS))
-        parser.add_argument("options", nargs="*", help=argparse.SUPPRESS)
-        return parser.parse_args(words)
+        return parser.parse_args(list(words[:1]))
     description, add_options, run = COMMANDS[words[0]]
     parser = CommandParser(description, f"{PROG} {words[0]}")
-    parser.add_argument("--root", metavar="FOLDER", help="the dataset, as data.root")
+    parser.add_argument("--root", nargs="+", metavar="FOLDER", help="the dataset, as data.root")
     parser.add_argument("--config", metavar="NAME|PATH", help="the dataset of this configuration")
     add_options(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. data.format=voc input_size=608"
     )
     args = parser.parse_intermixed_args(list(words[1:]))
+    for option in ("root", "classes", "of"):
+        _move_overrides(args, option)
     args.run = run
     return args
+
+
+def _move_overrides(args: argparse.Namespace, option: str) -> None:
+    """`--root a b input_size=608`: the last word is no folder."""
+    from utils.core.config import explain_fields
+
+    keys = {key for key, _, _ in explain_fields()}
+    listed = getattr(args, option, None) or []
+    found = [word for word in listed if word.partition("=")[0] in keys and "=" in word]
+    if found:
+        setattr(args, option, [word for word in listed if word not in found])
+        args.overrides += found
 
 
 def main() -> None:
@@ -163,7 +296,10 @@ def main() -> None:
     args = parse(sys.argv[1:])
     from utils.core.files import claimed_outputs
 
-    with claimed_outputs(*((f"--{name}", getattr(args, name, None)) for name in ("json", "out"))):
+    files = [("--json", getattr(args, "json", None))]
+    if args.run is _stats:
+        files.append(("--out", args.out))
+    with claimed_outputs(*files):
         sys.exit(args.run(args))
 
 

@@ -178,11 +178,18 @@ def _unmatched_annotations(inventory: Inventory) -> Iterator[Problem]:
         yield Problem("all", rule, RULES[rule], True, len(files), files)
 
 
-def overview(inventory: Inventory) -> list[str]:
-    """Lines for the terminal: what was recognized, and how much is in each split."""
+def overview(inventory: Inventory, rules: bool = False) -> list[str]:
+    """Lines for the terminal: what was recognized, and how much is in each split.
+
+    Args:
+        inventory: the dataset.
+        rules: also say by which rules bad data was read.
+    """
     lines = list(inventory.notes)
     for name, contents in inventory.splits.items():
-        lines += [f"{name}: {line}" for line in contents.report.lines()[:2]]
+        title, *details = contents.report.lines()
+        lines.append(f"{name}: {title}")
+        lines += details if rules else details[:1]
     return lines
 
 
