@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
 from utils.core.files import is_file, is_outage, read_file
 from utils.core.images import Letterbox, decode_image
 from utils.data.checks import EXAMPLES, RULES, DatasetReport, map_in_threads
@@ -36,6 +36,7 @@ REMARKS = frozenset(
         "polygon",
     }
 )
+LONGEST = 1000  # characters of a line with a file
 SMALL = 8  # pixels of the input, the root of the area: half a cell of the network's finest map
 
 
@@ -124,8 +125,10 @@ def _decode(path: Path) -> tuple[str, str | Path] | None:
 
 
 def _remarks(inventory: Inventory, split: str) -> Iterator[Problem]:
-    """Empty images, classes without objects, objects that are too small to be detected."""
+    """Nothing at all, empty images, classes without objects, objects too small to be detected."""
     contents = inventory.splits[split]
+    if not contents.samples:
+        yield Problem(split, "no usable image", "training stops", True, 1, ())
     empty = tuple(str(sample.path) for sample in contents.samples if not len(sample.boxes))
     if empty:
         yield Problem(split, "image without objects", "background", False, len(empty), empty)
@@ -213,7 +216,7 @@ def describe(inventory: Inventory, problems: Sequence[Problem], everything: bool
                 f"  {problem.split}: {problem.count} x {problem.rule} ({problem.treatment})"
             )
             shown = problem.files if everything else problem.files[:EXAMPLES]
-            lines += [f"      {file}" for file in shown]
+            lines += [f"      {shorten(file, LONGEST)}" for file in shown]
             if len(shown) < len(problem.files):
                 lines.append(f"      ... and {len(problem.files) - len(shown)} more (--all)")
     return [*lines, summary(problems)]

@@ -85,7 +85,7 @@ def write_dataset(
     """
     image_folder, write_labels = FORMATS[file_format]
     written = WrittenDataset(out)
-    names = _file_names(selection, written.losses)
+    names = _file_names(selection, "{split}" in image_folder, written.losses)
     total = sum(map(len, names.values()))
     with progress_bar(desc="writing images", total=total, show=progress) as bar:
         for split, samples in selection.splits.items():
@@ -108,12 +108,22 @@ def _write_image(sample: Sample, path: Path, link: bool) -> None:
         write_file(path, read_file(sample.path, "cannot read image"))
 
 
-def _file_names(selection: Selection, losses: Counter[str]) -> dict[str, list[str]]:
-    """Split -> names of its images; no two in the dataset differ only in suffix or letter case."""
+def _file_names(
+    selection: Selection, has_folders: bool, losses: Counter[str]
+) -> dict[str, list[str]]:
+    """Split -> names of its images; no two in a folder differ only in suffix or letter case.
+
+    Args:
+        selection: the images.
+        has_folders: every split has a folder of its own.
+        losses: counts images whose name changes.
+    """
     taken: set[str] = set()
     names: dict[str, list[str]] = {}
     for split, samples in selection.splits.items():
         names[split] = []
+        if has_folders:
+            taken.clear()
         for sample in samples:
             stem = next(stem for stem in _stems(sample.path) if stem.lower() not in taken)
             taken.add(stem.lower())

@@ -98,9 +98,16 @@ def test_voc_findings(call: Call, write: SimpleNamespace, tmp_path: Path):
         ("train", "image missing"),
         ("train", "annotation missing"),
         ("val", "annotation refused"),
+        ("val", "no usable image"),
         ("all", "annotation without an image"),
     }
     assert found["train", "image without objects"]["files"] == [str(root / "JPEGImages/c.png")]
+
+
+def test_a_split_without_images_is_an_error(call: Call, write: SimpleNamespace, tmp_path: Path):
+    write.coco(tmp_path / "data", [])
+    assert call("check", "--root", "data", "--json", "found.json") == 1
+    assert findings(tmp_path / "found.json")["train", "no usable image"]["is_error"]
 
 
 def test_small_objects_depend_on_the_input(call: Call, write: SimpleNamespace, tmp_path: Path):
