@@ -75,13 +75,15 @@ def _worker_pool(detector: Detector, workers: int, threads: int) -> Iterator[Sub
         torch.set_num_threads(threads)  # for threads started later
 
 
-def detect_items(
-    detector: Predict, items: Iterable[Item], image_of: Callable[[Item], np.ndarray]
+def with_detections(
+    predict: Callable[[Iterator[np.ndarray]], Iterable[Detections]],
+    items: Iterable[Item],
+    image_of: Callable[[Item], np.ndarray],
 ) -> Generator[tuple[Item, Detections], None, None]:
-    """Yield each item with its detections, as `detect_stream`.
+    """Yield each item with its detections.
 
     Args:
-        detector: a `Detector`, or any function from an image to `Detections`.
+        predict: maps images to their detections, in order; it may read images ahead.
         items: read in the calling thread.
         image_of: the image of an item, RGB uint8 `(h, w, 3)`.
     """
@@ -92,7 +94,7 @@ def detect_items(
             waiting.append(item)
             yield image_of(item)
 
-    for detections in detect_stream(detector, images()):
+    for detections in predict(images()):
         yield waiting.popleft(), detections
 
 

@@ -6,13 +6,14 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from nets.inference.detector import Detector
-from nets.inference.streaming import detect_items, in_order
+from nets.inference.streaming import detect_stream, in_order, with_detections
 from utils.core.errors import UserError
 from utils.core.files import OverwriteError, claimed_outputs
 from utils.core.progress import progress_bar
@@ -57,13 +58,14 @@ def predict_images(
     start = time.perf_counter()
     saver = ImageSaver(out, save, Job(images, detector, save_conf))
     window = Window("detections") if show else None
+    detect = partial(detect_stream, detector)
     claims = claimed_outputs(("--json", json_path), ("--out", output_file(out)))
     with (
         claims,
         json_list(json_path) as add_json,
         saver,
         closing(_read_all(images, summary)) as read,
-        closing(detect_items(detector, read, lambda item: item[2])) as detected,
+        closing(with_detections(detect, read, lambda item: item[2])) as detected,
     ):
         for (index, source, image), detections in detected:
             one = PredictedImage(index, image, replace(detections, image=source.name))

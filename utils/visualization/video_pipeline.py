@@ -17,6 +17,7 @@ import numpy as np
 
 from nets.inference.detections import Detections
 from nets.inference.drawing import draw_detections
+from nets.inference.streaming import with_detections
 from utils.core.bounded_queue import BoundedQueue
 from utils.visualization.video import VideoSink, VideoSource
 from utils.visualization.window import Window
@@ -165,18 +166,12 @@ def _detect(
     decoded: BoundedQueue[_Frame], predict: PredictFrames, every: int
 ) -> Generator[tuple[int, _Frame, Detections], None, None]:
     """Yield the index of each frame, the frame, and the detections to show in it."""
-    waiting: deque[_Frame] = deque()
-
-    def images() -> Iterator[np.ndarray]:
-        for frame in decoded:
-            waiting.append(frame)
-            yield frame.image
-
     if every > 1:
         yield from _detect_some(decoded, predict, every)
         return
-    for index, detections in enumerate(predict(images())):
-        yield index, waiting.popleft(), detections
+    pairs = with_detections(predict, decoded, lambda frame: frame.image)
+    for index, (frame, detections) in enumerate(pairs):
+        yield index, frame, detections
 
 
 def _detect_some(

@@ -3,12 +3,21 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nets.loading import load_model
 from utils.core.errors import UserError
 from utils.engine.experiment import Result
-from utils.engine.sources import image_files, image_folder, validation_images
+from utils.engine.sources import (
+    find_mode,
+    image_files,
+    image_folder,
+    image_sources,
+    is_video,
+    validation_images,
+)
+from utils.visualization.video import VideoSink
 
 
 def test_validation_images_are_those_of_the_data(trained: Result):
@@ -47,3 +56,47 @@ def test_everything_in_a_folder_with_the_name_of_an_image_is_read_or_told(tmp_pa
     for image in images[:2]:
         with pytest.raises(UserError):
             image.read()
+
+
+@pytest.mark.parametrize(
+    ("source", "video"),
+    [
+        ("0", True),
+        ("12", True),
+        ("rtsp://host/live", True),
+        ("http://host/live?size=big", True),
+        ("http://host/a.JPG", False),
+        ("nowhere.MP4", True),
+        ("nowhere.jpg", False),
+        ("nowhere", False),
+        ("folder.mp4", False),
+        ("7", False),
+        ("clip", True),
+        ("image", False),
+        ("clip.gif", False),
+    ],
+)
+def test_what_a_source_is(source: str, video: bool, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.mp4").mkdir()
+    for suffix in ("mp4", "avi"):
+        with VideoSink(f"x.{suffix}", 25, (64, 48)) as sink:
+            sink.write(np.zeros((48, 64, 3), np.uint8))
+    Path("x.mp4").rename("clip")
+    for name in ("7", "image", "clip.gif"):
+        Path(name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert is_video(source) == video
+    assert find_mode([source]) == ("video" if video else "image")
+    assert is_video("x.avi") and is_video(str(Path("x.avi").rename("y")))
+
+
+def test_images_and_folders_in_one_command_but_no_videos_among_them(tmp_path: Path):
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for name in ("a.png", "in/sub/b.png"):
+        (tmp_path / name).touch()
+    images = image_sources([str(tmp_path / "a.png"), str(tmp_path / "in")])
+    assert [image.name for image in images] == [str(tmp_path / "a.png"), "sub/b.png"]
+    assert [image.from_folder for image in images] == [False, True]
+    with pytest.raises(UserError, match=r"a\.mp4: is a video, but b\.png is not"):
+        find_mode(["a.mp4", "b.png"])
+    assert find_mode([]) == "image"
