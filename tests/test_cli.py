@@ -112,6 +112,34 @@ def test_predict_image_folder_and_video(trained: Result, monkeypatch: pytest.Mon
     assert "5 frames" in capsys.readouterr().out
 
 
+def test_predict_finds_the_mode_and_takes_overrides(
+    trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    rng = np.random.default_rng(0)
+    for name in ("in/a.png", "in/sub/b.png", "c.png"):
+        write_image(name, rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    with VideoSink("clip.mp4", 12.5, (64, 48)) as sink:
+        sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    weights = ("--weights", trained.run, "device=cpu", "predict.score=0")
+
+    both = ("--source", "in", "c.png", "predict.max_detections=3", "--save", "json", "txt")
+    assert call(predict_cli, monkeypatch, *both, "input_size=96", "--out", "o", *weights) == 0
+    entries = json.loads(Path("o/detections.json").read_text())
+    assert [entry["image"] for entry in entries] == ["a.png", "sub/b.png", "c.png"]
+    assert {len(entry["detections"]) for entry in entries} == {3}
+    assert len(list(Path("o/labels").rglob("*.txt"))) == 3
+
+    video = ("--source", "clip.mp4", "--classes", "star", "ring", "--json", "v.json")
+    assert call(predict_cli, monkeypatch, *video, *weights, "--out", "v.mp4") == 0
+    (frame,) = json.loads(Path("v.json").read_text())
+    assert {found["name"] for found in frame["detections"]} == {"star", "ring"}
+    capsys.readouterr()
+
+    option_wins = ("--source", "c.png", "--score", 1, "--json", "c.json")
+    assert call(predict_cli, monkeypatch, *option_wins, *weights) == 0
+    assert json.loads(Path("c.json").read_text())[0]["detections"] == []
+
+
 def test_speed(trained: Result, monkeypatch: pytest.MonkeyPatch, capsys):
     from utils.engine import speed
 

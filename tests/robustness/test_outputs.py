@@ -73,6 +73,8 @@ UNWRITABLE: list[tuple[list[str], str]] = [
     ([*IMAGE, "--json", "loop"], "--json loop"),
     ([*IMAGE, "--out", "a.png/x.png"], "a.png"),
     ([*FOLDER, "--out", "a.png"], "--out a.png"),
+    ([*FOLDER, "--out", "/proc/x"], "/proc"),
+    ([*FOLDER, "--out", "a.png/x", "--save", "csv"], "a.png is not a folder"),
     ([*VIDEO, "--out", "b.webm"], "--out b.webm: expected a folder or a video file"),
     ([*VIDEO, "--out", "a.png/b.mp4"], "is not a folder"),
     ([*EVAL, "--json", "in"], "--json in: is a folder"),
