@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from utils.core import library_output
 from utils.core.errors import UserError, shorten
 from utils.core.files import write_error
 from utils.core.openmp import adapt_to_load
@@ -69,6 +70,7 @@ def run_command(main: Callable[[], None]) -> None:
     """
     adapt_to_load()
     install_handlers()
+    library_output.separate()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # backslashreplace: class names may be in a script that the terminal cannot encode
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")

@@ -4,6 +4,8 @@ import io
 import threading
 import zlib
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from utils.core.errors import UserError, nearest
 from utils.core.files import read_file, write_file
+from utils.core.library_output import watched
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
@@ -26,7 +29,16 @@ PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _PILLOW_LOCK = threading.Lock()  # Pillow's switch for truncated files is global
 
 
-def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
+class FileState(IntEnum):
+    """Whether an image file could be decoded."""
+
+    WHOLE = 0
+    TRUNCATED = 1
+    UNDECODABLE = 2
+    CORRUPT = 3  # complete, but the decoder complained and guessed
+
+
+def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, FileState]:
     """Decode the content of an image file.
 
     EXIF rotation is applied; gray, palette, CMYK and 16-bit images become RGB; alpha is dropped.
@@ -38,7 +50,8 @@ def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
         path: the file, for the error message; its suffix does not matter.
 
     Returns:
-        The image, RGB uint8 `(height, width, 3)`, and whether the file is complete.
+        The image, RGB uint8 `(height, width, 3)`, and the state of the file; `CORRUPT` only where
+        `library_output.separate` was called.
 
     Raises:
         UserError: it cannot be decoded, or claims too many pixels.
@@ -48,9 +61,10 @@ def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
             f"cannot decode image {path}: expected at most {MAX_PIXELS:,} pixels, claims more"
         )
     # OpenCV rejects damaged files, and libpng and libjpeg write to stderr why
-    complete = not _is_truncated_jpeg(content)
+    complete, is_corrupt, image = not _is_truncated_jpeg(content), False, None
     intact = _intact_png(content) if content.startswith(PNG_START) else content
-    image = _decode_with_opencv(intact) if intact and complete else None
+    if intact and complete:
+        image, is_corrupt = watched(partial(_decode_with_opencv, intact))
     if image is None:
         image, readable = _decode_with_pillow(content)
         complete = complete and readable
@@ -58,7 +72,9 @@ def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, bool]:
         raise UserError(
             f"cannot decode image {path}: not an image that OpenCV or Pillow reads, or corrupt"
         )
-    return image, complete
+    if not complete:
+        return image, FileState.TRUNCATED
+    return image, FileState.CORRUPT if is_corrupt else FileState.WHOLE
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from utils.core.errors import UserError
 from utils.core.files import OverwriteError, ReadError, is_outage, read_with
-from utils.core.images import MAX_PIXELS, read_image
+from utils.core.images import MAX_PIXELS, FileState, read_image
 from utils.core.progress import progress_bar
 from utils.data.duplicates import identical_files
 from utils.data.sample import Sample
@@ -33,6 +33,7 @@ RULES = {
     "category listed twice": "read as one class",
     "image undecodable": "skipped; if found while caching: a gray image without objects",
     "image truncated": "the intact part is used",
+    "image corrupt": "used as the decoder restores it",
     "image with EXIF rotation": (
         "rotated upright (WebP: if OpenCV does so); boxes refer to the upright image"
     ),
@@ -46,6 +47,11 @@ RULES = {
     "box beyond the image": "clipped (counted from one pixel on)",
     "box empty": "dropped: no area inside the image",
     "box repeated": "dropped: same class and position as another box of the image",
+}
+DAMAGE = {
+    FileState.TRUNCATED: "image truncated",
+    FileState.UNDECODABLE: "image undecodable",
+    FileState.CORRUPT: "image corrupt",
 }
 EXAMPLES = 3  # per rule
 ORIENTATION = 0x0112  # EXIF tag

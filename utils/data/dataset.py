@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +12,14 @@ from tqdm import tqdm
 
 from utils.core.errors import UserError
 from utils.core.files import ReadError, WriteError, read_file, wait_out
-from utils.core.images import PAD_VALUE, Letterbox, decode_image
+from utils.core.images import PAD_VALUE, FileState, Letterbox, decode_image
 from utils.core.progress import progress_bar
 from utils.data import disk_cache
-from utils.data.checks import DatasetReport
+from utils.data.checks import DAMAGE, DatasetReport
 from utils.data.sample import Sample
 
 CACHE_DIR = Path(".cache") / "images"
 DECODE_AHEAD = 64  # decoded images that may wait to be cached
-
-
-class FileState(IntEnum):
-    """Whether an image file could be decoded."""
-
-    WHOLE = 0
-    TRUNCATED = 1
-    UNDECODABLE = 2
 
 
 class DetectionDataset:
@@ -194,11 +185,11 @@ class DetectionDataset:
             on_wait=self._announce_wait,
         )
         try:
-            image, whole = decode_image(content, sample.path)
+            image, state = decode_image(content, sample.path)
         except UserError:
             gray = np.full((*self.input_size, 3), PAD_VALUE, np.uint8)
             return gray, FileState.UNDECODABLE
-        return letterbox.apply(image), FileState.WHOLE if whole else FileState.TRUNCATED
+        return letterbox.apply(image), state
 
     def _announce_wait(self, error: ReadError) -> None:
         tqdm.write(f"{error}; waiting up to {self.read_timeout:g} s for it", file=sys.stderr)
@@ -208,11 +199,9 @@ class DetectionDataset:
         if state == FileState.WHOLE or index in self._damaged:
             return
         self._damaged.add(index)
-        path = self.samples[index].path
-        if state == FileState.TRUNCATED:
-            self.report.note("image truncated", path)
+        self.report.note(DAMAGE[state], self.samples[index].path)
+        if state != FileState.UNDECODABLE:
             return
-        self.report.note("image undecodable", path)
         for values in (self.boxes, self.labels, self.difficult, self.crowd):
             values[index] = values[index][:0]
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile, ImageOps
 from utils.core.errors import UserError
 from utils.core.images import (
     PAD_VALUE,
+    FileState,
     Letterbox,
     _is_truncated_jpeg,
     decode_image,
@@ -47,8 +48,8 @@ def test_every_mode_becomes_rgb(mode, kind, rgb, tmp_path):
     original = rgb.convert(mode)
     path = tmp_path / "bild ä.x"  # neither the suffix nor the name matters
     path.write_bytes(encode(original, kind, quality=98))
-    image, complete = decode_image(path.read_bytes(), path)
-    assert complete
+    image, state = decode_image(path.read_bytes(), path)
+    assert state == FileState.WHOLE
     assert image.shape == (120, 160, 3)
     assert image.dtype == np.uint8
     assert np.abs(image.astype(int) - np.asarray(original.convert("RGB"))).mean() < 3
@@ -86,8 +87,8 @@ def test_exif_rotation(turn, rgb, tmp_path):
 def test_truncated_jpeg_keeps_what_can_be_decoded(options, share, rgb, tmp_path):
     data = encode(rgb, "JPEG", quality=95, **options)
     (tmp_path / "a.jpg").write_bytes(data[: int(len(data) * share)])
-    image, complete = decode_image((tmp_path / "a.jpg").read_bytes(), "a.jpg")
-    assert not complete
+    image, state = decode_image((tmp_path / "a.jpg").read_bytes(), "a.jpg")
+    assert state == FileState.TRUNCATED
     assert image.shape == (120, 160, 3)
     good = np.abs(image.astype(int) - np.asarray(rgb)).max(2) < 40
     assert good.mean() > share - 0.15
@@ -111,7 +112,7 @@ def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
 def test_a_png_chunk_that_claims_gigabytes_never_reaches_opencv(rgb, monkeypatch):
     """OpenCV would allocate and clear them."""
     content = bytearray(encode(rgb, "PNG"))
-    assert decode_image(content, "a.png")[1]
+    assert decode_image(content, "a.png")[1] == FileState.WHOLE
     content[33] = 255  # of the length of the first chunk after the header
     monkeypatch.setattr("cv2.imdecode", lambda *args: pytest.fail("OpenCV got it"))
     assert np.array_equal(decode_image(content, "a.png")[0], np.asarray(rgb))
@@ -121,8 +122,8 @@ def test_a_png_chunk_that_claims_gigabytes_never_reaches_opencv(rgb, monkeypatch
 def test_truncated_png_and_bmp(kind, rgb, tmp_path):
     data = encode(rgb, kind)
     (tmp_path / "a").write_bytes(data[: len(data) * 2 // 3])
-    image, complete = decode_image((tmp_path / "a").read_bytes(), "a")
-    assert not complete
+    image, state = decode_image((tmp_path / "a").read_bytes(), "a")
+    assert state == FileState.TRUNCATED
     assert 0.5 < (image == np.asarray(rgb)).all(2).mean() < 0.8
     assert not ImageFile.LOAD_TRUNCATED_IMAGES  # Pillow's switch is restored
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from utils.core.errors import UserError, shorten
 from utils.core.files import is_file, is_outage, read_file
-from utils.core.images import Letterbox, decode_image
-from utils.data.checks import EXAMPLES, RULES, DatasetReport, map_in_threads
+from utils.core.images import FileState, Letterbox, decode_image
+from utils.data.checks import DAMAGE, EXAMPLES, RULES, DatasetReport, map_in_threads
 from utils.data.duplicates import find_leaks
 from utils.data.readers.folder_tree import FolderTree
 from utils.data.sample import Sample
@@ -116,12 +116,12 @@ def _decode_all(
 
 def _decode(path: Path) -> tuple[str, str | Path] | None:
     try:
-        _, whole = decode_image(read_file(path, "cannot read image"), path)
+        _, state = decode_image(read_file(path, "cannot read image"), path)
     except UserError as error:
         if is_outage(error):
             raise
         return "image undecodable", str(error)
-    return None if whole else ("image truncated", path)
+    return None if state == FileState.WHOLE else (DAMAGE[state], path)
 
 
 def _remarks(inventory: Inventory, split: str) -> Iterator[Problem]:
