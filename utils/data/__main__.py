@@ -99,7 +99,7 @@ def _stats(args: argparse.Namespace) -> int:
     from utils.data.tools.inventory import read_inventory
     from utils.visualization.dataset_page import render_page
 
-    inventory = read_inventory(_config(args))
+    inventory = read_inventory(_config(args), thorough=True)
     problems = check.find_problems(inventory, decode=False)
     measured = statistics.measure(inventory, problems)
     print("\n".join([*check.overview(inventory), *statistics.remarks(measured)]))
@@ -182,7 +182,8 @@ def _select(args: argparse.Namespace) -> tuple[Any, str]:
     from utils.data.tools.writers import check_new_folder
 
     configs = _configs(args)
-    check_new_folder(Path(args.out), [config.data.root for config in configs])
+    roots = [config.data.root for config in configs if config.data.root]
+    check_new_folder(Path(args.out), roots)
     inventories = [read_inventory(config) for config in configs]
     for inventory in inventories:
         print("\n".join(overview(inventory, rules=True)))

@@ -56,8 +56,9 @@ def render_page(statistics: Statistics, command: str) -> str:
 
 def _figures(statistics: Statistics) -> dict[str, EmbeddedImage]:
     height, width = statistics.inventory.input_size
+    many = len(statistics.inventory.class_names) > figures.MAX_CLASSES
     captions = {
-        "class_balance": "Objects per class.",
+        "class_balance": f"Objects per class{': the largest and the smallest' if many else ''}.",
         "box_sizes": (
             f"Every object as the network sees it, at {width}x{height}. Objects far below the line "
             "of stride 16 fill a fraction of a cell; an anchor should be near every cloud."

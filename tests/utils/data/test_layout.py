@@ -131,6 +131,14 @@ def test_annotations_that_may_be_meant_twice_are_refused(tmp_path: Path):
         load(tmp_path, "train")
 
 
+def test_a_single_coco_file_is_divided(tmp_path: Path):
+    exports.label_studio_coco(tmp_path)
+    parts = [load(tmp_path / "result.json", split, val_share=0.25) for split in ("train", "val")]
+    stems = [{sample.path.stem for sample in part.samples} for part in parts]
+    assert [len(part) for part in parts] == [3, 1] and not stems[0] & stems[1]
+    assert len(load(tmp_path / "result.json", "val")) == 1  # 20% where no share is set
+
+
 def test_paths_of_another_machine_are_found_by_their_ends(tmp_path: Path):
     exports.label_studio_yolo(tmp_path)
     lines = [rf"C:\data\animals\images\{item.name}" for item in exports.ALL_ITEMS]

@@ -85,8 +85,9 @@ def join_names(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
 def split_names(data: DataConfig) -> list[str]:
     """The splits of a resolved dataset: those that it is trained and validated on, then others.
 
-    Lists that are no splits, such as Pascal VOC's lists of single classes, are left out, and so is
-    `trainval` if its parts are there.
+    Lists that are no splits, such as Pascal VOC's lists of single classes, are left out. So is
+    `trainval` if its parts are there; and if the training split has a name of its own, which may
+    stand for several, others than test splits.
     """
     if data.format == "shapes":
         return list(dict.fromkeys((data.train, data.val)))
@@ -94,6 +95,8 @@ def split_names(data: DataConfig) -> list[str]:
     roles = {name: role_of(name) for name in listed}
     has_parts = any(role in ("train", "val") for role in roles.values())
     usual = [name for name in listed if roles[name] or (_base(name) == UNION and not has_parts)]
+    if not role_of(data.train):
+        usual = [name for name in usual if roles[name] == "test"]
     wanted = [
         name
         for key, name in (("train", data.train), ("val", data.val))

@@ -45,7 +45,7 @@ class WrittenDataset:
         parts = [f"{name} {count}" for name, count in self.counts.items()]
         lost = [f"  {count} x {what}" for what, count in self.losses.items() if count]
         if "val" not in self.counts:
-            lost.append("  there is no validation split: `split` makes one")
+            lost.append("  there is no split 'val': `split --of train` makes one")
         return [*lost, f"written: {self.out} ({', '.join(parts)} images)"]
 
 

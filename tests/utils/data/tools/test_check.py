@@ -104,6 +104,23 @@ def test_voc_findings(call: Call, write: SimpleNamespace, tmp_path: Path):
     assert found["train", "image without objects"]["files"] == [str(root / "JPEGImages/c.png")]
 
 
+def test_lists_that_overlap_by_intent_are_no_leaks(
+    call: Call, write: SimpleNamespace, tmp_path: Path
+):
+    root = tmp_path / "data"
+    for year, seed in (("VOC2007", 0), ("VOC2012", 1)):
+        for split in ("train", "val", "test"):
+            size = (30 + seed, 40 + len(split))
+            write.voc(root / year, [write.Item(f"{split}.jpg", size, [("cat", 1, 1, 9, 9)])], split)
+        (root / year / "ImageSets/Main/trainval.txt").write_text("train\nval\n")
+        (root / year / "ImageSets/Main/cat_trainval.txt").write_text("train 1\nval 1\n")
+    words = ("data.train=2007/trainval+2012/trainval", "data.val=2007/test")
+    assert call("check", "--root", root, *words, "--json", "found.json") == 0
+    splits = json.loads((tmp_path / "found.json").read_text())["splits"]
+    images = {name: split["images"] for name, split in splits.items()}
+    assert images == {"2007/trainval+2012/trainval": 4, "2007/test": 1, "2012/test": 1}
+
+
 def test_a_split_without_images_is_an_error(call: Call, write: SimpleNamespace, tmp_path: Path):
     write.coco(tmp_path / "data", [])
     assert call("check", "--root", "data", "--json", "found.json") == 1

@@ -370,12 +370,21 @@ def test_the_new_folder_must_be_new_and_elsewhere(
         check_new_folder(tmp_path / "real", [])
 
 
+def test_drawn_images_become_files(call: Call, tmp_path: Path):
+    words = ("data.shapes_train=4", "data.shapes_val=3", "input_size=64")
+    assert call("convert", "--config", "shapes.yaml", "--to", "voc", "--out", "new", *words) == 0
+    found = read_back(tmp_path / "new", "voc").splits
+    assert [found[name].report.images for name in ("train", "val")] == [4, 3]
+    assert call("check", "--config", "shapes.yaml", *words) == 0
+    assert call("check", "--root", "new") == 0
+
+
 def test_losses_are_told(tmp_path: Path):
     written = WrittenDataset(tmp_path, {"train": 2})
     written.losses.update({"crowd region left out": 2, "flag 'difficult' lost": 0})
     assert written.lines() == [
         "  2 x crowd region left out",
-        "  there is no validation split: `split` makes one",
+        "  there is no split 'val': `split --of train` makes one",
         f"written: {tmp_path} (train 2 images)",
     ]
 
