@@ -28,7 +28,7 @@ from utils.visualization.video import (
     is_live,
     open_video,
 )
-from utils.visualization.video_pipeline import PredictFrames, process_video
+from utils.visualization.video_pipeline import PredictFrames, VideoResult, process_video
 
 Source = str | int | Path
 COMPLETE = 0.9  # share of the frames that must be read; some containers estimate their number
@@ -109,9 +109,9 @@ def predict_video(
             _check_several(sources, out)
             out = new_output_folder() if out is None else out
         add_json = stack.enter_context(json_list(json_path))
+        prediction = _Prediction(detector, options, add_json, show, summary)
         for item in sources:
-            name = None if len(sources) == 1 else str(item)
-            _predict_one(detector, item, name, out, add_json, show, options, summary)
+            prediction.add(item, out, None if len(sources) == 1 else str(item))
             if summary.stopped:
                 break
     if len(sources) > 1:
@@ -137,51 +137,56 @@ def _tell(line: str) -> None:
     tqdm.write(f"note: {line}", file=sys.stderr)
 
 
-def _predict_one(
-    detector: Detector,
-    source: Source,
-    name: str | None,
-    out: str | Path | None,
-    add_json: Callable[[dict[str, Any]], None],
-    show: bool,
-    options: VideoOptions,
-    summary: Summary,
-) -> None:
-    """Process one video and add it to the summary."""
-    with ExitStack() as stack:
-        video = open_video(source, options.timeout, options.reconnect, _tell)
-        stack.enter_context(video)
-        if video.note:
-            _tell(video.note)
-        predict = options.predict_frames(detector, video)
-        summary.out = video_target(out, video.name)
-        size = (video.width, video.height)
-        sink = stack.enter_context(VideoSink(summary.out, video.fps, size))
-        bar = stack.enter_context(
-            progress_bar(desc=video.name, total=video.frame_count, unit="frame", leave=True)
-        )
+@dataclass
+class _Prediction:
+    """What the videos of one command share."""
 
-        def on_frame(index: int, detections: Detections) -> None:
-            named = replace(detections, image=f"{name or video.name}#{index}")
-            add_json({**named.to_json(), "frame": index})
-            bar.update(index + 1 - bar.n)
-            if isinstance(detections, CountedDetections):
-                crossed.update(detections.counts())
+    detector: Detector
+    options: VideoOptions
+    add_json: Callable[[dict[str, Any]], None]
+    show: bool
+    summary: Summary
 
-        crossed: dict[str, int] = {}
-        result = process_video(
-            video, sink, predict, on_frame, show, options.every, draw=draw_followed
-        )
-        bar.update(result.frames - bar.n)
-    summary.done += result.frames
-    summary.seconds += result.seconds
-    summary.counts += result.counts
-    summary.crossed.update(crossed)
-    summary.stopped = result.stopped
-    if video.damaged:
-        _tell(f"{video.name}: {video.damaged} damaged packets were left out")
-    if video.frame_count and result.frames < COMPLETE * video.frame_count and not result.stopped:
-        _tell(
-            f"{video.name}: {result.frames} of {video.frame_count} frames could be read; "
-            "is it cut off?"
-        )
+    def add(self, source: Source, out: str | Path | None, title: str | None) -> None:
+        """Process one video; its frames are named by `title`, or by the video's name."""
+        with ExitStack() as stack:
+            video = stack.enter_context(
+                open_video(source, self.options.timeout, self.options.reconnect, _tell)
+            )
+            if video.note:
+                _tell(video.note)
+            predict = self.options.predict_frames(self.detector, video)
+            self.summary.out = video_target(out, video.name)
+            size = (video.width, video.height)
+            sink = stack.enter_context(VideoSink(self.summary.out, video.fps, size))
+            bar = stack.enter_context(
+                progress_bar(desc=video.name, total=video.frame_count, unit="frame", leave=True)
+            )
+            crossed: dict[str, int] = {}
+
+            def on_frame(index: int, detections: Detections) -> None:
+                named = replace(detections, image=f"{title or video.name}#{index}")
+                self.add_json({**named.to_json(), "frame": index})
+                bar.update(index + 1 - bar.n)
+                if isinstance(detections, CountedDetections):
+                    crossed.update(detections.counts())
+
+            every = self.options.every
+            result = process_video(
+                video, sink, predict, on_frame, self.show, every, draw=draw_followed
+            )
+            bar.update(result.frames - bar.n)
+        self.summary.crossed.update(crossed)
+        self._finish(video, result)
+
+    def _finish(self, video: VideoSource, result: VideoResult) -> None:
+        """Add the result to the summary, and tell what was left out."""
+        self.summary.done += result.frames
+        self.summary.seconds += result.seconds
+        self.summary.counts += result.counts
+        self.summary.stopped = result.stopped
+        if video.damaged:
+            _tell(f"{video.name}: {video.damaged} damaged packets were left out")
+        count = video.frame_count
+        if count and result.frames < COMPLETE * count and not result.stopped:
+            _tell(f"{video.name}: {result.frames} of {count} frames could be read; is it cut off?")
