@@ -36,7 +36,8 @@ def class_balance(statistics: Statistics) -> bytes:
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
         finish(axes, xlabel="Objects")
-        axes.legend(**BESIDE)
+        if splits:
+            axes.legend(**BESIDE)
         return to_png(figure)
 
 

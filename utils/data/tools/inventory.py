@@ -57,6 +57,8 @@ def read_inventory(config: Config, thorough: bool = False, progress: bool = True
     inventory = Inventory(data, config.input_size, notes=notes)
     for name in split_names(data):
         report = DatasetReport(thorough=thorough)
+        if data.train in inventory.failures:  # then it cannot tell the names of the classes
+            data = data.model_copy(update={"train": name})
         try:
             contents = READERS[data.format](data, name, config.input_size, progress, report)
         except UserError as error:

@@ -83,6 +83,22 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(
     assert found["test", "image also in 'train'"]["count"] == 3
 
 
+@pytest.mark.parametrize("damaged", ["train", "val"])
+def test_the_split_that_names_the_classes_may_be_damaged(
+    damaged: str, call: Call, write: SimpleNamespace, tmp_path: Path
+):
+    root = write.coco(tmp_path / "data")
+    write.coco(root, [write.Item("d.jpg", (40, 40), [("owl", 1, 1, 9, 9)])], split="val")
+    (root / f"annotations/instances_{damaged}.json").write_text("{")
+    assert call("check", "--root", root, "--json", "found.json") == 1
+    content = json.loads((tmp_path / "found.json").read_text())
+    [error] = [problem for problem in content["problems"] if problem["is_error"]]
+    assert (error["split"], error["rule"]) == (damaged, "split unreadable")
+    [(name, split)] = content["splits"].items()
+    assert (name, split["objects"]) == (("val", 1) if damaged == "train" else ("train", 3))
+    assert call("stats", "--root", root, "--out", "page.html") == 0
+
+
 def test_voc_findings(call: Call, write: SimpleNamespace, tmp_path: Path):
     root = write.voc(tmp_path / "data")
     write.voc(root, [write.Item("d.jpg", (50, 40), [("yak", 1, 1, 30, 30)])], split="val")
