@@ -1,8 +1,9 @@
 """Every command of the README is typed, in its order, in a copy of the project with tiny datasets.
 
-Only what cannot be the same is replaced: `/data/` becomes a folder with drawn datasets, the
-configurations get a small network input and one epoch, measurements their `--quick`. Packages are
-installed by `.ci/run`, which types the README's first two commands in a new environment.
+Only what cannot be the same is replaced: `/data/` becomes a folder with drawn datasets, a camera's
+address a video, the configurations get a small network input and one epoch, measurements their
+`--quick`. Packages are installed by `.ci/run`, which types the README's first two commands in a new
+environment.
 """
 
 import os
@@ -87,10 +88,11 @@ def draw_images(folder: Path) -> None:
     make_image((64, 48), 1).save(folder / "photos" / "a.jpg")
     make_image((48, 64), 2).save(folder / "photos" / "monday" / "a.jpg")
     codec = cv2.VideoWriter.fourcc(*"mp4v")
-    video = cv2.VideoWriter(str(folder / "drive.mp4"), codec, 10, (96, 64))
+    video = cv2.VideoWriter(str(folder / "drive.mp4"), codec, 10, (640, 480))
     for seed in range(12):
-        video.write(np.asarray(make_image((96, 64), seed)))
+        video.write(np.asarray(make_image((640, 480), seed)))
     video.release()
+    shutil.copy(folder / "drive.mp4", folder / "night.mp4")
 
 
 def shrink(path: Path, data: Path) -> None:
@@ -138,6 +140,7 @@ def environment() -> dict[str, str]:
 def run(project: Path, line: str) -> subprocess.CompletedProcess[str]:
     """Type a command."""
     line = line.replace("/data/", f"{project.parent / 'data'}/")
+    line = line.replace("rtsp://camera/stream", "drive.mp4")
     words = shlex.split(line)
     if words[0] == "python":
         words[0] = sys.executable

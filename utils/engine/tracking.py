@@ -26,8 +26,9 @@ class CountedDetections(Detections):
 
     Attributes:
         line: x1, y1, x2, y2, pixels.
-        crossed_in: objects that came from the line's left, seen from its first point.
-        crossed_out: objects that came from its right.
+        crossed_in: objects that went to the right over a line drawn downwards, or up over one drawn
+            from left to right.
+        crossed_out: objects that went the other way.
     """
 
     line: Line = (0, 0, 0, 0)
