@@ -120,10 +120,11 @@ def test_one_name_for_all_files_of_an_image_and_nothing_is_overwritten():
     write_gray("in/a.png", 50)
     save("image", "txt")
     assert files("out") == ["a-2.png", "a.jpg", "labels/a-2.txt"]  # not a.txt, as of a.jpg
+    save(*ALL)
     before = {name: Path("out", name).read_bytes() for name in files("out")}
-    summary = save("txt", "image", "csv")
-    assert "renamed 1 whose" in str(summary)
-    assert {"a-3.jpg", "a.png", "labels/a.txt"} <= set(files("out"))
+    assert {"a-3.jpg", "a.png", "labels/a.txt", "detections.csv"} <= before.keys()
+    assert "renamed 2 whose" in str(save(*ALL))
+    assert {"a-4.jpg", "a-3.png", "labels/a-3.txt", "detections-2.csv"} <= set(files("out"))
     assert all(Path("out", name).read_bytes() == content for name, content in before.items())
     shutil.copytree("in", "copy")
     save(*ALL, folder="copy", out="copy")  # the folder of the images
