@@ -148,8 +148,9 @@ def _split(args: argparse.Namespace) -> int:
     shares = {"train": 1 - sum(shares.values()), **shares}
     if shares["train"] <= 0:
         raise UserError("--val-share, --test-share: expected a sum below 1")
-    if args.lists and (args.to or args.link or args.classes or args.merge or args.rename):
-        raise UserError("--lists: leaves images and labels as they are: give no other option")
+    changes = args.to or args.link or args.classes or args.merge or args.rename
+    if args.lists and (changes or len(args.root or []) > 1):
+        raise UserError("--lists: leaves images and labels of one dataset as they are")
     selection, file_format = _select(args)
     divide_anew(selection, shares, args.seed, args.of)
     if args.lists:

@@ -336,7 +336,8 @@ def test_mistakes_of_split(
         (("--val-share", 1.5), "expected a number from 0.0001 to 0.9999"),
         (("--val-share", 0.1), "3 images are too few to divide: none is left for val"),
         (("--of", "tran"), "there is no split 'tran'; did you mean 'train'?"),
-        (("--lists", "--classes", "cat"), "give no other option"),
+        (("--lists", "--classes", "cat"), "--lists: leaves images and labels"),
+        (("--lists", "--root", "data", "data"), "--lists: leaves images and labels"),
     ):
         assert call(*base, *words) == 2
         error = capsys.readouterr().err
