@@ -62,7 +62,7 @@ class PyAVReader:
                 options={} if is_file else dict(STREAM_OPTIONS),
             )
         except (av.FFmpegError, ValueError) as error:
-            raise ReadError(_reason(error)) from None
+            raise ReadError(self._problem(error)) from None
         if not self._container.streams.video:
             self._container.close()
             raise ReadError("no video in it, only sound or text")
@@ -112,9 +112,11 @@ class PyAVReader:
         except self._av.error.InvalidDataError:
             self.damaged += 1  # nothing behind this can be found
         except self._av.FFmpegError as error:
-            is_late = isinstance(error, (self._av.error.ExitError, TimeoutError))
-            reason = _stalled(self._timeout) if is_late and self._timeout else _reason(error)
-            raise ReadError(reason) from None
+            raise ReadError(self._problem(error)) from None
+
+    def _problem(self, error: Exception) -> str:
+        is_late = isinstance(error, (self._av.error.ExitError, TimeoutError))
+        return _stalled(self._timeout) if is_late and self._timeout else _reason(error)
 
     def _upright(self, frame: Any) -> np.ndarray:
         """RGB uint8 `(h, w, 3)`, turned as the file asks for."""

@@ -21,7 +21,7 @@ NAMES = ("bright",)
 
 
 class Finder:
-    """Detects each bright square by the channel it is drawn in."""
+    """Detects a bright square in each third of the height."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -29,9 +29,10 @@ class Finder:
     def __call__(self, image: np.ndarray, /) -> Detections:
         self.calls += 1
         boxes = []
-        for channel in range(3):
-            rows, columns = np.nonzero(image[:, :, channel] > 140)
+        for top in range(0, HEIGHT, HEIGHT // 3):
+            rows, columns = np.nonzero(image[top : top + HEIGHT // 3, :, 1] > 140)
             if len(rows):
+                rows += top
                 boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         count = len(boxes)
         return Detections(
@@ -45,16 +46,16 @@ class Finder:
 
 
 def write_moving(path: str, frames: int = 40) -> str:
-    """A red square moves right, a green one left, a blue one right and only from frame 20 on."""
+    """The upper square moves right, the middle one left, the lower right, from frame 20 on."""
     with VideoSink(path, 25, (WIDTH, HEIGHT)) as sink:
         for index in range(frames):
             frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
             way = index * (WIDTH - SIDE) // (frames - 1)
-            frame[8 : 8 + SIDE, way : way + SIDE, 0] = 250
-            frame[48 : 48 + SIDE, WIDTH - SIDE - way : WIDTH - way, 1] = 250
+            frame[8 : 8 + SIDE, way : way + SIDE] = 250
+            frame[48 : 48 + SIDE, WIDTH - SIDE - way : WIDTH - way] = 250
             if index >= 20:
                 left = way - WIDTH // 2 + SIDE
-                frame[88 : 88 + SIDE, left : left + SIDE, 2] = 250
+                frame[88 : 88 + SIDE, left : left + SIDE] = 250
             sink.write(frame)
     return path
 
