@@ -43,13 +43,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--save",
         nargs="+",
+        action="extend",
         metavar="FORMAT",
         help="what to write to --out, of image (with boxes), txt (as Ultralytics' save_txt), coco "
         "(results), csv, crops, json; default: image",
     )
     parser.add_argument("--save-conf", action="store_true", help="txt: add the score to each line")
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="detect only these classes; default: all"
+        "--classes",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="detect only these classes; default: all",
     )
     parser.add_argument(
         "--score", type=number(0, 1), help="minimum score, 0 to 1; default: the run's predict.score"

@@ -122,7 +122,16 @@ def test_predict_finds_the_mode_and_takes_overrides(
         sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     weights = ("--weights", trained.run, "device=cpu", "predict.score=0")
 
-    both = ("--source", "in", "c.png", "predict.max_detections=3", "--save", "json", "txt")
+    both = (
+        "--source",
+        "in",
+        "c.png",
+        "predict.max_detections=3",
+        "--save",
+        "json",
+        "--save",
+        "txt",
+    )
     assert call(predict_cli, monkeypatch, *both, "input_size=96", "--out", "o", *weights) == 0
     entries = json.loads(Path("o/detections.json").read_text())
     assert [entry["image"] for entry in entries] == ["a.png", "sub/b.png", "c.png"]

@@ -249,6 +249,7 @@ class ImageSaver(AbstractContextManager["ImageSaver"]):
             write_image(self.out, one.drawn)
             return
         if not self._writers:
+            self.out.mkdir(parents=True, exist_ok=True)  # even if no format has anything to write
             for name in self.formats:
                 context = FORMATS[name](self.out, self._job)
                 self._writers.append(self._stack.enter_context(context))

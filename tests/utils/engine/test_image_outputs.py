@@ -132,6 +132,11 @@ def test_one_name_for_all_files_of_an_image_and_nothing_is_overwritten():
         assert Path("copy", name).read_bytes() == Path("in", name).read_bytes()
 
 
+def test_the_folder_that_is_reported_is_there_even_if_nothing_was_found():
+    write_gray("in/a.png", 0)
+    assert "written: out" in str(save("txt")) and files("out") == [] and Path("out").is_dir()
+
+
 def test_class_names_become_different_folders():
     names = ["a/b", "a:b", "A?B", "..", "", " ", "CON ", "é" * 200, "a\nb"]
     folders = class_folders(names)
