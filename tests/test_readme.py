@@ -13,10 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -45,6 +48,7 @@ ADDED = {
     "python -m nets.cost_table": "--quick",
     "python compare.py --config neu_det.yaml": "--seeds 0 1",
 }
+CAMERA = "rtsp://camera/stream"
 INSTALLED = ("pip install", "pytest")  # `.ci/run` does both
 
 
@@ -84,15 +88,16 @@ def draw_datasets(data: Path) -> None:
 
 def draw_images(folder: Path) -> None:
     make_image((640, 480)).save(folder / "street.jpg")
+    make_image((900, 700)).save(folder / "aerial.png")
     (folder / "photos" / "monday").mkdir(parents=True)
     make_image((64, 48), 1).save(folder / "photos" / "a.jpg")
     make_image((48, 64), 2).save(folder / "photos" / "monday" / "a.jpg")
-    codec = cv2.VideoWriter.fourcc(*"mp4v")
-    video = cv2.VideoWriter(str(folder / "drive.mp4"), codec, 10, (640, 480))
-    for seed in range(12):
-        video.write(np.asarray(make_image((640, 480), seed)))
-    video.release()
-    shutil.copy(folder / "drive.mp4", folder / "night.mp4")
+    for name in ("drive.mp4", "night.mp4"):
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        video = cv2.VideoWriter(str(folder / name), codec, 10, (96, 64))
+        for seed in range(12):
+            video.write(np.asarray(make_image((96, 64), seed)))
+        video.release()
 
 
 def shrink(path: Path, data: Path) -> None:
@@ -174,6 +179,16 @@ PREPARED: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.fixture(scope="module")
+def camera(project: Path) -> Iterator[str]:
+    """An address that a video comes from."""
+    handler = partial(SimpleHTTPRequestHandler, directory=project)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/drive.mp4"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
 def page(project: Path) -> Iterator[None]:
     """`python demo.py` runs, as it does in another terminal."""
     line = next(line for line in commands() if line.startswith("python demo.py"))
@@ -201,6 +216,8 @@ def test_a_command_of_the_readme(line: str, project: Path, request: pytest.Fixtu
         pytest.importorskip("gradio", reason="needs gradio")
         request.getfixturevalue("page")
         line = line.replace("python demo.py", "python demo.py --help")
+    if CAMERA in line:
+        line = line.replace(CAMERA, request.getfixturevalue("camera"))
     if line in PREPARED:
         PREPARED[line](project)
     added = next((words for start, words in ADDED.items() if line.startswith(start)), "")
