@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from utils.core.environment import cpu_count
 from utils.core.errors import UserError, require_package
 from utils.core.files import ReadError, WriteError, write_error
 from utils.visualization.video_opencv import check_name
@@ -18,6 +19,7 @@ from utils.visualization.video_opencv import check_name
 MAX_GAP = 3600.0  # seconds between two frames of a file; more, or less than none, is a damaged time
 MIN_TICKS = 10_000  # per second, the precision of a frame's time in the file
 MAX_DENOMINATOR = 1001  # of a frame rate, 30000/1001 for instance
+MAX_THREADS = 4  # of the encoder, which shares the cores with the detector
 # As fast as OpenCV's MPEG-4, files of the same size, and better pictures
 OPTIONS = {"preset": "ultrafast", "crf": "25"}
 # FFmpeg's numbers for what OpenCV converts to
@@ -171,6 +173,7 @@ class PyAVWriter:
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = self._tick
+        self._stream.codec_context.thread_count = max(1, min(MAX_THREADS, cpu_count() // 2))
         for name, value in COLORS.items():
             setattr(self._stream.codec_context, name, value)
 
