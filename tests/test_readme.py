@@ -94,9 +94,9 @@ def draw_images(folder: Path) -> None:
     make_image((48, 64), 2).save(folder / "photos" / "monday" / "a.jpg")
     for name in ("drive.mp4", "night.mp4"):
         codec = cv2.VideoWriter.fourcc(*"mp4v")
-        video = cv2.VideoWriter(str(folder / name), codec, 10, (96, 64))
+        video = cv2.VideoWriter(str(folder / name), codec, 10, (640, 360))
         for seed in range(12):
-            video.write(np.asarray(make_image((96, 64), seed)))
+            video.write(np.asarray(make_image((640, 360), seed)))
         video.release()
 
 

@@ -84,8 +84,13 @@ def read_image(path: str | Path) -> np.ndarray:
         ReadError: the file cannot be read.
         UserError: it cannot be decoded.
     """
+    return read_image_file(path)[0]
+
+
+def read_image_file(path: str | Path) -> tuple[np.ndarray, FileState]:
+    """As `read_image`, with the state of the file."""
     # not cv2.imread, which cannot open non-ASCII paths on Windows
-    return decode_image(read_file(path, "cannot read image"), path)[0]
+    return decode_image(read_file(path, "cannot read image"), path)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

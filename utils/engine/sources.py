@@ -1,12 +1,14 @@
 """Where the images of `predict.py` come from: files, a folder, or a dataset."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from utils.core.errors import UserError
 from utils.core.files import (
@@ -17,8 +19,9 @@ from utils.core.files import (
     open_input,
     similar_file,
 )
-from utils.core.images import IMAGE_SUFFIXES, read_image
+from utils.core.images import IMAGE_SUFFIXES, FileState, read_image_file
 from utils.core.schema import Config
+from utils.data.checks import DAMAGE, RULES
 from utils.data.loading import load_dataset
 
 VIDEO_SUFFIXES = frozenset(
@@ -117,7 +120,7 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
             check_input(path, "--source")
         except ReadError as error:
             raise UserError(f"{error}{similar_file(path)}") from None
-    return [ImageSource(str(path), partial(read_image, path), Path(path)) for path in paths]
+    return [ImageSource(str(path), partial(_read_file, path), Path(path)) for path in paths]
 
 
 def image_folder(folder: str | Path) -> list[ImageSource]:
@@ -136,10 +139,18 @@ def image_folder(folder: str | Path) -> list[ImageSource]:
     for path in sorted(_files_below(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             name = path.relative_to(folder).as_posix()
-            images.append(ImageSource(name, partial(read_image, path), path, from_folder=True))
+            images.append(ImageSource(name, partial(_read_file, path), path, from_folder=True))
     if not images:
         raise UserError(f"--source {folder}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return images
+
+
+def _read_file(path: str | Path) -> np.ndarray:
+    """Read an image; damage to the file is told."""
+    image, state = read_image_file(path)
+    if state != FileState.WHOLE:
+        tqdm.write(f"note: {path}: {DAMAGE[state]}: {RULES[DAMAGE[state]]}", file=sys.stderr)
+    return image
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import pytest
 
 from nets.loading import load_model
 from utils.core.errors import UserError
+from utils.core.images import write_image
 from utils.engine.experiment import Result
 from utils.engine.sources import (
     find_mode,
@@ -100,3 +101,12 @@ def test_images_and_folders_in_one_command_but_no_videos_among_them(tmp_path: Pa
     with pytest.raises(UserError, match=r"a\.mp4: is a video, but b\.png is not"):
         find_mode(["a.mp4", "b.png"])
     assert find_mode([]) == "image"
+
+
+def test_a_damaged_image_is_used_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "half.jpg"
+    write_image(path, np.full((80, 60, 3), 200, np.uint8))
+    path.write_bytes(path.read_bytes()[:-2])
+    (image,) = image_files([path])
+    assert image.read().shape == (80, 60, 3)
+    assert capsys.readouterr().err == f"note: {path}: image truncated: the intact part is used\n"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import UserError, shorten
-from utils.core.files import is_file, is_outage, read_file
-from utils.core.images import FileState, Letterbox, decode_image
+from utils.core.files import is_file, is_outage
+from utils.core.images import FileState, Letterbox, read_image_file
 from utils.data.checks import DAMAGE, EXAMPLES, RULES, DatasetReport, map_in_threads
 from utils.data.duplicates import find_leaks
 from utils.data.readers.folder_tree import FolderTree
@@ -116,7 +116,7 @@ def _decode_all(
 
 def _decode(path: Path) -> tuple[str, str | Path] | None:
     try:
-        _, state = decode_image(read_file(path, "cannot read image"), path)
+        _, state = read_image_file(path)
     except UserError as error:
         if is_outage(error):
             raise
