@@ -36,19 +36,7 @@ def parse() -> argparse.Namespace:
         "camera; heatmap: images; fps: an image. Default: validation images of the run's dataset",
     )
     add_weights(parser)
-    parser.add_argument(
-        "--out", help="folder, or a file for one image or video; default: runs/predict, -2, ..."
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
-    parser.add_argument(
-        "--save",
-        nargs="+",
-        action="extend",
-        metavar="FORMAT",
-        help="what to write to --out, of image (with boxes), txt (as Ultralytics' save_txt), coco "
-        "(results), csv, crops, json; default: image",
-    )
-    parser.add_argument("--save-conf", action="store_true", help="txt: add the score to each line")
+    _add_outputs(parser)
     parser.add_argument(
         "--classes",
         nargs="+",
@@ -73,14 +61,44 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="open a window: any key for the next, q or Esc quits"
     )
+    _add_video(parser)
+    _add_heatmap(parser)
     parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="e.g. predict.nms_iou=0.6 input_size=608; output=DIR: folder of the runs",
+    )
+    args = parser.parse_intermixed_args()
+    separate_overrides(args, "source", "save", "classes")
+    return args
+
+
+def _add_outputs(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--out", help="folder, or a file for one image or video; default: runs/predict, -2, ..."
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the detections as a JSON list")
+    parser.add_argument(
+        "--save",
+        nargs="+",
+        action="extend",
+        metavar="FORMAT",
+        help="what to write to --out, of image (with boxes), txt (as Ultralytics' save_txt), coco "
+        "(results), csv, crops, json; default: image",
+    )
+    parser.add_argument("--save-conf", action="store_true", help="txt: add the score to each line")
+
+
+def _add_video(parser: CommandParser) -> None:
+    video = parser.add_argument_group("video")
+    video.add_argument(
         "--timeout",
         type=number(0.1, 86_400),
         default=10.0,
         metavar="SECONDS",
-        help="video: how long to wait for a frame of a stream (rtsp://...); default: 10",
+        help="how long to wait for a frame of a stream (rtsp://...); default: 10",
     )
-    video = parser.add_argument_group("video")
     video.add_argument(
         "--reconnect",
         type=number(0, 86_400),
@@ -102,6 +120,9 @@ def parse() -> argparse.Namespace:
         metavar="X1,Y1,X2,Y2",
         help="count the objects that cross this line, in pixels; needs --track",
     )
+
+
+def _add_heatmap(parser: CommandParser) -> None:
     heatmap = parser.add_argument_group("heatmap")
     heatmap.add_argument(
         "--site", help="show only this site; default: sites with attention, feat1 and feat2"
@@ -117,15 +138,6 @@ def parse() -> argparse.Namespace:
         metavar="NAME",
         help="class to explain; default: that of the best detection",
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="e.g. predict.nms_iou=0.6 input_size=608; output=DIR: folder of the runs",
-    )
-    args = parser.parse_intermixed_args()
-    separate_overrides(args, "source", "save", "classes")
-    return args
 
 
 def main() -> None:

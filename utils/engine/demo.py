@@ -108,7 +108,7 @@ class Demo:
             site: for heatmaps: the only site, or `ALL_SITES`.
 
         Returns:
-            The picture to show, RGB uint8 `(h, w, 3)`, and a row per detection, see `TABLE`.
+            The image to show, RGB uint8 `(h, w, 3)`, and a row per detection, see `TABLE`.
         """
         if not path:
             return None, []
@@ -169,21 +169,21 @@ def build_page(demo: Demo) -> "Blocks":
                 image = gradio.Image(
                     type="filepath", label="image", sources=["upload", "clipboard"]
                 )
-                picture = gradio.Image(label="result", format="png", buttons=BUTTONS)
+                result = gradio.Image(label="result", format="png", buttons=BUTTONS)
             table = gradio.Dataframe(headers=list(TABLE), label="detections")
             gradio.on(
                 [image.change, weights.change, score.release, shown.change, site.change],
                 reported(demo.detect_image),
                 [image, weights, score, shown, site],
-                [picture, table],
+                [result, table],
                 api_name="image",
                 concurrency_limit=1,
             )
         with gradio.Tab("video"), gradio.Row():
             video = gradio.Video(label="video", sources=["upload"])
-            result = gradio.Video(label="result")
+            out = gradio.Video(label="result")
             video.upload(
-                reported(demo.detect_video), [video, weights, score], result, api_name="video"
+                reported(demo.detect_video), [video, weights, score], out, api_name="video"
             )
     return page
 

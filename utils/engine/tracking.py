@@ -72,7 +72,7 @@ def make_follower(tracker: str, line: Line | None, fps: float, width: int, heigh
         height: height of a frame in pixels.
 
     Raises:
-        UserError: there is no such tracker, or the line is outside of the picture.
+        UserError: there is no such tracker, or the line is outside of the image.
     """
     if tracker not in TRACKERS:
         raise UserError(f"--track: unknown tracker {shorten(tracker)}{nearest(tracker, TRACKERS)}")
@@ -101,7 +101,7 @@ def _line_counter(line: Line, width: int, height: int) -> Follow:
     start, end = line[:2], line[2:]
     if not cv2.clipLine((0, 0, width, height), start, end)[0]:
         raise UserError(
-            f"--line {','.join(map(str, line))}: outside of the picture, {width}x{height} pixels"
+            f"--line {','.join(map(str, line))}: outside of the image, {width}x{height} pixels"
         )
     supervision = require_package("supervision", "--line")
     zone = supervision.LineZone(supervision.Point(*start), supervision.Point(*end))

@@ -94,17 +94,15 @@ def process_video(
     """
     start = time.perf_counter()
     result = VideoResult()
-    decoded: BoundedQueue[_Frame] = BoundedQueue(
-        1 if source.is_camera else QUEUE_SIZE, newest=source.is_camera
-    )
+    ahead = 1 if source.is_camera else QUEUE_SIZE
+    decoded: BoundedQueue[_Frame] = BoundedQueue(ahead, newest=source.is_camera)
     detected: BoundedQueue[_DetectedFrame] = BoundedQueue(QUEUE_SIZE)
     rendered: BoundedQueue[np.ndarray] = BoundedQueue(1, newest=True)
     shown = rendered if window else None
+    rendering = (detected, sink, shown, source.is_camera, draw)
     threads = (
         threading.Thread(target=_decode, args=(source, decoded, start), daemon=True),
-        threading.Thread(
-            target=_render, args=(detected, sink, shown, source.is_camera, draw), daemon=True
-        ),
+        threading.Thread(target=_render, args=rendering, daemon=True),
     )
     try:
         with (

@@ -20,7 +20,7 @@ MAX_GAP = 3600.0  # seconds between two frames of a file; more, or less than non
 MIN_TICKS = 10_000  # per second, the precision of a frame's time in the file
 MAX_DENOMINATOR = 1001  # of a frame rate, 30000/1001 for instance
 MAX_THREADS = 4  # of the encoder, which shares the cores with the detector
-# As fast as OpenCV's MPEG-4, files of the same size, and better pictures
+# As fast as OpenCV's MPEG-4, files of the same size, and better quality
 OPTIONS = {"preset": "ultrafast", "crf": "25"}
 # FFmpeg's numbers for what OpenCV converts to
 COLORS = {"colorspace": 6, "color_primaries": 1, "color_trc": 1, "color_range": 1}
@@ -99,7 +99,7 @@ class PyAVReader:
                 try:
                     decoded = packet.decode()
                 except self._av.error.InvalidDataError:
-                    self.damaged += found  # a stream may begin in the middle of a picture
+                    self.damaged += found  # a stream may begin in the middle of a frame
             if decoded:
                 found, last = True, time.monotonic()
                 yield from decoded
@@ -179,12 +179,12 @@ class PyAVWriter:
 
     def write(self, frame: np.ndarray, seconds: float | None) -> None:
         planes = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
-        picture = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        image = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
         tick = self._next_tick if seconds is None else round(seconds / self._tick)
-        picture.pts = max(tick, self._next_tick - self._frame_ticks + 1, 0)
-        picture.time_base = self._tick
-        self._next_tick = picture.pts + self._frame_ticks
-        self._mux(picture)
+        image.pts = max(tick, self._next_tick - self._frame_ticks + 1, 0)
+        image.time_base = self._tick
+        self._next_tick = image.pts + self._frame_ticks
+        self._mux(image)
 
     def close(self) -> None:
         try:
@@ -196,9 +196,9 @@ class PyAVWriter:
             except self._av.FFmpegError as error:
                 raise self._failure(error) from None
 
-    def _mux(self, picture: Any) -> None:
+    def _mux(self, image: Any) -> None:
         try:
-            self._container.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(image))
         except self._av.FFmpegError as error:
             raise self._failure(error) from None
 
