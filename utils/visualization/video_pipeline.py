@@ -76,16 +76,14 @@ def process_video(
 ) -> VideoResult:
     """Detect objects in a video, in the calling thread; draw, write and show the frames.
 
-    An error in any thread stops all threads and is raised here. Ctrl-C is the usual way to stop a
-    camera and returns the result so far; for a file it is raised. The caller closes `source` and
-    `sink`.
+    An error in any thread stops all threads and is raised here. Ctrl-C, which is the usual way to
+    stop a camera, is raised for a file only. The caller closes `source` and `sink`.
 
     Args:
         source: the video.
-        sink: video to write the frames to, or None.
+        sink: where the frames are written, or None.
         predict: maps frames, RGB uint8 `(h, w, 3)`, to their detections in order. It may read
-            frames ahead, which should not happen with a camera, whose detections would be late,
-            and must not with `every`.
+            frames ahead, but should not with a camera, and must not with `every`.
         on_frame: called with the index of each frame (from 0) that went through `predict`, and its
             detections.
         window: show the frames; q, Esc or closing the window stops.
@@ -98,8 +96,7 @@ def process_video(
     decoded: BoundedQueue[_Frame] = BoundedQueue(ahead, newest=source.is_camera)
     detected: BoundedQueue[_DetectedFrame] = BoundedQueue(QUEUE_SIZE)
     rendered: BoundedQueue[np.ndarray] = BoundedQueue(1, newest=True)
-    shown = rendered if window else None
-    rendering = (detected, sink, shown, source.is_camera, draw)
+    rendering = (detected, sink, rendered if window else None, source.is_camera, draw)
     threads = (
         threading.Thread(target=_decode, args=(source, decoded, start), daemon=True),
         threading.Thread(target=_render, args=rendering, daemon=True),
