@@ -50,6 +50,11 @@ def boxes_inside(draw: st.DrawFn, width: int, height: int, least: int = 1) -> tu
     return x1, y1, draw(st.integers(x1 + least, width)), draw(st.integers(y1 + least, height))
 
 
+def whole(count: int) -> torch.Tensor:
+    """Images that fill their canvases."""
+    return torch.tensor([[0.0, 0, WIDTH, HEIGHT]]).expand(count, 4)
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> ImagePool:
     """Noise with up to three objects per image; each object has a label of its own."""
@@ -63,7 +68,7 @@ def pools(draw: st.DrawFn) -> ImagePool:
         for place, row in enumerate(rows):
             boxes[index, place] = torch.tensor(row)
             labels[index, place] = 3 * index + place
-    return ImagePool(canvases.to(torch.uint8), boxes, labels, (labels >= 0).sum(1))
+    return ImagePool(canvases.to(torch.uint8), boxes, labels, (labels >= 0).sum(1), whole(count))
 
 
 def augment(pool: ImagePool, config: AugmentConfig, seed: int = 0) -> Batch:
@@ -75,7 +80,8 @@ def augment(pool: ImagePool, config: AugmentConfig, seed: int = 0) -> Batch:
 
 def as_pool(batch: Batch) -> ImagePool:
     canvases = (batch.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return ImagePool(canvases, batch.boxes, batch.labels, (batch.labels >= 0).sum(1))
+    counts = (batch.labels >= 0).sum(1)
+    return ImagePool(canvases, batch.boxes, batch.labels, counts, whole(len(canvases)))
 
 
 def assert_unchanged(batch: Batch, pool: ImagePool) -> None:

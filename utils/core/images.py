@@ -216,6 +216,12 @@ class Letterbox:
         height, width = self.content_size
         return (self.input_size[1] - width) // 2, (self.input_size[0] - height) // 2
 
+    @property
+    def content(self) -> tuple[int, int, int, int]:
+        """x1 y1 x2 y2 of the scaled image in input pixels."""
+        (height, width), (x, y) = self.content_size, self.offset
+        return x, y, x + width, y + height
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Scale and pad an image.
 

@@ -46,12 +46,15 @@ class ImagePool:
         boxes: float32 `(P, M, 4)`, xyxy in pixels.
         labels: int64 `(P, M)`, -1 after the last object of an image.
         counts: int64 `(P,)`, objects per image, on the CPU.
+        content: float32 `(P, 4)`, where the image is in its canvas, xyxy in pixels; the rest is
+            padding.
     """
 
     canvases: Tensor
     boxes: Tensor
     labels: Tensor
     counts: Tensor
+    content: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class _RandomParameters:
 
     Attributes:
         linear: `(B, 2, 2)`, rotation, scale and shear.
-        shift: `(B, 2)`, x y as fractions of the side.
-        meeting_point: `(B, 2)`, x y as fractions of the side.
+        shift: `(B, 2)`, x y as fractions of the image's sides.
+        meeting_point: `(B, 2)`, x y as fractions of the output's sides.
         mirror: `(B, 2)`, 1 or -1 for x and y.
         color: `(B, 3, 3)`, linear map of RGB.
     """
@@ -222,15 +225,21 @@ def _compose(pool: ImagePool, tiles: Tensor, parameters: _RandomParameters) -> B
     count, tile_count = tiles.shape
     device = pool.canvases.device
     height, width = pool.canvases.shape[1:3]
-    center = parameters.meeting_point if tile_count == 4 else 0.5 + parameters.shift
+    tiles = to_device(tiles, device)
+    extent = cached_constant((width, height), device)
+    content = pool.content[tiles]
+    if tile_count == 4:
+        center = to_device(parameters.meeting_point, device)
+    else:  # moved by a fraction of the image, not of the canvas
+        sides = content[:, 0, 2:] - content[:, 0, :2]
+        center = 0.5 + to_device(parameters.shift, device) * (sides / extent)
     geometry = Geometry(
         linear=to_device(parameters.linear, device),
-        anchor_out=to_device(cached_constant((width, height), center.device) * center, device),
+        anchor_out=extent * center,
         mirror=to_device(parameters.mirror, device),
-        tile_count=tile_count,
+        content=content,
         size=(height, width),
     )
-    tiles = to_device(tiles, device)
     stacks = pool.canvases[tiles.flatten()].view(count, tile_count * height, width, 3)
     images = warp_images(to_float(stacks).sub_(GRAY), geometry)
     images = _recolor(images, to_device(parameters.color, device))

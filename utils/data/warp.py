@@ -1,8 +1,10 @@
 """Geometry of the augmentation: warps one image, or four that meet at a point, into each output.
 
 Forward map of tile k, in pixels: `out = mirror(linear @ (in - anchor_in[k]) + anchor_out)`;
-`anchor_in[k]` is the corner of tile k that touches the meeting point `anchor_out` (for a single
-image: its center). Mirroring comes last and is about the center of the output.
+`anchor_in[k]` is the corner of the image in tile k that touches the meeting point `anchor_out` (for
+a single image: its center). It is a corner of the image itself, not of the gray bars that
+letterboxing put around it, which would otherwise meet in the middle. Mirroring comes last and is
+about the center of the output.
 """
 
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from utils.core.devices import cached_constant
 MIN_SIDE = 2.0  # pixels; smaller remains of an object are dropped
 MIN_VISIBLE = 0.2  # fraction of an object's area that must remain
 OUTSIDE = 9.0  # a `grid_sample` coordinate that reads padding
-# the corner of each tile at the meeting point, x y as fractions of the tile: upper left tile, upper
-# right, lower left, lower right
+# the corner of each image at the meeting point, x y as fractions of its sides: upper left tile,
+# upper right, lower left, lower right
 TILE_CORNERS = (1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 
 
@@ -29,15 +31,21 @@ class Geometry:
         linear: `(B, 2, 2)`.
         anchor_out: `(B, 2)`, x y in pixels.
         mirror: `(B, 2)`, 1 or -1 for x and y.
-        tile_count: K, 1 or 4.
+        content: `(B, K, 4)`, the image in each tile without its padding, xyxy in tile pixels; K is
+            1 or 4.
         size: (height, width) of the tiles and the output, in pixels.
     """
 
     linear: Tensor
     anchor_out: Tensor
     mirror: Tensor
-    tile_count: int
+    content: Tensor
     size: tuple[int, int]
+
+    @property
+    def tile_count(self) -> int:
+        """K, 1 or 4."""
+        return self.content.shape[1]
 
     @property
     def extent(self) -> Tensor:
@@ -46,10 +54,11 @@ class Geometry:
 
     @property
     def anchor_in(self) -> Tensor:
-        """`(K, 2)`, x y in tile pixels."""
+        """`(B, K, 2)`, x y in tile pixels."""
+        low, high = self.content[..., :2], self.content[..., 2:]
         if self.tile_count == 1:
-            return self.extent[None] / 2
-        return _tile_corners(self.linear.device) * self.extent
+            return (low + high) / 2
+        return torch.where(_tile_corners(self.linear.device) > 0, high, low)
 
 
 def _tile_corners(device: torch.device) -> Tensor:
@@ -78,12 +87,15 @@ def _sampling_grid(geometry: Geometry) -> Tensor:
     height, width = geometry.size
     dx, is_right = _offsets(geometry, 0)  # (B, w)
     dy, is_lower = _offsets(geometry, 1)  # (B, h)
-    dx, dy = dx[:, None], dy[:, :, None]
-    inverse = torch.linalg.inv_ex(geometry.linear).inverse[..., None, None]  # (B, 2, 2, 1, 1)
-    anchor_x = _anchor_in(is_right, width, geometry)[:, None]
-    anchor_y = _anchor_in(is_lower, height, geometry)[:, :, None]
-    x = inverse[:, 0, 0] * dx + inverse[:, 0, 1] * dy + anchor_x
-    y = inverse[:, 1, 0] * dx + inverse[:, 1, 1] * dy + anchor_y
+    inverse = torch.linalg.inv_ex(geometry.linear).inverse  # (B, 2, 2)
+    by_row = (inverse[:, :, 1, None] * dy[:, None])[..., None]  # (B, x y, h, 1)
+    by_column = inverse[:, None, :, :1] * dx[:, None, None] + _anchors(geometry, is_right)
+    by_column = by_column[:, :, :, None]  # (B, upper lower, x y, 1, w)
+    if geometry.tile_count == 1:
+        x, y = (by_column[:, 0] + by_row).unbind(1)
+    else:
+        in_lower_tiles = is_lower.bool()[:, None, :, None]
+        x, y = torch.where(in_lower_tiles, by_column[:, 1], by_column[:, 0]).add_(by_row).unbind(1)
     outside = (x < 0) | (x > width) | (y < 0) | (y > height)
     # half a pixel from the tile's edge, bilinear sampling would mix in the next tile of the stack
     x, y = x.clamp_(0.5, width - 0.5), y.clamp_(0.5, height - 0.5)
@@ -91,6 +103,23 @@ def _sampling_grid(geometry: Geometry) -> Tensor:
     grid_x = x * (2 / width) - 1
     grid_y = y * (2 / (height * geometry.tile_count)) - 1
     return torch.stack([grid_x, grid_y], -1).masked_fill_(outside[..., None], OUTSIDE)
+
+
+def _anchors(geometry: Geometry, is_right: Tensor) -> Tensor:
+    """The `anchor_in` of each column, in the upper tiles and in the lower ones.
+
+    Args:
+        geometry: the warp.
+        is_right: int64 `(B, w)`, 1 in columns of the right tiles.
+
+    Returns:
+        `(B, upper lower, x y, w)`; `(B, 1, x y, 1)` for a single image.
+    """
+    anchors = geometry.anchor_in
+    if geometry.tile_count == 1:
+        return anchors[..., None]
+    by_side = anchors.unflatten(1, (2, 2)).transpose(2, 3)  # (B, upper lower, x y, left right)
+    return by_side.gather(3, is_right[:, None, None].expand(-1, 2, 2, -1))
 
 
 def _offsets(geometry: Geometry, axis: int) -> tuple[Tensor, Tensor]:
@@ -103,13 +132,6 @@ def _offsets(geometry: Geometry, axis: int) -> tuple[Tensor, Tensor]:
     if geometry.tile_count == 4:
         return offset, (offset >= 0).long()
     return offset, torch.zeros_like(offset, dtype=torch.long)
-
-
-def _anchor_in(tile: Tensor, side: int, geometry: Geometry) -> Tensor:
-    """The coordinate of `anchor_in` that belongs to each column or row."""
-    if geometry.tile_count == 4:
-        return side * (1.0 - tile)
-    return torch.full_like(tile, side, dtype=torch.float32) / 2
 
 
 def warp_boxes(boxes: Tensor, labels: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
@@ -125,7 +147,7 @@ def warp_boxes(boxes: Tensor, labels: Tensor, geometry: Geometry) -> tuple[Tenso
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).unflatten(-1, (4, 2))
-    offset = corners - geometry.anchor_in[:, None, None]  # (B, K, M, 4 corners, 2)
+    offset = corners - geometry.anchor_in[:, :, None, None]  # (B, K, M, 4 corners, 2)
     anchor_out = geometry.anchor_out[:, None, None, None]
     moved = torch.einsum("bij,bkmcj->bkmci", geometry.linear, offset) + anchor_out
     low, high = moved.amin(-2), moved.amax(-2)

@@ -149,12 +149,14 @@ def make_pool(dataset: DetectionDataset, indices: Sequence[int], device: torch.d
         boxes.append(dataset.boxes[index][single])
         labels.append(dataset.labels[index][single])
         counts.append(len(labels[-1]))
+    content = [dataset.letterboxes[index].content for index in indices]
     padded_boxes, padded_labels = pad_targets(boxes, labels)
     return ImagePool(
         _load_canvases(dataset, indices, device),
         to_device(padded_boxes, device),
         to_device(padded_labels, device),
         torch.tensor(counts, dtype=torch.int64),
+        to_device(torch.tensor(content, dtype=torch.float32), device),
     )
 
 

@@ -19,9 +19,9 @@ def geometry(
 ) -> Geometry:
     """One image: a single tile that is moved by `shift` pixels, or four that meet at `meeting`."""
     anchor = meeting or (SIZE[1] / 2 + shift[0], SIZE[0] / 2 + shift[1])
-    tiles = 4 if meeting else 1
+    whole = torch.tensor([0.0, 0, SIZE[1], SIZE[0]]).expand(1, 4 if meeting else 1, 4)
     return Geometry(
-        torch.tensor([linear]), torch.tensor([anchor]), torch.tensor([mirror]), tiles, SIZE
+        torch.tensor([linear]), torch.tensor([anchor]), torch.tensor([mirror]), whole, SIZE
     )
 
 
