@@ -86,6 +86,8 @@ def strategy_of(schema: Mapping[str, Any]) -> st.SearchStrategy:
             return st.integers(low, high - ("exclusiveMaximum" in schema))
         open_ends = {"exclude_min": "minimum" not in schema, "exclude_max": "maximum" not in schema}
         return st.floats(low, high, **open_ends)
+    if kind == "array":
+        return st.lists(strategy_of(schema["items"]))
     return {"boolean": st.booleans(), "null": st.none(), "string": LINES}[kind]
 
 

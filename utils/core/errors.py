@@ -61,7 +61,7 @@ def require_package(package: str, wanted_by: str) -> ModuleType:
     name = package.partition(".")[0]
     try:
         module = importlib.import_module(package)
-        if module.__spec__ is None or module.__spec__.has_location:
+        if getattr(module, "__file__", None) or not hasattr(module, "__path__"):
             return module  # else a folder of this name, such as `wandb/` in the working directory
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != name:
