@@ -118,6 +118,7 @@ def train_and_prolong(tmp_path: Path, logger: str) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_a_resumed_run(tmp_path: Path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
