@@ -51,6 +51,7 @@ FileId = tuple[int, int]  # device and inode
 
 _claims: dict[Path, str] = {}  # output of this command -> its option and name
 _claimed_files: dict[FileId, str] = {}  # the same for those that exist already
+_refused: dict[FileId, str] = {}  # those of them that this command wanted to read
 
 
 class ReadError(UserError):
@@ -298,7 +299,7 @@ def claimed_outputs(*outputs: tuple[str, str | Path | None]) -> Iterator[None]:
     Raises:
         UserError: one is a folder, lies in something that is not one, or is another output.
     """
-    claims, files = dict(_claims), dict(_claimed_files)
+    claims, files, refused = dict(_claims), dict(_claimed_files), dict(_refused)
     try:
         for option, path in outputs:
             if path is not None:
@@ -309,6 +310,8 @@ def claimed_outputs(*outputs: tuple[str, str | Path | None]) -> Iterator[None]:
         _claims.update(claims)
         _claimed_files.clear()
         _claimed_files.update(files)
+        _refused.clear()
+        _refused.update(refused)
 
 
 def _claim(path: Path, name: str) -> None:
@@ -331,7 +334,8 @@ def _claim(path: Path, name: str) -> None:
 def _refuse_claimed(file: FileId) -> None:
     output = _claimed_files.get(file)
     if output is not None:
-        raise OverwriteError(f"{output}: would overwrite a file that this command reads")
+        _refused[file] = f"{output}: would overwrite a file that this command reads"
+        raise OverwriteError(_refused[file])
 
 
 def _resolve(path: Path, name: str) -> Path:
@@ -402,6 +406,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         WriteError: the file cannot be written.
+        OverwriteError: this command has wanted to read the file, even if that went unnoticed.
     """
     target = _resolve(Path(path), f"cannot write {path}")
     try:
@@ -428,10 +433,17 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 
 def _forget(target: Path) -> None:
-    """Drop the claim on a file that is about to be replaced: its inode will be used again."""
+    """Drop the claim on a file that is about to be replaced: its inode will be used again.
+
+    Raises:
+        OverwriteError: the file is an input.
+    """
     with suppress(OSError):
         status = target.stat()
-        _claimed_files.pop((status.st_dev, status.st_ino), None)
+        file = status.st_dev, status.st_ino
+        if file in _refused:
+            raise OverwriteError(_refused[file])
+        _claimed_files.pop(file, None)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -2,6 +2,7 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -108,6 +109,18 @@ def test_an_output_that_is_read_is_refused_before_it_is_overwritten(tmp_path):
         read_file(path)
     assert read_file(path) == b"weights", "a claim ends with its block"
     assert path.read_bytes() == b"weights"
+
+
+def test_an_input_is_not_overwritten_even_if_its_refusal_went_unnoticed(tmp_path):
+    path = tmp_path / "label.txt"
+    path.write_text("0 0.5 0.5 1 1")
+    with claimed_outputs(("--json", path)):
+        with suppress(UserError):
+            read_file(path)
+        with pytest.raises(UserError, match=r"--json .*label.txt: would overwrite a file"):
+            write_file(path, "{}")
+    assert path.read_text() == "0 0.5 0.5 1 1" and len(list(tmp_path.iterdir())) == 1
+    write_file(path, "a new command")
 
 
 def test_two_outputs_cannot_be_one_file(tmp_path):
