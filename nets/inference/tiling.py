@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torchvision.ops import batched_nms
 
 from nets.inference.detections import Detections
 from utils.core.errors import UserError, require_package
@@ -67,10 +69,12 @@ class Tiling:
             detect_tile,
             slice_wh=(self.size, self.size),
             overlap_wh=(overlap, overlap),
-            iou_threshold=nms_iou,
+            overlap_filter=sv.OverlapFilter.NONE,  # its NMS keeps the IoU of all pairs in memory
         )
         joined = slicer(image)
-        best = np.argsort(-joined.confidence, kind="stable")[:max_detections]
+        columns = (joined.xyxy.astype(np.float32), joined.confidence, joined.class_id)
+        boxes, scores, labels = (torch.from_numpy(column) for column in columns)
+        best = batched_nms(boxes, scores, labels, nms_iou)[:max_detections].numpy()
         return replace(
             tiles[0],
             boxes=joined.xyxy[best].astype(np.float32),

@@ -1,5 +1,8 @@
 """Detection in tiles: as by supervision's slicer, and without tiles where none are due."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import supervision as sv
@@ -45,9 +48,15 @@ def test_an_image_that_fits_in_a_tile_is_not_divided(plain: Detector, size: tupl
 @pytest.mark.parametrize("size", [(90, 150), (200, 30), (65, 64)])
 def test_as_by_the_slicer_of_supervision(plain: Detector, size: tuple[int, int]):
     image = image_of(*size)
+    noise = np.random.default_rng(0)
+    seen: list[Detections] = []
 
     def callback(tile: np.ndarray) -> sv.Detections:
         found = plain(np.ascontiguousarray(tile), LIMITS)
+        # no two scores are the same: which of two equal boxes is kept is a matter of the library
+        scores = found.scores * noise.uniform(0.999, 1, len(found)).astype(np.float32)
+        found = replace(found, scores=scores)
+        seen.append(found)
         return sv.Detections(found.boxes, confidence=found.scores, class_id=found.labels)
 
     slicer = sv.InferenceSlicer(
@@ -55,7 +64,9 @@ def test_as_by_the_slicer_of_supervision(plain: Detector, size: tuple[int, int])
     )
     expected = slicer(image)
     expected = expected[np.argsort(-expected.confidence, kind="stable")][: LIMITS.max_detections]
-    got = tiled(plain, 64, 0.25)(image, LIMITS)
+    again = iter(seen)
+    limits = LIMITS.nms_iou, LIMITS.max_detections
+    got = Tiling(64, 0.25).detect(image, lambda tile: next(again), *limits)
     assert len(got) > 50 and (got.height, got.width) == size and got.names == plain.names
     np.testing.assert_allclose(got.boxes, expected.xyxy, atol=1e-4)
     np.testing.assert_array_equal(got.scores, expected.confidence)
@@ -66,6 +77,23 @@ def test_as_by_the_slicer_of_supervision(plain: Detector, size: tuple[int, int])
         boxes = got.only([plain.names[label]]).boxes
         ious = sv.box_iou_batch(boxes, boxes) - np.eye(len(boxes))
         assert ious.max(initial=0) <= LIMITS.nms_iou + 1e-6
+
+
+def test_many_boxes_in_many_tiles_need_little_memory(plain: Detector):
+    found = Detections(
+        boxes=np.random.default_rng(0).uniform(0, 60, (200, 4)).astype(np.float32),
+        scores=np.random.default_rng(1).uniform(0, 1, 200).astype(np.float32),
+        labels=np.arange(200) % 3,
+        names=plain.names,
+        height=64,
+        width=64,
+    )
+    found.boxes[:, 2:] = found.boxes[:, :2] + 1
+    tracemalloc.start()
+    joined = Tiling(64, 0).detect(image_of(1280, 1280), lambda tile: found, 0.5, 100_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(joined) > 40_000 and peak < 200 * 2**20  # the IoU of all pairs: 50 GiB
 
 
 def test_small_and_large_images_in_a_list_keep_their_order(plain: Detector):
