@@ -2,12 +2,14 @@
 
 import copy
 import functools
+import logging
 import os
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -226,14 +228,31 @@ def serve(demo: Demo, host: str, port: int) -> None:
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     app = build_app(demo)
-    import uvicorn  # comes with Gradio
-
     with _listening(host, port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"http://{host}:{port}  (Ctrl-C ends it)")
         print(f"curl --data-binary @street.jpg 'http://{host}:{port}/detect?score=0.3'")
-        config = uvicorn.Config(app, log_level="warning")
-        uvicorn.Server(config).run(sockets=[listener])
+        run_server(app, listener)
+
+
+def run_server(app: Any, listener: socket.socket) -> None:
+    """Answer requests until a signal ends the process.
+
+    Args:
+        app: an ASGI application.
+        listener: the socket to listen at.
+    """
+    import uvicorn  # comes with Gradio
+
+    class Server(uvicorn.Server):
+        """Ends at once: a page in a browser keeps a connection open for as long as it is shown."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            self.force_exit = True
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # of requests cut off
+
+    Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:

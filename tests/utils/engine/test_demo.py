@@ -1,7 +1,10 @@
 """The web page and its HTTP interface."""
 
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +84,41 @@ def test_a_port_in_use_is_named(demo: Demo):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"^--host 127.0.0.1 --port {port}: .*in use"):
             serve(demo, "127.0.0.1", port)
+
+
+SERVER = """
+import asyncio, socket
+from utils.core.cli import run_command
+from utils.engine.demo import run_server
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        print("asked", flush=True)
+        await receive()
+        await asyncio.sleep(60)
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+run_command(lambda: run_server(app, listener))
+"""
+
+
+def test_ctrl_c_ends_it_at_once_though_a_page_is_open():
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert process.stdout.readline() == "asked\n"
+            process.send_signal(signal.SIGINT)
+            try:
+                _, error = process.communicate(timeout=20)
+            finally:
+                process.kill()
+    assert (process.returncode, error) == (130, "interrupted\n")
 
 
 @pytest.fixture
