@@ -16,6 +16,7 @@ from nets.inference.drawing import draw_detections, draw_line
 from utils.core.errors import UserError, nearest, require_package, shorten
 
 TRACKERS = {"bytetrack": "ByteTrackTracker", "sort": "SORTTracker", "ocsort": "OCSORTTracker"}
+FARTHEST = 1_000_000  # pixels: ends of a line may lie outside of the picture
 Line = tuple[int, int, int, int]
 Follow = Callable[[Detections], Detections]
 
@@ -48,13 +49,14 @@ def parse_line(text: str) -> Line:
     """Parse "x1,y1,x2,y2".
 
     Raises:
-        UserError: it is not four integers, or the points are the same.
+        UserError: it is not four integers, one is too large, or the points are the same.
     """
     try:
         x1, y1, x2, y2 = (int(word) for word in text.split(","))
     except ValueError:
         x1 = y1 = x2 = y2 = 0
-    if (x1, y1) == (x2, y2):
+    is_far = max(map(abs, (x1, y1, x2, y2))) > FARTHEST
+    if is_far or (x1, y1) == (x2, y2):
         raise UserError(
             f"--line: expected two points in pixels, x1,y1,x2,y2, got {shorten(text, quoted=True)}"
         )

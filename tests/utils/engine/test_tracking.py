@@ -153,6 +153,12 @@ def test_several_videos_one_after_another():
         ("a.mp4", "out", VideoOptions(track="bytetrak"), "did you mean 'bytetrack'"),
         ("a.mp4", "out", VideoOptions(track="sort", line="500,500,900,900"), "outside of the image"),
         ("a.mp4", "out", VideoOptions(track="sort", line="5,5,5,5"), "--line: expected two points"),
+        (
+            "a.mp4",
+            "out",
+            VideoOptions(track="sort", line="0,50,99999999999,50"),
+            "--line: expected",
+        ),
         ("a.mp4", "out", VideoOptions(track="sort", line="1,2,3"), "--line: expected two points"),
     ],
 )
