@@ -69,12 +69,12 @@ def run_command(main: Callable[[], None]) -> None:
     is line-buffered, so that progress can be followed through a pipe or in a file.
     """
     adapt_to_load()
-    install_handlers()
-    library_output.separate()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # backslashreplace: class names may be in a script that the terminal cannot encode
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
+        install_handlers()
+        library_output.separate()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # backslashreplace: class names may be in a script that the terminal cannot encode
+            sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         search_working_directory()
         main()
     except UserError as error:

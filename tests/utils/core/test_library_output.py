@@ -52,8 +52,40 @@ def folder(tmp_path: Path) -> Path:
 def test_the_right_files_are_told_from_many_threads(folder: Path):
     done = run(folder, "-c", THREADS, str(folder))
     assert done.stdout.split() == ["03.jpg", "04.jpg", "30.jpg"], done.stderr
-    # twice, since what complains is called once more, alone
-    assert done.stderr == "from a library" * 2 + "from Python\n"
+    assert done.stderr == "from a libraryfrom Python\n"
+
+
+OTHERS = """
+import os, sys, threading, time
+from utils.core.library_output import separate, watched
+
+def slow():
+    started.set()
+    ended.wait(60)
+
+separate()
+started, ended = threading.Event(), threading.Event()
+thread = threading.Thread(target=watched, args=(slow,))
+thread.start()
+started.wait(60)
+complained = watched(lambda: os.write(2, b"from another thread\\n"))[1]
+print("still decoding", complained, file=sys.stderr)
+ended.set()
+thread.join()
+print(watched(lambda: os.write(2, b"Corrupt JPEG data: of a test\\n"))[1], file=sys.stderr)
+"""
+
+
+def test_other_messages_are_no_complaints_and_do_not_wait_for_all_decoders(folder: Path):
+    done = run(folder, "-c", OTHERS)
+    assert done.stderr == "from another thread\nstill decoding False\nTrue\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="a file in memory is Linux's")
+def test_no_folder_for_temporary_files_is_needed(folder: Path):
+    script = "import tempfile\ntempfile.TemporaryFile = None\n" + THREADS
+    done = run(folder, "-c", script, str(folder))
+    assert done.stdout.split() == ["03.jpg", "04.jpg", "30.jpg"], done.stderr
 
 
 def test_a_dataset_counts_them_by_name(folder: Path):
