@@ -15,6 +15,7 @@ from utils.core.files import write_error
 from utils.core.openmp import adapt_to_load
 from utils.core.signals import Stopped, install_handlers, received
 
+STDOUT, STDERR = 1, 2  # descriptors
 LONGEST_WORD = 200  # characters of a message, such as a path
 OUT_OF_MEMORY = (
     "out of memory: lower train.batch_size (eval.batch_size), input_size, or data.cache_gb, "
@@ -71,6 +72,7 @@ def run_command(main: Callable[[], None]) -> None:
     adapt_to_load()
     try:
         install_handlers()
+        _open_closed_streams()
         library_output.separate()
         if isinstance(sys.stdout, io.TextIOWrapper):
             # backslashreplace: class names may be in a script that the terminal cannot encode
@@ -92,6 +94,17 @@ def run_command(main: Callable[[], None]) -> None:
         if message is None:
             raise
         _fail(message)
+
+
+def _open_closed_streams() -> None:
+    """Let `2>&-` mean `2>/dev/null`: else a file of ours gets the descriptor and the messages."""
+    if sys.stdout is not None and sys.stderr is not None:
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115  to the end
+    sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115
 
 
 def _known_problem(error: Exception) -> str | None:

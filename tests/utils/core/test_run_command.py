@@ -1,6 +1,8 @@
 """Expected errors of a command: one line on stderr and an exit code."""
 
 import importlib
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,31 @@ def test_ctrl_c_is_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
         run_command(main)
     assert caught.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+CLOSED = """
+import os, sys
+from utils.core.cli import run_command
+
+def main():
+    with open("out.txt", "w") as file:
+        os.write(1, b"of a library")
+        os.write(2, b"of a library")
+        sys.stdout.write("of ours")
+        sys.stderr.write("of ours")
+        file.write("content")
+
+run_command(main)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.parametrize("closing", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_take_nothing_and_no_file_takes_their_place(closing: str, tmp_path: Path):
+    command = f"{shlex.join([sys.executable, '-c', CLOSED])} {closing}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "out.txt").read_text() == "content"
 
 
 def test_bugs_keep_their_traceback_and_success_returns() -> None:

@@ -151,7 +151,12 @@ def test_several_videos_one_after_another():
         (["0", "1"], "out", VideoOptions(), "--source 0: a stream or camera"),
         ("a.mp4", "out", VideoOptions(line="0,0,9,9"), "--line: .* add --track"),
         ("a.mp4", "out", VideoOptions(track="bytetrak"), "did you mean 'bytetrack'"),
-        ("a.mp4", "out", VideoOptions(track="sort", line="500,500,900,900"), "outside of the image"),
+        (
+            "a.mp4",
+            "out",
+            VideoOptions(track="sort", line="500,500,900,900"),
+            "outside of the image",
+        ),
         ("a.mp4", "out", VideoOptions(track="sort", line="5,5,5,5"), "--line: expected two points"),
         (
             "a.mp4",
