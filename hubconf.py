@@ -1,6 +1,6 @@
 """Entry point of `torch.hub`: a detector from another project, without installing this one.
 
-detector = torch.hub.load(DIR, "yolov4_tiny", source="local", weights="runs/voc")
+detector = torch.hub.load(DIR, "yolov4_tiny", source="local", weights=DIR + "/runs/voc")
 """
 
 from typing import TYPE_CHECKING, Any

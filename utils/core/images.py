@@ -56,6 +56,8 @@ def decode_image(content: bytes, path: str | Path) -> tuple[np.ndarray, FileStat
     Raises:
         UserError: it cannot be decoded, or claims too many pixels.
     """
+    if not content:
+        raise UserError(f"cannot decode image {path}: it is empty")
     if _claims_too_much(content):
         raise UserError(
             f"cannot decode image {path}: expected at most {MAX_PIXELS:,} pixels, claims more"

@@ -152,6 +152,8 @@ def _split(args: argparse.Namespace) -> int:
     if args.lists and (changes or len(args.root or []) > 1):
         raise UserError("--lists: leaves images and labels of one dataset as they are")
     selection, file_format = _select(args)
+    if len(selection.splits) > 1 and not args.of:
+        print(f"note: {', '.join(selection.splits)} are joined and divided anew; --of keeps others")
     divide_anew(selection, shares, args.seed, args.of)
     if args.lists:
         written = write_lists(selection, Path(args.out), file_format == "yolo")

@@ -26,7 +26,7 @@ class Datasets:
 def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> Datasets:
     """Open both splits with `open_dataset`, and print a note if they share images."""
     train = open_dataset(config, "train", class_names)
-    val = open_dataset(config, "val", class_names)
+    val = open_dataset(config, "val", class_names, told=train.notices)
     shared = find_leaks(train.samples, val.samples)
     if shared:
         first, second = shared[0]
@@ -38,7 +38,10 @@ def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> D
 
 
 def open_dataset(
-    config: Config, split: str, class_names: Sequence[str] | None = None
+    config: Config,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    told: Sequence[str] = (),
 ) -> DetectionDataset:
     """Read and check a split, decode it into the configured cache, and print a report.
 
@@ -46,6 +49,7 @@ def open_dataset(
         config: `data`, `input_size` and `train.workers` are read.
         split: `train`, `val`, or another split of the dataset.
         class_names: class names of a trained network; they take precedence over the dataset's.
+        told: lines about the dataset that need not be said again.
 
     Raises:
         UserError: the data is missing, the split or a class is unknown, or no image is usable.
@@ -54,5 +58,6 @@ def open_dataset(
     with distributed.main_process_first():
         dataset.prepare()
     title, *details = dataset.report.lines()
-    print("\n".join([f"{split}: {title}", *details, *dataset.notices]))
+    notices = [line for line in dataset.notices if line not in told]
+    print("\n".join([*notices, f"{split}: {title}", *details]))
     return dataset

@@ -28,6 +28,7 @@ class Summary:
         notes: lines about what was written.
         out: the folder or file that was written.
         stopped: whether the user stopped it early.
+        tracks: ids of the objects that were followed; None without `--track`.
         crossed: objects that crossed the line of `--line`, by direction, "in" and "out".
     """
 
@@ -40,18 +41,25 @@ class Summary:
     out: Path | None = None
     stopped: bool = False
     crossed: Counter[str] = field(default_factory=Counter)
+    tracks: set[int] | None = None
 
     def add(self, detections: Detections) -> None:
         """Count one image and its detections."""
         self.done += 1
         self.counts.update(detections.names[int(label)] for label in detections.labels)
+        if detections.ids is not None:
+            self.tracks = (self.tracks or set()) | set(detections.ids[detections.ids >= 0].tolist())
 
     def __str__(self) -> str:
         rate = self.done / max(self.seconds, 1e-9)
         objects = sum(self.counts.values())
-        lines = [f"{self.done} {self.unit}, {objects} objects, {self.seconds:.1f} s ({rate:.1f}/s)"]
+        done, found = counted(self.done, self.unit), counted(objects, "objects")
+        lines = [f"{done}, {found}, {self.seconds:.1f} s ({rate:.1f}/s)"]
         width = max((len(name) for name in self.counts), default=0)
         lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
+        if self.tracks is not None:
+            hint = "" if self.tracks else ": trackers need higher scores (docs/predicting.md)"
+            lines.append(f"followed: {len(self.tracks)}{hint}")
         if self.crossed:
             lines.append(f"line: {self.crossed['in']} in, {self.crossed['out']} out")
         if self.skipped:
@@ -60,6 +68,11 @@ class Summary:
         if self.out:
             lines.append(f"written: {self.out}")
         return "\n".join(lines)
+
+
+def counted(count: int, unit: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def new_output_folder() -> Path:

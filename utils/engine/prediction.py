@@ -10,7 +10,7 @@ from nets.inference.tiling import make_tiling
 from utils.core.config import parse_overrides
 from utils.core.errors import UserError
 from utils.core.files import claimed_outputs
-from utils.engine.detectors import open_detector
+from utils.engine.detectors import describe, open_detector
 from utils.engine.explanation import explain_images, parse_focus
 from utils.engine.image_outputs import check_formats
 from utils.engine.image_prediction import predict_images
@@ -114,8 +114,9 @@ def predict(options: PredictOptions) -> Summary | Speed:
     heatmap = mode == "heatmap"
     changes = {**parse_overrides(options.overrides), **_limit_changes(options)}
     with claimed_outputs(("--json", options.json), ("--out", output_file(options.out))):
+        path = find_weights(options.weights, str(changes.get("output", OUTPUT)))
         detector = open_detector(
-            find_weights(options.weights, str(changes.get("output", OUTPUT))),
+            path,
             changes,
             device=options.device,
             backend="torch" if heatmap else options.backend,
@@ -124,7 +125,11 @@ def predict(options: PredictOptions) -> Summary | Speed:
         if not heatmap:
             detector.tiling = make_tiling(options.tile, options.overlap)
             detector.classes = _known_classes(detector, options.classes)
+        score = detector.config.predict.score
+        print(f"{path}: {describe(detector)}, score at least {score:g}")
         result = MODES[mode](detector, options)
+    if isinstance(result, Summary) and not result.counts:
+        result.notes.append(f"nothing scores {score:g}; a lower --score shows what is less certain")
     for field in UNUSED[mode]:
         if getattr(options, field) is not None:
             option = "--" + field.removesuffix("_name")

@@ -72,6 +72,13 @@ def roboflow_yolo(root: Path) -> None:
     (root / "README.dataset.txt").write_text("animals > 2024")
 
 
+def roboflow_darknet(root: Path) -> None:
+    for split, items in SPLITS.items():
+        save(root / split, items)
+        save_texts(root / split, items, ".txt", yolo_text)
+        (root / split / "_darknet.labels").write_text("\n".join(NAMES))
+
+
 def roboflow_coco(root: Path) -> None:
     for split, items in SPLITS.items():
         save(root / split, items)
@@ -156,7 +163,14 @@ def labelimg_yolo(root: Path) -> None:
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
 
 
-WITH_SPLITS = (roboflow_yolo, roboflow_coco, roboflow_voc, ultralytics, cvat_yolo)
+WITH_SPLITS = (
+    roboflow_yolo,
+    roboflow_darknet,
+    roboflow_coco,
+    roboflow_voc,
+    ultralytics,
+    cvat_yolo,
+)
 WITHOUT_SPLITS = (
     cvat_coco,
     cvat_voc,

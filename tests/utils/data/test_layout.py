@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from dataset_files import NAMES
 
+from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config, DataConfig
 from utils.data.dataset import DetectionDataset
 from utils.data.layout import recognize
 from utils.data.loading import load_dataset
+from utils.engine.datasets import open_datasets
 from utils.engine.experiment import train
 
 SIZE = (64, 64)
@@ -166,3 +168,11 @@ def test_a_run_says_how_its_images_were_divided(
     assert [len(lines) for lines in lists] == [4, 1]
     assert {Path(line).name for line in lists[0] + lists[1]} == {item.name for item in items}
     assert all(Path(line).is_file() for line in lists[0])
+
+
+def test_what_was_recognized_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    exports.labelimg_yolo(tmp_path)
+    open_datasets(load_config("my_data.yaml", {"data.root": str(tmp_path), "input_size": 32}))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path}: YOLO labels (data.format=yolo)"
+    assert sum(line.startswith(str(tmp_path)) for line in lines) == 1

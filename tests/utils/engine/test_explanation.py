@@ -244,7 +244,7 @@ def test_the_command_line_writes_a_sheet_a_site(weights, monkeypatch, capsys):
         "p-feat2.png",
         "p.png",
     ]
-    assert "1 images" in capsys.readouterr().out
+    assert "\n1 image, " in capsys.readouterr().out
     assert call(monkeypatch, weights, "--site", "csp3", "--out", "here") == 0
     assert sorted(path.name for path in Path("here").iterdir()) == ["p-csp3.png", "p.png"]
 

@@ -16,6 +16,7 @@ from utils.core.errors import UserError
 from utils.core.images import read_image, write_image
 from utils.core.schema import PredictConfig
 from utils.engine import video_prediction
+from utils.engine.experiment import Result
 from utils.engine.image_prediction import predict_images
 from utils.engine.outputs import Summary, json_list, new_output_folder
 from utils.engine.prediction import PredictOptions, predict
@@ -279,3 +280,13 @@ def test_speed_is_that_of_the_detector():
     assert detector.calls > speed.runs >= 3  # the warm-up is not measured
     assert speed.network < speed.median and speed.overhead > 0
     assert "96x64, batch 1, stub, fp32" in str(speed) and "network alone" in str(speed)
+
+
+def test_the_report_names_the_network_and_what_hides_its_detections(
+    trained: Result, capsys: pytest.CaptureFixture[str]
+):
+    image = write_gray("a.png")
+    summary = predict(PredictOptions(source=[image], weights=str(trained.run), score=1.0))
+    assert f"{trained.run}/best.pt: 6 classes, phi none, 64x64, cpu" in capsys.readouterr().out
+    assert "nothing scores 1; a lower --score shows what is less certain" in str(summary)
+    assert str(summary).startswith("1 image, 0 objects, ")

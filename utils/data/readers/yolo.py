@@ -24,7 +24,13 @@ from utils.data.readers.folder_tree import SPLIT_NAMES, FolderTree
 from utils.data.readers.values import BadValue, parse_number, shown
 from utils.data.readers.yolo_description import Description, endings, open_root
 
-CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
+CLASS_FILES = (
+    "classes.txt",
+    "obj.names",
+    "labels/classes.txt",
+    "_darknet.labels",
+    "train/_darknet.labels",
+)
 LIMIT = 2.0  # coordinates beyond this are not rounding errors: the file may hold pixels
 
 
