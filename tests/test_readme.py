@@ -180,11 +180,11 @@ PREPARED: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(scope="module")
 def camera(project: Path) -> Iterator[str]:
-    """An address that a video comes from."""
+    """An address that a video comes from, made by an earlier command: its index is at the start."""
     handler = partial(SimpleHTTPRequestHandler, directory=project)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}/drive.mp4"
+        yield f"http://127.0.0.1:{server.server_port}/detections.mp4"
         server.shutdown()
 
 
