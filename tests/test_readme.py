@@ -46,7 +46,7 @@ ANIMALS = ("cat", "dog", "horse")
 ADDED = {
     "python -m utils.benchmark": "--quick",
     "python -m nets.cost_table": "--quick",
-    "python compare.py --config neu_det.yaml": "--seeds 0 1",
+    "python compare.py": "--seeds 0 1",
 }
 CAMERA = "rtsp://camera/stream"
 INSTALLED = ("pip install", "pytest")  # `.ci/run` does both

@@ -156,7 +156,8 @@ class LoggedRun:
         try:
             self._logger = LOGGERS[name](run, config, self._state.id)
         except Exception as error:  # whatever a library raises about a server or an account
-            raise UserError(f"train.log={name}: {_first_line(error)}") from None
+            known = f"; delete {self._path} to begin a new run there" if self._state.id else ""
+            raise UserError(f"train.log={name}: {_first_line(error)}{known}") from None
         self._state.id = self._logger.id
 
     def write(self, history: Sequence[Row]) -> None:

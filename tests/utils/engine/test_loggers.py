@@ -91,6 +91,10 @@ def test_a_tracker_that_does_not_start_is_refused(
     monkeypatch.setitem(loggers.LOGGERS, "mlflow", refuse)
     with pytest.raises(UserError, match=r"^train.log=mlflow: no account$"):
         RunLog(tmp_path, config).__enter__()
+    known = tmp_path / "logged-mlflow.json"
+    known.write_text('{"id": "x", "epoch": 1}')
+    with pytest.raises(UserError, match=f"no account; delete {known} to begin a new run there$"):
+        RunLog(tmp_path, config).__enter__()
 
 
 def test_a_missing_package_is_refused_before_the_data_is_read(monkeypatch: pytest.MonkeyPatch):
