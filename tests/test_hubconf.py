@@ -41,7 +41,8 @@ def run_elsewhere(
     folder.mkdir(exist_ok=True)
     (folder / "main.py").write_text(script)
     command = [sys.executable, "main.py", *map(str, args)]
-    environment = {**os.environ, "PYTHONPATH": path}
+    # one thread as here: sums of two threads differ in the last digits
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
