@@ -1,5 +1,6 @@
 """The detections of one image."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,10 @@ class Detections:
             labels=self.labels[index],
             ids=None if self.ids is None else self.ids[index],
         )
+
+    def per_class(self) -> Counter[str]:
+        """Return the number of detections of each class, by name."""
+        return Counter(self.names[int(label)] for label in self.labels)
 
     def to_json(self) -> dict[str, Any]:
         """Return the image's entry in `predict.py --json`.

@@ -7,7 +7,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from utils.core.errors import UserError, nearest, shorten
@@ -90,7 +90,9 @@ def integer(low: int, high: int, multiple: int = 1) -> Callable[[str], int]:
     return parse
 
 
-def separate_overrides(args: argparse.Namespace, *options: str) -> None:
+def separate_overrides(
+    args: argparse.Namespace, *options: str, keys: Collection[str] | None = None
+) -> None:
     """Move `KEY=VALUE` words that options took for their own into `args.overrides`.
 
     In `--phi none se train.epochs=5` argparse takes the last word as a value of `--phi`. The name
@@ -98,18 +100,24 @@ def separate_overrides(args: argparse.Namespace, *options: str) -> None:
 
     Args:
         args: the parsed command line.
-        options: those of its options that take several words.
+        options: those of its options that take several words; some commands may lack one.
+        keys: only these are moved; None: any.
 
     Raises:
         UserError: an option has no other word.
     """
     moved = []
     for option in options:
-        words = getattr(args, option) or []
-        own = [word for word in words if not OVERRIDE.match(word) or os.path.lexists(word)]
+        words = getattr(args, option, None) or []
+        own = [word for word in words if not _is_override(word, keys)]
         if words and not own:
             raise UserError(f"--{option}: expected a value, got only {shorten(words[0])}")
         moved += [word for word in words if word not in own]
         if words:
             setattr(args, option, own)
     args.overrides = [*moved, *args.overrides]
+
+
+def _is_override(word: str, keys: Collection[str] | None) -> bool:
+    is_key = keys is None or word.partition("=")[0] in keys
+    return bool(OVERRIDE.match(word)) and is_key and not os.path.lexists(word)

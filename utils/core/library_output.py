@@ -111,7 +111,7 @@ def separate() -> None:
         encoding = sys.stderr.encoding
         _capture = _Capture(os.dup(2))
         own = os.dup(2)
-        sys.stderr = open(own, "w", 1, encoding, "backslashreplace")  # noqa: SIM115  as above
+        sys.stderr = open(own, "w", 1, encoding, "backslashreplace")  # noqa: SIM115  to the end
 
 
 def watched(decode: Callable[[], Value]) -> tuple[Value, bool]:

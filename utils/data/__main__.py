@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.core.arguments import CommandParser, integer, number
+from utils.core.arguments import CommandParser, integer, number, separate_overrides
 from utils.core.cli import run_command
 
 PROG = "python -m utils.data"
@@ -277,22 +277,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. data.format=voc input_size=608"
     )
     args = parser.parse_intermixed_args(list(words[1:]))
-    for option in ("root", "classes", "of"):
-        _move_overrides(args, option)
+    from utils.core.config import explain_fields  # slow, and not needed for --help
+
+    keys = {key for key, _, _ in explain_fields()}  # a class may be called "a=b"
+    separate_overrides(args, "root", "classes", "of", keys=keys)
     args.run = run
     return args
-
-
-def _move_overrides(args: argparse.Namespace, option: str) -> None:
-    """`--root a b input_size=608`: the last word is no folder."""
-    from utils.core.config import explain_fields
-
-    keys = {key for key, _, _ in explain_fields()}
-    listed = getattr(args, option, None) or []
-    found = [word for word in listed if word.partition("=")[0] in keys and "=" in word]
-    if found:
-        setattr(args, option, [word for word in listed if word not in found])
-        args.overrides += found
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -127,6 +127,15 @@ class DatasetReport:
             counts += np.bincount(sample.labels, minlength=len(class_names))
         self.objects = int(counts.sum())
         self.per_class = dict(zip(class_names, counts.tolist(), strict=True))
+
+    def totals(self) -> dict[str, Any]:
+        """`images`, `objects`, `empty` and `per_class`, as in JSON."""
+        return {
+            "images": self.images,
+            "objects": self.objects,
+            "empty": self.empty,
+            "per_class": self.per_class,
+        }
 
     def lines(self) -> list[str]:
         """Text: totals, objects per class, then one line per kind of bad data with its rule."""

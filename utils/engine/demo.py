@@ -62,6 +62,7 @@ class Demo:
         self.files = {str(path): path for path in paths}
         self.first = next(iter(self.files))
         self._options = {"device": device, "backend": backend}
+        self._results = tempfile.TemporaryDirectory(prefix="demo-")  # removed when the process ends
         self._detectors: dict[str, Detector] = {}
         self._lock = threading.Lock()  # one image at a time: the threads of PyTorch are shared
         self.detector(self.first)  # an error is told before there is a page
@@ -128,7 +129,7 @@ class Demo:
         """Detect in a video file; return the path of a new one with boxes."""
         if not path:
             return None
-        out = Path(tempfile.mkdtemp(prefix="demo-"), f"{Path(path).stem}.mp4")
+        out = Path(tempfile.mkdtemp(dir=self._results.name), f"{Path(path).stem}.mp4")
         with self._lock:
             predict_video(self.detector(name, score), path, out)
         return str(out)

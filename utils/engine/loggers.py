@@ -7,7 +7,7 @@ curves, and an outage of a server loses nothing that comes later.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import Field
 from tqdm import tqdm
@@ -75,7 +75,7 @@ class MLflow:
         started = mlflow.start_run(run_id=id or None, run_name=config.name)
         self.id = started.info.run_id
         if not id:
-            mlflow.log_params(dict(flatten(config.model_dump(mode="json"))))
+            mlflow.log_params(_parameters(config))
 
     def write(self, epoch: int, row: Row) -> None:
         self.mlflow.log_metrics(dict(row), step=epoch)
@@ -91,7 +91,6 @@ class WeightsAndBiases:
         import wandb
 
         project = os.environ.get("WANDB_PROJECT", PROJECT)
-        values = dict(flatten(config.model_dump(mode="json")))
         settings = wandb.Settings(console="off")  # the terminal stays the training's
         self.run = wandb.init(
             project=project,
@@ -99,7 +98,7 @@ class WeightsAndBiases:
             id=id or None,
             resume="allow",
             dir=run,
-            config=values,
+            config=_parameters(config),
             settings=settings,
         )
         self.id = self.run.id
@@ -109,6 +108,11 @@ class WeightsAndBiases:
 
     def close(self, status: str) -> None:
         self.run.finish(exit_code=0 if status == "FINISHED" else 1)
+
+
+def _parameters(config: Config) -> dict[str, Any]:
+    """Dotted key -> value."""
+    return dict(flatten(config.model_dump(mode="json")))
 
 
 LOGGERS: dict[LoggerName, Callable[[Path, Config, str], Logger]] = {

@@ -28,7 +28,7 @@ class Summary:
         notes: lines about what was written.
         out: the folder or file that was written.
         stopped: whether the user stopped it early.
-        tracks: ids of the objects that were followed; None without `--track`.
+        followed: number of objects that were followed; None without `--track`.
         crossed: objects that crossed the line of `--line`, by direction, "in" and "out".
     """
 
@@ -41,14 +41,12 @@ class Summary:
     out: Path | None = None
     stopped: bool = False
     crossed: Counter[str] = field(default_factory=Counter)
-    tracks: set[int] | None = None
+    followed: int | None = None
 
     def add(self, detections: Detections) -> None:
         """Count one image and its detections."""
         self.done += 1
-        self.counts.update(detections.names[int(label)] for label in detections.labels)
-        if detections.ids is not None:
-            self.tracks = (self.tracks or set()) | set(detections.ids[detections.ids >= 0].tolist())
+        self.counts += detections.per_class()
 
     def __str__(self) -> str:
         rate = self.done / max(self.seconds, 1e-9)
@@ -57,9 +55,9 @@ class Summary:
         lines = [f"{done}, {found}, {self.seconds:.1f} s ({rate:.1f}/s)"]
         width = max((len(name) for name in self.counts), default=0)
         lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
-        if self.tracks is not None:
-            hint = "" if self.tracks else ": trackers need higher scores (docs/predicting.md)"
-            lines.append(f"followed: {len(self.tracks)}{hint}")
+        if self.followed is not None:
+            hint = "" if self.followed else ": trackers need higher scores (docs/predicting.md)"
+            lines.append(f"followed: {self.followed}{hint}")
         if self.crossed:
             lines.append(f"line: {self.crossed['in']} in, {self.crossed['out']} out")
         if self.skipped:

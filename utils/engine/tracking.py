@@ -16,7 +16,7 @@ from nets.inference.drawing import draw_detections, draw_line
 from utils.core.errors import UserError, nearest, require_package, shorten
 
 TRACKERS = {"bytetrack": "ByteTrackTracker", "sort": "SORTTracker", "ocsort": "OCSORTTracker"}
-FARTHEST = 1_000_000  # pixels: ends of a line may lie outside of the picture
+FARTHEST = 1_000_000  # pixels: ends of a line may lie outside of the image
 Line = tuple[int, int, int, int]
 Follow = Callable[[Detections], Detections]
 

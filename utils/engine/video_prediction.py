@@ -163,11 +163,14 @@ class _Prediction:
                 progress_bar(desc=video.name, total=video.frame_count, unit="frame", leave=True)
             )
             crossed: dict[str, int] = {}
+            followed: set[int] = set()
 
             def on_frame(index: int, detections: Detections) -> None:
                 named = replace(detections, image=f"{title or video.name}#{index}")
                 self.add_json({**named.to_json(), "frame": index})
                 bar.update(index + 1 - bar.n)
+                if detections.ids is not None:
+                    followed.update(detections.ids[detections.ids >= 0].tolist())
                 if isinstance(detections, CountedDetections):
                     crossed.update(detections.counts())
 
@@ -177,6 +180,8 @@ class _Prediction:
             )
             bar.update(result.frames - bar.n)
         self.summary.crossed.update(crossed)
+        if self.options.track is not None:
+            self.summary.followed = (self.summary.followed or 0) + len(followed)
         self._finish(video, result)
 
     def _finish(self, video: VideoSource, result: VideoResult) -> None:

@@ -8,11 +8,10 @@ from matplotlib.ticker import FixedLocator
 
 from nets.yolo.box_coder import STRIDES
 from utils.data.tools.statistics import Statistics
-from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, to_png
+from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, short_name, to_png
 
 MAX_CLASSES = 40  # with more, only the largest and the smallest are drawn
 MAX_POINTS = 20_000
-MAX_LETTERS = 28  # of a name
 
 
 def class_balance(statistics: Statistics) -> bytes:
@@ -33,7 +32,7 @@ def class_balance(statistics: Statistics) -> bytes:
             places = np.arange(len(names)) + (row + 0.5) * height - 0.4
             color = COLORS[(row + 1) % len(COLORS)]
             axes.barh(places, counts, height, label=name, color=color)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.set_yticks(range(len(names)), [short_name(name) for name in names])
         axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
         finish(axes, xlabel="Objects")
         if splits:
@@ -131,7 +130,3 @@ def places(statistics: Statistics) -> bytes:
         figure.colorbar(image, ax=axes, label="Objects")
         axes.set(xlabel="x / width", ylabel="y / height")
         return to_png(figure)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"

@@ -1,14 +1,14 @@
 """A page about a dataset: what to notice, numbers, plots, images. HTML that needs no network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 
 from nets.inference.drawing import draw_ground_truth
 from utils.core.errors import UserError
 from utils.core.files import is_outage
+from utils.core.images import PAD_VALUE, Letterbox
 from utils.data.sample import Sample
 from utils.data.tools.check import summary
 from utils.data.tools.inventory import Inventory
@@ -101,13 +101,11 @@ def _embed(split: str, sample: Sample, inventory: Inventory) -> EmbeddedImage:
     except UserError as error:
         if is_outage(error):
             raise
-        image = np.full((sample.height, sample.width, 3), 114, np.uint8)
+        image = np.full((sample.height, sample.width, 3), PAD_VALUE, np.uint8)
         name = f"{name}: cannot be decoded"
     scale = min(1.0, PHOTO_SIDE / max(image.shape[:2]))
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    factors: Sequence[float] = (size[0] / sample.width, size[1] / sample.height) * 2
-    drawn = draw_ground_truth(
-        small, sample.boxes * np.array(factors), sample.labels, inventory.class_names
-    )
+    size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+    letterbox = Letterbox((sample.height, sample.width), size)
+    boxes = letterbox.boxes_to_input(sample.boxes)
+    drawn = draw_ground_truth(letterbox.apply(image), boxes, sample.labels, inventory.class_names)
     return embed_photo(drawn, sample.path.name, name)

@@ -38,6 +38,11 @@ def to_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def short_name(name: str, limit: int = 24) -> str:
+    """A class name of at most `limit` characters."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
 def finish(axes: Axes, **labels: Any) -> None:
     """Set labels and titles, remove the frame, and add a grid."""
     axes.set(**labels)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.core.files import write_file
 from utils.metrics import RECALLS, ClassMetrics, Metrics
-from utils.visualization.figures import PLOT_STYLE
+from utils.visualization.figures import PLOT_STYLE, short_name
 
 LEGEND_ROWS = 20  # with more classes, only the best and worst are named
 EXTREMES = 8
@@ -26,10 +26,6 @@ def _save(figure: Figure, path: str | Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
     write_file(path, content.getvalue())
-
-
-def _short(name: str, limit: int = 24) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:
@@ -81,7 +77,7 @@ def _curves(axes: Axes, ranked: Sequence[tuple[str, ClassMetrics]]) -> None:
             label = f"…  {len(gray)} others" if name == middle[0][0] else None
             axes.plot(RECALLS, item.precision, color="0.8", linewidth=0.8, zorder=1, label=label)
         else:
-            label = f"{item.ap50:.3f}  {_short(name)}"
+            label = f"{item.ap50:.3f}  {short_name(name)}"
             axes.plot(RECALLS, item.precision, color=next(colors), linewidth=1.3, label=label)
 
 
@@ -93,7 +89,7 @@ def plot_confusion_matrix(metrics: Metrics, path: str | Path) -> None:
     more the cells have no numbers; with more than 100 only every second (third, ...) is labeled.
     """
     counts = metrics.confusion
-    names = [*map(_short, metrics.per_class), "background"]
+    names = [*map(short_name, metrics.per_class), "background"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     share[-1] = counts[-1] / np.maximum(counts.sum(axis=0), 1)
     side = float(np.clip(2.5 + 0.24 * len(names), 5, 17))

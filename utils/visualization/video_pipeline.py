@@ -46,7 +46,7 @@ class VideoResult:
     stopped: bool = False
 
     def add(self, detections: Detections) -> None:
-        self.counts.update(detections.names[int(label)] for label in detections.labels)
+        self.counts += detections.per_class()
 
 
 @dataclass(frozen=True)

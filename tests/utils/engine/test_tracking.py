@@ -1,6 +1,7 @@
 """Ids equal those of the library called by hand; crossings are counted; every Nth frame."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,10 +98,20 @@ def test_crossings_are_counted_by_direction_and_told():
     assert ends[0] == {"in": 0, "out": 0} and len(ends) == 40
     assert ends[-1] == {"in": 2, "out": 1} == dict(summary.crossed)
     assert "line: 2 in, 1 out" in str(summary)
+    assert "followed: 3\n" in str(summary)
     assert all(sum(a.values()) <= sum(b.values()) for a, b in pairwise(ends))
     with open_video("out.mp4") as video:
         last = list(video)[-1]
     assert last[40:44, 59:62].max() > 150  # the line is drawn
+
+
+def test_a_tracker_that_follows_nothing_is_told():
+    def unsure(image: np.ndarray) -> Detections:
+        return replace(finder(image), scores=np.full(len(finder(image)), 0.3, np.float32))
+
+    finder, options = Finder(), VideoOptions(track="bytetrack")
+    summary = predict_video(unsure, write_moving("in.mp4"), "out.mp4", options=options)
+    assert summary.counts and "followed: 0: trackers need higher scores" in str(summary)
 
 
 def test_nothing_to_follow_for_long_is_no_problem():
@@ -177,6 +188,6 @@ def test_what_is_not_possible_is_one_line(
     assert "\n" not in str(caught.value) and not Path("out").exists()
 
 
-def test_a_line_may_leave_the_picture():
+def test_a_line_may_leave_the_image():
     assert parse_line("-10,50,500,50") == (-10, 50, 500, 50)
     make_follower("sort", (-10, 50, 500, 50), 25, 100, 100)

@@ -231,20 +231,11 @@ def summary(problems: Sequence[Problem]) -> str:
 
 def to_json(inventory: Inventory, problems: Sequence[Problem]) -> dict[str, Any]:
     """All findings, as `--json` writes them."""
-    splits = {}
-    for name, contents in inventory.splits.items():
-        report = contents.report
-        splits[name] = {
-            "images": report.images,
-            "objects": report.objects,
-            "empty": report.empty,
-            "per_class": report.per_class,
-        }
     return {
         "root": inventory.data.root,
         "format": inventory.data.format,
         "class_names": list(inventory.class_names),
-        "splits": splits,
+        "splits": {name: split.report.totals() for name, split in inventory.splits.items()},
         "errors": sum(problem.count for problem in problems if problem.is_error),
         "remarks": sum(problem.count for problem in problems if not problem.is_error),
         "problems": [asdict(problem) for problem in problems],

@@ -230,10 +230,7 @@ def to_json(statistics: Statistics) -> dict[str, Any]:
     for name, split in inventory.splits.items():
         counts = statistics.objects_per_image[name]
         splits[name] = {
-            "images": split.report.images,
-            "objects": split.report.objects,
-            "empty": split.report.empty,
-            "per_class": split.report.per_class,
+            **split.report.totals(),
             "objects_per_image": {
                 "mean": float(counts.mean()) if len(counts) else 0.0,
                 "max": int(counts.max(initial=0)),
