@@ -255,7 +255,7 @@ MISTAKES: list[tuple[ModuleType, Callable[[Result], list[object]], list[str]]] =
     (
         train_cli,
         lambda run: ["--config", "shapes.yaml", "train.epochs=0"],
-        ["train.epochs", "expected 1 to 1,000,000, got 0"],
+        ["train.epochs", "expected 'auto' or 1 to 1,000,000, got 0"],
     ),
     (train_cli, lambda run: ["--config", "shapes.yaml", "train=3"], ["train", "3"]),
     (train_cli, lambda run: ["--config", "shapes.yaml", "train.epochs.x=3"], ["train.epochs"]),

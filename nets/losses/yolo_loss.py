@@ -1,7 +1,8 @@
 """The training loss, vectorized: no Python loop over images or boxes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from nets.losses.assigner import Candidates, find_candidates, keep_aligned
 from nets.ops.boxes import complete_iou
 from nets.yolo.box_coder import BoxCoder, PredictionGrid, flatten_maps
+from utils.core.errors import UserError
 from utils.core.schema import LossConfig
 
 
@@ -49,6 +51,8 @@ class YoloLoss(nn.Module):
         reduce_mean: returns the mean of a scalar tensor over the processes that share a batch; the
             mean of their losses then equals the loss of the whole batch.
         world_size: number of these processes.
+        class_weights: float32 `(C,)`, weight of an object in the classification loss, by its class;
+            None: 1 for all.
     """
 
     def __init__(
@@ -57,8 +61,10 @@ class YoloLoss(nn.Module):
         config: LossConfig,
         reduce_mean: Callable[[Tensor], Tensor] = lambda value: value,
         world_size: int = 1,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.class_weights = class_weights
         self.coder = coder
         self.config = config
         self.reduce_mean = reduce_mean
@@ -75,8 +81,9 @@ class YoloLoss(nn.Module):
             labels: int64 `(B, M)`, class index, -1 for padding.
 
         Returns:
-            float32 scalars: `loss`, the sum to minimize, and its weighted parts `box`,
-            `objectness`, `cls`.
+            float32 scalars: `loss`, the sum to minimize, its weighted parts `box`, `objectness`,
+            `cls`; and `matches`, their number. The parts were divided by it, or by `min_matches`
+            if that is more.
         """
         logits = flatten_maps(maps).float()  # (B, N, 5+C)
         map_sizes = [(m.shape[2], m.shape[3]) for m in maps]
@@ -121,7 +128,8 @@ class YoloLoss(nn.Module):
 
     def _weighted_parts(self, logits: Tensor, matches: _Matches) -> dict[str, Tensor]:
         config = self.config
-        count = self.reduce_mean(matches.weight.sum()).clamp(min=self.min_matches)
+        matched = self.reduce_mean(matches.weight.sum())
+        count = matched.clamp(min=self.min_matches)
         box = ((1 - matches.ciou) * matches.weight).sum() / count
         objectness = F.binary_cross_entropy_with_logits(
             logits[..., 4], _objectness_target(logits, matches), reduction="sum"
@@ -132,9 +140,15 @@ class YoloLoss(nn.Module):
         parts = {
             "box": config.box * box,
             "objectness": config.objectness * objectness / count,
-            "cls": config.cls * (cls_loss.sum(1) * matches.weight).sum() / count,
+            "cls": config.cls * (cls_loss.sum(1) * self._class_weight(matches)).sum() / count,
         }
-        return {"loss": sum(parts.values(), torch.zeros((), device=logits.device)), **parts}
+        loss = sum(parts.values(), torch.zeros((), device=logits.device))
+        return {"loss": loss, **parts, "matches": matched}
+
+    def _class_weight(self, matches: _Matches) -> Tensor:
+        if self.class_weights is None:
+            return matches.weight
+        return matches.weight * self.class_weights[matches.label]
 
     def _class_target(self, matches: _Matches) -> Tensor:
         num_classes = matches.logits.shape[1] - 5
@@ -168,3 +182,36 @@ def _objectness_target(logits: Tensor, matches: _Matches) -> Tensor:
     iou = matches.iou.detach().clamp(0, 1) * matches.weight
     target.scatter_reduce_(0, matches.position[0] * predictions + matches.index, iou, "amax")
     return target.view(images, predictions)
+
+
+def weights_of_classes(
+    setting: Literal["none", "balanced"] | Sequence[float],
+    counts: Sequence[int],
+    device: torch.device,
+) -> Tensor | None:
+    """Weights for `YoloLoss`.
+
+    Args:
+        setting: `none`; `balanced`, inverse to the number of objects with a mean of 1 over all
+            objects, as in scikit-learn; or the weights.
+        counts: number of training objects of each class, length C.
+        device: where the weights are used.
+
+    Returns:
+        float32 `(C,)`, or None for `none`. A class without objects gets 1.
+
+    Raises:
+        UserError: there are not as many weights as classes.
+    """
+    if setting == "none":
+        return None
+    if setting == "balanced":
+        numbers = torch.tensor(counts, dtype=torch.float32)
+        present = (numbers > 0).sum()
+        balanced = numbers.sum() / (present * numbers)
+        return torch.where(numbers > 0, balanced, 1.0).to(device)
+    if len(setting) != len(counts):
+        raise UserError(
+            f"loss.class_weights: expected {len(counts)} numbers, one per class, got {len(setting)}"
+        )
+    return torch.tensor(setting, dtype=torch.float32, device=device)

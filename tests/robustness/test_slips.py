@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "weights are exported": (["weights=x.onnx"], "x.onnx: expected .pt (ours)"),
     "size of another tool": (["input_size=64x64"], "input_size: expected an integer"),
     "size as a tuple": (["input_size=(64,64)"], "input_size: expected an integer"),
-    "two words in one": (["train.epochs=3,seed=1"], "train.epochs: expected an integer"),
+    "two words in one": (["train.epochs=3,seed=1"], "train.epochs: expected 'auto' or an integer"),
     "fraction": (["train.lr=1/100"], "train.lr: expected a"),
     "percent": (["augment.mosaic=50%"], "augment.mosaic: expected a number"),
     "spaces": (["train.epochs", "=", "3"], "expected KEY=VALUE"),

@@ -33,9 +33,11 @@ from utils.data.dataset import DetectionDataset
 from utils.data.loading import load_dataset
 from utils.data.sample import Sample
 from utils.engine.experiment import new_detector
+from utils.engine.settle import settle
 from utils.engine.trainer import Trainer
 
 EMBEDDED = ["input_size=416", "train.batch_size=16", "data.shapes_train=64", "data.shapes_val=64"]
+DATASET = 10_000  # images, for which `auto` gives the usual batch size
 QUICK = ["input_size=64", "train.batch_size=4", "data.shapes_train=16", "data.shapes_val=8"]
 DRAWN_SIZE = (480, 640)  # (height, width) of the embedded data's files
 
@@ -90,7 +92,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
 
     def __init__(self, options: BenchmarkOptions) -> None:
         self.options = options
-        self.config = options.config
+        self.config = settle(options.config, DATASET)
         self.device = pick_device(self.config.device)
         trainable = "auto" if self.config.precision == "int8" else self.config.precision
         self.precision = pick_precision(trainable, self.device)
@@ -185,7 +187,7 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
     def train_set(self) -> DetectionDataset:
         """The images of an epoch; many on a GPU, so that the wait at its end hardly counts."""
         steps = self.scaled(50 if self.device.type == "cuda" else 4, quick=2)
-        return self._load_split("train", steps * self.config.train.batch_size)
+        return self._load_split("train", steps * self.config.train.images_per_pass)
 
     @cached_property
     def val_set(self) -> DetectionDataset:

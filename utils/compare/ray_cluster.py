@@ -13,6 +13,7 @@ from utils.compare.plan import Plan
 from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
+from utils.engine.settle import BATCH_SIZE
 
 LOCAL = "local"  # the address that makes this command start its own Ray instance
 CONNECT_SECONDS = 10.0
@@ -142,7 +143,10 @@ def estimate_resources(
         most = max((machine.get("CPU", 0) for machine in machines), default=0)
         gpus = 0
         cpus = min(config.threads or 1, most or 1)
-        memory = CPU_PROCESS_BYTES + BYTES_PER_PIXEL * config.train.batch_size * height * width
+        batch_size = config.train.batch_size
+        if batch_size == "auto":
+            batch_size = BATCH_SIZE
+        memory = CPU_PROCESS_BYTES + BYTES_PER_PIXEL * batch_size * height * width
     if cpus > 1:
         cpus = int(cpus)  # Ray accepts fractions only below one
     if config.data.cache == "ram":

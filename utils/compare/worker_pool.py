@@ -24,7 +24,6 @@ from typing import Any
 
 import cv2
 
-from utils.compare.phrases import duration
 from utils.compare.plan import TRIALS, Plan, Trial
 from utils.compare.ray_cluster import (
     RETRIES,
@@ -47,6 +46,7 @@ from utils.core.cli import search_folder
 from utils.core.errors import UserError
 from utils.core.folder_lock import read_holder
 from utils.core.process import configure_process
+from utils.core.progress import duration
 
 POLL_SECONDS = 1.0  # between checks for trials that have begun
 PATIENCE_SECONDS = 60.0  # without a running trial, before the user is notified

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyze
 from utils.compare.latency import measure_latency
-from utils.compare.phrases import duration, sentence, spread
+from utils.compare.phrases import sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
 from utils.compare.report import write_report
@@ -16,6 +16,7 @@ from utils.compare.trials import SharedData, read_failure, read_state, run_trial
 from utils.compare.worker_pool import run_on_cluster
 from utils.core.errors import UserError
 from utils.core.folder_lock import locked
+from utils.core.progress import duration
 
 OLD_TRIALS = "cells"  # the folder of the trials in earlier versions
 

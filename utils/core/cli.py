@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.core import library_output
-from utils.core.errors import UserError, shorten
+from utils.core.errors import UserError, is_out_of_memory, shorten
 from utils.core.files import write_error
 from utils.core.openmp import adapt_to_load
 from utils.core.signals import Stopped, install_handlers, received
@@ -111,19 +111,12 @@ def _known_problem(error: Exception) -> str | None:
     """What a library's error means to the user; None if it is a bug of this program."""
     if isinstance(error, ImportError):
         return _install_hint(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{write_error(error)}"
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether it is such an error of Python, NumPy, PyTorch (CPU or GPU) or OpenCV."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    text = str(error)
-    return named or "can't allocate memory" in text or "Insufficient memory" in text
 
 
 def search_working_directory() -> None:

@@ -67,3 +67,10 @@ def require_package(package: str, wanted_by: str) -> ModuleType:
         if (error.name or "").partition(".")[0] != name:
             raise  # installed, but something that it needs is missing
     raise UserError(f"{wanted_by}: {name} is not installed: pip install {name}")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is such an error of Python, NumPy, PyTorch (CPU or GPU) or OpenCV."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    text = str(error)
+    return named or "can't allocate memory" in text or "Insufficient memory" in text

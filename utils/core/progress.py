@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""Progress bars, and times as people say them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,3 +21,11 @@ def progress_bar(
     """
     hidden = not show or not is_main_process()
     return tqdm(items, leave=leave, disable=True if hidden else None, **options)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -104,6 +104,12 @@ def _refuse_unusable(value: Any) -> None:
             _refuse_unusable(item)
 
 
+def _settled(value: int | str) -> int:
+    if isinstance(value, str):
+        raise RuntimeError("auto is settled by utils.engine.settle when the data is known")
+    return value
+
+
 class ConfigSection(BaseModel):
     """A section of the configuration: immutable, without unknown keys or silent conversions."""
 
@@ -293,6 +299,13 @@ class LossConfig(ConfigSection):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.0, description="e in the class targets y(1 - e) + e / number of classes"
     )
+    class_weights: Literal["none", "balanced"] | Annotated[list[Weight], Field(min_length=1)] = (
+        Field(
+            "none",
+            description="weight of an object in the classification loss, by its class: none, "
+            "balanced (inverse to the number of objects), or a list in the order of the classes",
+        )
+    )
 
     @model_validator(mode="after")
     def _check_weights(self) -> "LossConfig":
@@ -302,8 +315,26 @@ class LossConfig(ConfigSection):
 
 
 class TrainConfig(ConfigSection):
-    epochs: EpochCount = Field(100, description="number of passes over the training images")
-    batch_size: BatchSize = Field(16, description="number of images per step")
+    epochs: Literal["auto"] | EpochCount = Field(
+        "auto",
+        description="number of passes over the training images; auto: about 4,000 steps, but 30 to "
+        "300 epochs",
+    )
+    batch_size: Literal["auto"] | BatchSize = Field(
+        "auto",
+        description="images per forward pass; auto: 16, or 8 with less than 1,000 images, in parts "
+        "(`accumulate`) if memory is short",
+    )
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        1,
+        description="number of forward passes per step: like a batch size `accumulate` times as "
+        "large, in the memory of one, but for batch norm",
+    )
+    multi_scale: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0,
+        description="train at sizes up to this share smaller and larger than `input_size`, another "
+        "one in every step",
+    )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         0,
         description="threads that decode images; 0: two while the cache is being filled, then one",
@@ -347,6 +378,21 @@ class TrainConfig(ConfigSection):
     )
     tensorboard: bool = Field(False, description="the same as tensorboard in `log`")
     compile: bool = Field(False, description="train with torch.compile")
+
+    @property
+    def epoch_count(self) -> int:
+        """`epochs`, when it is no longer auto."""
+        return _settled(self.epochs)
+
+    @property
+    def images_per_pass(self) -> int:
+        """`batch_size`, when it is no longer auto."""
+        return _settled(self.batch_size)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that the optimizer takes a step for."""
+        return self.images_per_pass * self.accumulate
 
     @property
     def loggers(self) -> list[LoggerName]:

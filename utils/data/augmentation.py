@@ -36,6 +36,23 @@ class Batch:
     boxes: Tensor
     labels: Tensor
 
+    def split(self, parts: int) -> list["Batch"]:
+        """Divide the batch into this many of about the same size, or one per image."""
+        parts = min(parts, len(self.images))
+        tensors = (self.images, self.boxes, self.labels)
+        return [
+            Batch(*part) for part in zip(*(t.tensor_split(parts) for t in tensors), strict=True)
+        ]
+
+    def resize(self, size: tuple[int, int]) -> "Batch":
+        """Scale images and boxes to (height, width) in pixels."""
+        height, width = self.images.shape[2:]
+        if size == (height, width):
+            return self
+        images = F.interpolate(self.images, size, mode="bilinear", align_corners=False)
+        factors = (size[1] / width, size[0] / height) * 2
+        return Batch(images, self.boxes * self.boxes.new_tensor(factors), self.labels)
+
 
 @dataclass(frozen=True)
 class ImagePool:

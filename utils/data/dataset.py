@@ -90,6 +90,11 @@ class DetectionDataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def count_objects(self) -> np.ndarray:
+        """The number of objects of each class, int64 `(C,)`."""
+        labels = np.concatenate(self.labels) if self.labels else np.zeros(0, np.int64)
+        return np.bincount(labels, minlength=len(self.class_names))
+
     def canvases(self, indices: Sequence[int]) -> np.ndarray:
         """The letterboxed images at `indices`.
 

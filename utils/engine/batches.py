@@ -16,6 +16,8 @@ from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Augmenter, Batch, ImagePool
 from utils.data.dataset import DetectionDataset, pad_targets
 
+STRIDE = 32  # of the last map: sides of the input are multiples of it
+SIZE_STREAM = 2  # keeps the draws of the size apart from those of the augmentation
 CHUNK = 512  # images decoded and copied at a time
 
 
@@ -39,6 +41,8 @@ class BatchMaker:
         seed: determines the order, the mosaics and the distortions.
         device: device on which batches are made.
         pool: all images, if they fit on the device; None: each batch loads what it needs.
+        multi_scale: share by which the size of a batch may be smaller or larger than that of the
+            dataset; not in the closing epochs.
 
     Raises:
         UserError: the processes cannot share a batch evenly.
@@ -52,8 +56,10 @@ class BatchMaker:
         seed: int,
         device: torch.device,
         pool: ImagePool | None = None,
+        multi_scale: float = 0.0,
     ) -> None:
         self.dataset = dataset
+        self.multi_scale = multi_scale
         self.config = config
         self.batch_size = min(batch_size, len(dataset))
         self.seed = seed
@@ -94,7 +100,18 @@ class BatchMaker:
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
             with record_function("batch"):
                 batch = self._make(indices, augmenter, generator_for(self.seed, epoch, step))
+                if self.multi_scale and not closing:
+                    batch = batch.resize(self._draw_size(epoch, step))
             yield batch
+
+    def _draw_size(self, epoch: int, step: int) -> tuple[int, int]:
+        """The (height, width) of a step, multiples of `STRIDE`."""
+        generator = generator_for(self.seed, epoch, step, SIZE_STREAM)
+        factor = 1 + self.multi_scale * (2 * torch.rand((), generator=generator).item() - 1)
+        height, width = (
+            max(STRIDE, round(side * factor / STRIDE) * STRIDE) for side in self.dataset.input_size
+        )
+        return height, width
 
     def _make(self, indices: Tensor, augmenter: Augmenter, generator: torch.Generator) -> Batch:
         """Make this process's rows of the batch of `indices`, int64 `(B,)`."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from nets.analysis.flops import measure_cost
@@ -21,7 +20,7 @@ from utils.core.errors import UserError
 from utils.core.files import ReadError, check_folder, remove_unfinished, write_file
 from utils.core.folder_lock import locked
 from utils.core.process import configure_process, configure_training
-from utils.core.schema import Config, DataConfig
+from utils.core.schema import Config, DataConfig, TrainConfig
 from utils.data.anchors import fit_anchors
 from utils.data.dataset import DetectionDataset
 from utils.data.layout import resolve
@@ -30,9 +29,11 @@ from utils.engine.detectors import describe
 from utils.engine.dry_run import dry_run
 from utils.engine.evaluation import Evaluation, evaluate_detector
 from utils.engine.loggers import check_loggers
+from utils.engine.progress_text import note_if_rising
 from utils.engine.report import write_batch, write_json, write_plots
 from utils.engine.runs import BEST, LAST, OUTPUT, create_run, find_run
 from utils.engine.saved_state import check_training
+from utils.engine.settle import SMALL_BATCH_SIZE, settle
 from utils.engine.trainer import Trainer
 
 METRICS = "metrics.json"  # a run that has it is finished
@@ -78,8 +79,9 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
     if run is None:
         check_folder(Path(config.output, config.name), f"output={config.output}")
     datasets = datasets or open_datasets(config)
-    detector = new_detector(config, datasets.train, pretrained)
-    if len(datasets.train) < config.train.batch_size:
+    settled = settle(config, len(datasets.train))
+    detector = new_detector(settled, datasets.train, pretrained)
+    if len(datasets.train) < settled.train.images_per_pass:
         dry_run(detector.network, config.input_size, len(datasets.train))
     folder = distributed.broadcast_from_main(lambda: create_run(config, run))
     configure_training(detector.device)
@@ -114,7 +116,8 @@ def check_config(config: Config) -> WeightsFile | None:
     """
     check_loggers(config)
     detector = Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
-    dry_run(detector.network, config.input_size, config.train.batch_size)
+    size = config.train.batch_size
+    dry_run(detector.network, config.input_size, SMALL_BATCH_SIZE if size == "auto" else size)
     return read_weights(config.weights) if config.weights else None
 
 
@@ -187,6 +190,8 @@ def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
 
 def _check_progress(saved: Mapping[str, Any], config: Config, folder: Path, asked_by: str) -> None:
     """Refuse a training that is finished, unless `train.epochs` now prolongs it."""
+    if config.train.epochs == "auto":
+        raise UserError(f"{asked_by}: train.epochs=auto: expected a number of epochs")
     progress, epochs = saved["training"]["progress"], config.train.epochs
     if epochs < progress["epoch"]:
         raise UserError(
@@ -242,10 +247,11 @@ def _with_coder_of(pretrained: WeightsFile, config: Config, num_classes: int) ->
 
 
 def _set_prior(network: YOLOv4Tiny, dataset: DetectionDataset) -> None:
-    labels = np.concatenate(dataset.labels)
-    if len(labels):
-        rates = np.bincount(labels, minlength=network.num_classes) / len(labels)
-        network.set_prior(len(labels) / len(dataset), rates.tolist(), dataset.input_size)
+    counts = dataset.count_objects()
+    objects = int(counts.sum())
+    if objects:
+        rates = (counts / objects).tolist()
+        network.set_prior(objects / len(dataset), rates, dataset.input_size)
 
 
 def _announce(trainer: Trainer) -> None:
@@ -253,7 +259,10 @@ def _announce(trainer: Trainer) -> None:
     detector, batches = trainer.detector, trainer.batches
     cost = measure_cost(detector.network, detector.input_size)
     print(f"{describe(detector)}; {cost.params:,} parameters, {cost.gflops:.2f} GFLOP")
-    print(f"run: {trainer.run}; {len(batches.dataset)} images, {batches.steps} steps per epoch")
+    print(
+        f"run: {trainer.run}; {len(batches.dataset)} images, {_steps_text(trainer.config.train)}, "
+        f"{batches.steps} steps per epoch"
+    )
     if batches.steps < FEW_STEPS:
         print(
             f"note: only {batches.steps} steps per epoch; "
@@ -262,11 +271,20 @@ def _announce(trainer: Trainer) -> None:
     write_batch(trainer.run / "batch.png", next(batches.epoch(0, closing=False)), detector.names)
 
 
+def _steps_text(config: TrainConfig) -> str:
+    """`45 epochs, batch size 8 x 2`."""
+    parts = f" x {config.accumulate}" if config.accumulate > 1 else ""
+    return f"{config.epoch_count} epochs, batch size {config.images_per_pass}{parts}"
+
+
 def _finish(trainer: Trainer) -> Result:
     """Train to the end and close the run; if that is cut short, save the state reached."""
     try:
         with trainer.log:
             trainer.fit()
+            note = note_if_rising(trainer.progress.history)
+            if note is not None and distributed.is_main_process():
+                print(note)
             return close_run(trainer.run, trainer.val)
     except (KeyboardInterrupt, ReadError):
         if trainer.save_stopped():

@@ -42,7 +42,7 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
         steps_per_epoch: number of steps.
     """
     peak = config.lr or DEFAULT_LR[config.optimizer]
-    total = config.epochs * steps_per_epoch
+    total = config.epoch_count * steps_per_epoch
     warmup = min(config.warmup_epochs * steps_per_epoch, total * MAX_WARMUP_SHARE)
     cosine = (1 + math.cos(math.pi * step / total)) / 2
     rate = peak * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)

@@ -114,7 +114,8 @@ def check_training(content: Mapping[str, Any], path: Path) -> None:
     check_tensors(state.network, f"{path}: training.network")
     progress, epochs = state.progress, restore_config(content["config"], str(path)).train.epochs
     rows, epoch = len(progress.history), progress.epoch
-    if rows != epoch or epoch != content["epoch"] or epoch + (not progress.done) > epochs:
+    agree = rows == epoch == content["epoch"]
+    if not agree or epochs == "auto" or epoch + (not progress.done) > epochs:
         raise UserError(
             f"{path}: training.progress: epoch {epoch} of {epochs}, {rows} rows of history, done "
             f"{str(progress.done).lower()}, but the weights are those of epoch {content['epoch']}"

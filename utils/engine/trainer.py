@@ -16,11 +16,11 @@ from tqdm import tqdm
 from nets.inference.detector import Detector
 from nets.io import checkpoints
 from nets.io.tensors import load_tensors
-from nets.losses.yolo_loss import YoloLoss
+from nets.losses.yolo_loss import YoloLoss, weights_of_classes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core import distributed
 from utils.core.devices import autocast
-from utils.core.errors import UserError
+from utils.core.errors import UserError, is_out_of_memory
 from utils.core.progress import progress_bar
 from utils.core.schema import Config
 from utils.core.signals import deferred
@@ -33,6 +33,7 @@ from utils.engine.log import RunLog
 from utils.engine.meter import LossMeter
 from utils.engine.nonfinite import NonFiniteGuard, problem_in_gradient, problem_in_losses
 from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
+from utils.engine.progress_text import Clock, epoch_line
 from utils.engine.report import write_batch
 from utils.engine.runs import BEST, LAST
 from utils.engine.saved_state import Progress, restore_optimizer, restore_scaler
@@ -74,14 +75,26 @@ class Trainer:
         self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
         self.batches = BatchMaker(
-            train, config.augment, config.train.batch_size, config.seed, self.device, pool
+            train,
+            config.augment,
+            config.train.images_per_step,
+            config.seed,
+            self.device,
+            pool,
+            config.train.multi_scale,
         )
         self.optimizer = make_optimizer(self.network, config.train)
         self.ema = ModelEMA(self.network, config.train.ema_decay)
         if distributed.world_size() > 1:
             distributed.synchronize_batch_norms(self.network)
         self.criterion = YoloLoss(
-            self.network.coder, config.loss, distributed.all_reduce_mean, distributed.world_size()
+            self.network.coder,
+            config.loss,
+            distributed.all_reduce_mean,
+            distributed.world_size(),
+            weights_of_classes(
+                config.loss.class_weights, train.count_objects().tolist(), self.device
+            ),
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=detector.precision == "fp16")
         self.forward: Callable[[Tensor], list[Tensor]] = self.network
@@ -93,12 +106,16 @@ class Trainer:
         self._digests = {"train": digest(train.samples), "val": digest(val.samples)}
         self._guard = NonFiniteGuard(self.network)
         self._is_whole = True  # whether the state is that after a whole step
+        self._clock = self._start_clock()
 
     def fit(self) -> Progress:
         """Train to the end, or until `patience` runs out."""
+        self._clock = self._start_clock()
         while not self.progress.done:
-            self.run_epoch()
-            metrics = self._evaluate() if self._evaluation_due() else None
+            with _advised(self._memory_advice()):
+                self.run_epoch()
+            with _advised("in the evaluation: lower eval.batch_size"):
+                metrics = self._evaluate() if self._evaluation_due() else None
             with self._undivided():
                 self._end_epoch(metrics)
             self.log.send(self.progress.history)
@@ -121,10 +138,10 @@ class Trainer:
     def run_epoch(self) -> None:
         """Run the remaining steps of the current epoch; the CPU waits for a GPU only at the end."""
         progress, config = self.progress, self.config.train
-        closing = progress.epoch >= config.epochs - self.config.augment.close_mosaic
+        closing = progress.epoch >= config.epoch_count - self.config.augment.close_mosaic
         self.start_epoch()
         started = time.perf_counter()
-        title = f"epoch {progress.epoch + 1}/{config.epochs}"
+        title = f"epoch {progress.epoch + 1}/{config.epoch_count}"
         with progress_bar(
             desc=title, total=self.batches.steps, initial=progress.step, unit="step", leave=True
         ) as bar:
@@ -134,10 +151,36 @@ class Trainer:
                     self._check_finite(*self.meter.latest())
                     bar.set_postfix_str(self._postfix(), refresh=False)
                     bar.update()
+                    self._tell(bar)
                     if self._save_due():
                         self._save_last()
         self._read_losses()
         progress.seconds += time.perf_counter() - started
+
+    def _start_clock(self) -> Clock:
+        steps = self.batches.steps
+        done = self.progress.epoch * steps + self.progress.step
+        return Clock(self.config.train.epoch_count * steps, done)
+
+    def _tell(self, bar: tqdm) -> None:
+        """Print a line per minute where no bar is shown, such as in a log file."""
+        if not (bar.disable and distributed.is_main_process() and self._clock.is_due()):
+            return
+        epoch, step, steps = self.progress.epoch, self.progress.step, self.batches.steps
+        left = self._clock.left(epoch * steps + step)
+        where = f"epoch {epoch + 1}/{self.config.train.epoch_count}, step {step}/{steps}"
+        print(f"{where}  {self._postfix()}  ({left})")
+
+    def _memory_advice(self) -> str:
+        """What to do if memory runs out in a training step."""
+        config = self.config.train
+        height, width = self.config.input_size
+        images = config.images_per_pass
+        smaller = "a smaller input_size"
+        if images > 1:
+            parts = 2 * config.accumulate
+            smaller = f"train.batch_size={images // 2} train.accumulate={parts}, or {smaller}"
+        return f"with {images} images of {width}x{height} at a time: set {smaller}"
 
     @contextmanager
     def _undivided(self) -> Iterator[None]:
@@ -189,16 +232,9 @@ class Trainer:
         self._set_learning_rate()
         self._seed_dropout()
         self._guard.start_step()
-        with record_function("forward"), autocast(self.detector.precision, self.device):
-            maps = self.forward(batch.images)
-        with record_function("loss"):
-            losses = self.criterion(maps, batch.boxes, batch.labels)
-            own = torch.stack([losses[name].detach() for name in LOSS_NAMES])
-            values = distributed.all_reduce_mean(own)
-        problem = None
-        if self.device.type == "cpu":
-            problem = problem_in_losses(dict(zip(LOSS_NAMES, values.tolist(), strict=True)))
-        problem = problem or self._optimizer_step(losses["loss"])
+        self.optimizer.zero_grad(set_to_none=True)
+        values, problem = self._add_gradients(batch)
+        problem = problem or self._optimizer_step()
         if problem is None:
             self.meter.add(values)
             self._guard.finish_step()
@@ -206,6 +242,44 @@ class Trainer:
             self._skip_step(problem, batch)
         self.progress.step += 1
         return values
+
+    def _add_gradients(self, batch: Batch) -> tuple[Tensor, str | None]:
+        """Run the forward and backward passes of a step.
+
+        With `train.accumulate`, each part's loss counts as much as it has matches: their sum over
+        all matches is the loss of the whole batch.
+
+        Returns:
+            The values of `LOSS_NAMES`, and what is not finite in them, if anything.
+        """
+        parts = batch.split(self.config.train.accumulate)
+        total = torch.zeros(len(LOSS_NAMES), device=self.device)
+        matches = torch.zeros((), device=self.device)
+        for part in parts:
+            with record_function("forward"), autocast(self.detector.precision, self.device):
+                maps = self.forward(part.images)
+            with record_function("loss"):
+                losses = self.criterion(maps, part.boxes, part.labels)
+                own = torch.stack([losses[name].detach() for name in LOSS_NAMES])
+                values = distributed.all_reduce_mean(own)
+            if self.device.type == "cpu":
+                problem = problem_in_losses(dict(zip(LOSS_NAMES, values.tolist(), strict=True)))
+                if problem is not None:
+                    return values, problem
+            if len(parts) == 1:
+                self._backward(losses["loss"])
+                return values, None
+            divisor = losses["matches"].clamp(min=self.criterion.min_matches)
+            self._backward(losses["loss"] * divisor)
+            total += values * divisor
+            matches += losses["matches"]
+        divisor = matches.clamp(min=self.criterion.min_matches)
+        torch._foreach_div_(self._gradients(), divisor)
+        return total / divisor, None
+
+    def _backward(self, loss: Tensor) -> None:
+        with record_function("backward"):
+            self.scaler.scale(loss).backward()
 
     def _skip_step(self, problem: str, batch: Batch) -> None:
         progress = self.progress
@@ -230,23 +304,21 @@ class Trainer:
         generator = generator_for(self.config.seed, self.progress.epoch, self.progress.step, *key)
         torch.manual_seed(generator.initial_seed())
 
-    def _optimizer_step(self, loss: Tensor) -> str | None:
+    def _gradients(self) -> list[Tensor]:
+        return [one.grad for one in self.network.parameters() if one.grad is not None]
+
+    def _optimizer_step(self) -> str | None:
         """Update the weights and their average, or return what is wrong with the gradient."""
-        with record_function("backward"):
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
         with record_function("optimizer"):
             self.scaler.unscale_(self.optimizer)
-            parameters = list(self.network.parameters())
-            gradients = [one.grad for one in parameters if one.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
+            norm = nn.utils.get_total_norm(self._gradients())
             if self.device.type == "cpu" and not self.scaler.is_enabled():
                 problem = problem_in_gradient(self.network, norm)
                 if problem is not None:
                     return problem
             if self.config.train.max_grad_norm:
                 limit = self.config.train.max_grad_norm
-                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+                nn.utils.clip_grads_with_norm_(self.network.parameters(), limit, norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         with record_function("ema"):
@@ -277,7 +349,7 @@ class Trainer:
     # between epochs
 
     def _evaluation_due(self) -> bool:
-        epochs = self.config.train.epochs
+        epochs = self.config.train.epoch_count
         every = self.config.train.eval_every or max(1, epochs // 10)
         finished = self.progress.epoch + 1
         return finished % every == 0 or finished == epochs
@@ -294,12 +366,13 @@ class Trainer:
         progress.sums = {}
         improved = metrics is not None and self._update_best(metrics.map50_95)
         out_of_patience = config.patience > 0 and progress.stale >= config.patience
-        progress.done = progress.epoch >= config.epochs or out_of_patience
+        progress.done = progress.epoch >= config.epoch_count or out_of_patience
         if improved and distributed.is_main_process():
             checkpoints.save(self.run / BEST, self.weights())
         self._save_last()
         self.log.write(progress.history)
-        tqdm.write(self._epoch_line(metrics, improved))
+        left = self._clock.left(progress.epoch * self.batches.steps)
+        tqdm.write(epoch_line(progress.history[-1], config.epoch_count, improved, left))
 
     def _history_row(self, metrics: Metrics | None) -> dict[str, float]:
         progress = self.progress
@@ -321,13 +394,6 @@ class Trainer:
         self.progress.best = max(score, self.progress.best)
         self.progress.stale = 0 if improved else self.progress.stale + 1
         return improved
-
-    def _epoch_line(self, metrics: Metrics | None, improved: bool) -> str:
-        row = self.progress.history[-1]
-        text = f"epoch {int(row['epoch'])}/{self.config.train.epochs}  loss {row['loss']:.3f}"
-        if metrics is not None:
-            text += f"  AP50 {100 * metrics.map50:.1f}  AP {100 * metrics.map50_95:.1f}"
-        return f"{text}  best" if improved else text
 
     # checkpoints
 
@@ -390,3 +456,14 @@ class Trainer:
                     f"{here['images']} with {here['objects']} now; restore the data, or start a "
                     f"new run with weights={self.run / LAST}"
                 )
+
+
+@contextmanager
+def _advised(advice: str) -> Iterator[None]:
+    """Say what to do if memory runs out."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory {advice}") from None

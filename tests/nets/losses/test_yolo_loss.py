@@ -9,8 +9,9 @@ from torchvision.ops import box_iou, complete_box_iou_loss
 
 import nets.losses.yolo_loss
 from nets.losses.assigner import find_candidates
-from nets.losses.yolo_loss import YoloLoss
+from nets.losses.yolo_loss import YoloLoss, weights_of_classes
 from nets.yolo.box_coder import BoxCoder, flatten_maps
+from utils.core.errors import UserError
 from utils.core.schema import LossConfig
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
@@ -77,7 +78,8 @@ def slow_loss(
             wanted = (1 - config.label_smoothing) * (
                 c == labels[b, m].item()
             ) + config.label_smoothing / CLASSES
-            cls += bce(raw[b, index, 5 + c].item(), wanted)
+            weight = 1.0 if loss.class_weights is None else loss.class_weights[labels[b, m]].item()
+            cls += weight * bce(raw[b, index, 5 + c].item(), wanted)
     objectness = sum(
         bce(raw[b, i, 4].item(), target[b, i].item())
         for b in range(raw.shape[0])
@@ -101,6 +103,28 @@ def test_loss_equals_loops(assign: str, new_coords: bool) -> None:
     assert {name: got[name].item() for name in PARTS} == pytest.approx(
         slow_loss(loss, maps, BOXES, LABELS), rel=1e-4
     )
+
+
+def test_weights_of_classes_equal_loops() -> None:
+    loss = criterion(cls=0.7)
+    loss.class_weights = torch.tensor([0.5, 3.0, 1.0])
+    maps = random_maps()
+    got = loss(maps, BOXES, LABELS)
+    assert {name: got[name].item() for name in PARTS} == pytest.approx(
+        slow_loss(loss, maps, BOXES, LABELS), rel=1e-4
+    )
+
+
+def test_balanced_weights_are_inverse_to_the_objects_of_a_class() -> None:
+    cpu = torch.device("cpu")
+    assert weights_of_classes("none", [5, 1], cpu) is None
+    balanced = weights_of_classes("balanced", [60, 30, 0, 10], cpu)
+    # n / (classes * n_c), as scikit-learn's compute_class_weight("balanced", ...)
+    assert balanced is not None and balanced.tolist() == pytest.approx([5 / 9, 10 / 9, 1, 10 / 3])
+    given = weights_of_classes([1.0, 2.5], [60, 30], cpu)
+    assert given is not None and given.tolist() == [1.0, 2.5]
+    with pytest.raises(UserError, match=r"loss.class_weights: expected 2 numbers, .* got 3"):
+        weights_of_classes([1.0, 1.0, 1.0], [60, 30], cpu)
 
 
 @pytest.mark.parametrize("assign", RULES)

@@ -22,7 +22,7 @@ import scipy.stats
 from utils.compare import report, statistics
 from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.latency import interleaved_medians, measure_latency
-from utils.compare.phrases import duration, sentence
+from utils.compare.phrases import sentence
 from utils.compare.plan import Plan, make_plan
 from utils.compare.report import render_html, render_markdown
 from utils.compare.statistics import Interval
@@ -210,14 +210,6 @@ def test_every_plot_is_an_image(
     for image in embedded.values():
         data = base64.b64decode(image.source.removeprefix("data:image/png;base64,"))
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).std() > 5
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(40, "40 s"), (720, "12 min"), (12000, "3 h 20 min"), (7300, "2 h 02 min")],
-)
-def test_durations(seconds: float, text: str):
-    assert duration(seconds) == text
 
 
 # the same setting under two names

@@ -256,7 +256,7 @@ def test_wrong_values_name_the_key(override: str, key: str) -> None:
         ("input_size=[416, true]", "input_size: expected no true or false here, got true"),
         ("threads=100000", "threads: expected 0 to 1,024, got 100000"),
         ("train.workers=100000", "train.workers: expected 0 to 256, got 100000"),
-        ("train.batch_size=100000", "train.batch_size: expected 1 to 65,536, got 100000"),
+        ("train.batch_size=100000", "train.batch_size: expected 'auto' or 1 to 65,536, got 100000"),
         ("data.cache_gb=1e30", "data.cache_gb: expected above 0, up to 1,000,000, got 1e+30"),
         ("data.shapes_train=1e12", "data.shapes_train: expected 1 to 100,000"),
         ("eval.max_detections=1e9", "eval.max_detections: expected 1 to 100,000"),

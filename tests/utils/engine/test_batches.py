@@ -44,9 +44,12 @@ def maker(
     seed: int = 0,
     config: AugmentConfig = FULL,
     workers: int = 0,
+    multi_scale: float = 0.0,
+    size: tuple[int, int] = SIZE,
 ) -> BatchMaker:
-    dataset = DetectionDataset(samples(count), SIZE, cache="none", workers=workers)
-    return BatchMaker(dataset, config, batch_size, seed, torch.device("cpu"))
+    dataset = DetectionDataset(samples(count), size, cache="none", workers=workers)
+    cpu = torch.device("cpu")
+    return BatchMaker(dataset, config, batch_size, seed, cpu, multi_scale=multi_scale)
 
 
 def prints(batches: Iterable[Batch]) -> list[bytes]:
@@ -199,3 +202,25 @@ def test_only_a_gpu_keeps_images_and_only_where_they_fit(monkeypatch: pytest.Mon
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         assert (resident_pool(dataset, gpu, most_gb) == "pool") == fits
     assert [len(args[1]) for args in made] == [10, 10]
+
+
+def test_every_step_has_another_size_and_boxes_follow() -> None:
+    size = (128, 256)
+    plain = list(maker(24, config=PLAIN, size=size).epoch(0, closing=False))
+    scaled = list(maker(24, config=PLAIN, size=size, multi_scale=0.5).epoch(0, closing=False))
+    sizes = {tuple(batch.images.shape[2:]) for batch in scaled}
+    assert len(sizes) > 2
+    for height, width in sizes:
+        assert height % 32 == width % 32 == 0 and 64 <= height <= 192 and 128 <= width <= 384
+    for before, after in zip(plain, scaled, strict=True):
+        y, x = (a / b for a, b in zip(after.images.shape[2:], before.images.shape[2:], strict=True))
+        assert torch.equal(after.labels, before.labels)
+        torch.testing.assert_close(after.boxes, before.boxes * torch.tensor([x, y, x, y]))
+        torch.testing.assert_close(after.images.mean(), before.images.mean(), atol=0.02, rtol=0)
+
+
+def test_sizes_follow_the_seed_and_the_last_epochs_have_the_size_of_the_dataset() -> None:
+    again, resumed = (list(maker(multi_scale=0.5).epoch(1, False, step)) for step in (0, 1))
+    assert prints(again[1:]) == prints(resumed)
+    closing = maker(multi_scale=0.5, size=(128, 128)).epoch(0, closing=True)
+    assert {tuple(batch.images.shape[2:]) for batch in closing} == {(128, 128)}

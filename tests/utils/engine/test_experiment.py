@@ -203,6 +203,20 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_bit_for_bit(
     assert_ended_alike(run, undisturbed, assert_same)
 
 
+def test_auto_stays_in_the_configuration_and_the_run_has_numbers(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    for name, value in (("STEPS", 4), ("MIN_EPOCHS", 1), ("SMALL_BATCH_SIZE", 8)):
+        monkeypatch.setattr(f"utils.engine.settle.{name}", value)
+    config = tiny("train.batch_size=auto", "train.epochs=auto", "loss.class_weights=balanced")
+    run = train(config).run
+    assert "2 epochs, batch size 8, 2 steps per epoch" in capsys.readouterr().out
+    assert load_config(run / "config.yaml") == config
+    saved = checkpoints.load(run / LAST)["config"]["train"]
+    assert (saved["epochs"], saved["batch_size"], saved["accumulate"]) == (2, 8, 1)
+    assert resume(run, {"train.epochs": 3}).run == run
+
+
 def test_a_run_has_one_owner(trained: Result):
     message = r"another train\.py is working there .*process"
     with locked(trained.run, "train.py is working", ""), pytest.raises(UserError, match=message):

@@ -284,3 +284,76 @@ def test_it_memorizes_a_few_images(tiny: Callable[..., Config]):
     history = trainer.fit().history
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert history[-1]["map50"] > max(0.5, 5 * before)
+
+
+def gradients_of_a_step(config: Config, run: str) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients and loss values of a step with frozen batch norm; an image has no objects."""
+    trainer = make_trainer(config, run)
+    trainer.start_epoch()
+    trainer.network.eval()  # batch norm with the statistics so far
+    trainer.optimizer.zero_grad()
+    batch = next(trainer.batches.epoch(0, closing=False))
+    batch.labels[0] = -1
+    values, problem = trainer._add_gradients(batch)
+    assert problem is None
+    named = trainer.network.named_parameters()
+    return {name: one.grad.clone() for name, one in named if one.grad is not None}, values
+
+
+@pytest.mark.parametrize(("size", "parts"), [(2, 2), (1, 4), (3, 2)])
+def test_accumulated_gradients_are_those_of_the_large_batch(
+    tiny: Callable[..., Config], size: int, parts: int
+):
+    whole = size * parts
+    expected, loss = gradients_of_a_step(tiny(f"train.batch_size={whole}"), "whole")
+    words = (f"train.batch_size={size}", f"train.accumulate={parts}")
+    found, same_loss = gradients_of_a_step(tiny(*words), "parts")
+    torch.testing.assert_close(same_loss, loss, rtol=1e-5, atol=1e-6)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_accumulated_steps_are_counted_once_and_take_more_images(tiny: Callable[..., Config]):
+    trainer = make_trainer(tiny("train.accumulate=2", "train.epochs=1"))
+    assert trainer.batches.steps == 2  # 16 images
+    trainer.fit()
+    assert trainer.ema.updates == 2 and trainer.progress.history[0]["loss"] > 0
+
+
+def out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_step_without_memory_says_what_to_set(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make_trainer(tiny())
+    monkeypatch.setattr(trainer, "forward", out_of_memory)
+    monkeypatch.setattr(trainer, "_wrap_network", lambda: out_of_memory)
+    message = (
+        r"out of memory with 4 images of 64x64 at a time: set train\.batch_size=2 "
+        r"train\.accumulate=2, or a smaller input_size"
+    )
+    with pytest.raises(UserError, match=message):
+        trainer.fit()
+
+
+def test_an_evaluation_without_memory_says_what_to_set(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make_trainer(tiny("train.epochs=1"))
+    monkeypatch.setattr(trainer, "_evaluate", out_of_memory)
+    with pytest.raises(UserError, match=r"in the evaluation: lower eval\.batch_size"):
+        trainer.fit()
+
+
+def test_a_log_file_gets_a_line_per_minute(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr("utils.engine.progress_text.LINE_SECONDS", 0.0)
+    make_trainer(tiny("train.epochs=1")).fit()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
+    assert len(lines) == 4 and re.match(
+        r"epoch 1/1, step 1/4  loss \d+\.\d{3} .* lr 0\.\d{4}  \(\d+ s left\)", lines[0]
+    )
