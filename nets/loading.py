@@ -104,7 +104,7 @@ def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:
     config = Config(name=path.stem, phi=phi, model=weights.model_config)
     if weights.is_darknet:
         names = darknet.read_names(path, num_classes)
-        description = darknet.read_description(path, num_classes)
+        description = darknet.read_description(path, num_classes, weights.heads)
         if description:
             config = update_config(config, {"input_size": description.input_size})
     config = update_config(config, changes)

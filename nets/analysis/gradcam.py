@@ -27,11 +27,11 @@ class GradCAM:
 
     Attributes:
         heatmaps: site -> float32 `(H, W)`, >= 0, or None if the prediction does not depend on the
-            site, which then feeds only the other head.
+            site, which then feeds only other heads.
         box: `(4,)`, xyxy in input pixels.
         score: objectness times class probability, 0..1.
         label: class index.
-        stride: of the prediction's head, in input pixels: 32 or 16.
+        stride: of the prediction's head, in input pixels.
     """
 
     heatmaps: dict[str, Tensor | None]

@@ -10,7 +10,7 @@ from nets import attention
 from nets.analysis.flops import count_gflops, count_parameters
 from nets.analysis.sites import observe_sites
 from nets.yolo.blocks import ConvBNAct
-from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.schema import Config
 
 HEADER = ("layer", "output", "site", "attention", "parameters", "GFLOP")
@@ -116,7 +116,7 @@ def describe_network(config: Config, num_classes: int) -> str:
     title += " (channels x height x width)"
     if specs:
         title += f", attention.init: {config.attention.init}"
-    sites = ", ".join(f"{site} {channels}" for site, channels in SITES.items())
+    sites = ", ".join(f"{site} {channels}" for site, channels in network.sites.items())
     return "\n".join(
         [title, "", *format_table(rows), "", f"attention sites and their channels: {sites}"]
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from nets.attention import is_user_block, parse_phi
 from nets.io.tensors import check_fit, check_tensors, count_classes
 from nets.io.torch_files import read_torch_file
-from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model, check_anchor_count
 from utils.core.class_names import checked_names
 from utils.core.config import restore_config
 from utils.core.errors import UserError
@@ -25,7 +25,7 @@ FORMAT = "yolov4-tiny-attention"
 
 AnchorSide = Annotated[float, Field(gt=0, le=1e6)]  # larger ones overflow when a box is decoded
 Anchor = Annotated[list[AnchorSide], Field(min_length=2, max_length=2)]
-Anchors = Annotated[list[Anchor], Field(min_length=6, max_length=6)]
+Anchors = Annotated[list[Anchor], Field(min_length=6, max_length=9)]
 
 
 class Checkpoint(SavedSection):
@@ -34,7 +34,7 @@ class Checkpoint(SavedSection):
     Attributes:
         config: the configuration of the experiment, maybe with former names of keys.
         names: the class names.
-        anchors: six [width, height] in input pixels.
+        anchors: [width, height] in input pixels, three per head.
         model: the tensors of the network by name.
         epoch: number of epochs trained.
     """
@@ -120,7 +120,8 @@ def check(content: Any, path: Path) -> None:
     validate(Checkpoint, content, str(path))
     checked_names(content["names"], f"{path}: names")
     check_plain(content["config"], f"{path}: config")
-    restore_config(content["config"], f"{path}: config")
+    config = restore_config(content["config"], f"{path}: config")
+    check_anchor_count(content["anchors"], config.model, f"{path}: anchors")
     check_tensors(content["model"], f"{path}: model")
     count = count_classes(content["model"], f"{path}: model")
     if count != len(content["names"]):

@@ -2,7 +2,7 @@
 
 A `.weights` file holds the version (int32 major, minor, revision); the number of images seen in
 training (uint64; int32 before version 0.2); then float32 values, layer by layer in the order of
-`yolov4-tiny.cfg`.
+`yolov4-tiny.cfg`, or of `yolov4-tiny-3l.cfg`, which has more layers at its end.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nets.io.darknet_cfg import DarknetCfg, read_cfg
-from nets.io.tensors import check_tensors
+from nets.io.tensors import HEADS, check_tensors
 from nets.yolo.blocks import ConvBNAct
-from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS
+from nets.yolo.box_coder import DARKNET, BoxCoder
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.class_names import checked_names, default_class_names, read_lines
 from utils.core.errors import UserError
@@ -35,19 +35,32 @@ LAYERS = (
     "neck.reduce",
     "head16",
     "predict16",
+    "reduce8",
+    "head8",
+    "predict8",
 )
 MAX_BYTES = 2**30  # enough for 100,000 classes
-# What Darknet's own yolov4-tiny.cfg says
-MODEL_CONFIG = ModelConfig(
-    anchors=list(DARKNET_ANCHORS), anchor_masks=DARKNET_MASKS, new_coords=False, scale_x_y=1.05
-)
+# Number of heads -> what Darknet's own cfg says
+MODEL_CONFIGS = {
+    heads: ModelConfig(
+        heads=heads,
+        anchors=list(boxes.anchors),
+        anchor_masks=boxes.masks,
+        new_coords=False,
+        scale_x_y=1.05,
+    )
+    for heads, boxes in DARKNET.items()
+}
 
 
 def darknet_tensors(network: YOLOv4Tiny) -> dict[str, Tensor]:
     """Return the tensors of a network by name, in the order of a Darknet file."""
     names = []
+    modules = dict(network.named_modules())
     for layer in LAYERS:
-        if isinstance(network.get_submodule(layer), ConvBNAct):
+        if layer not in modules:  # of the third head
+            continue
+        if isinstance(modules[layer], ConvBNAct):
             statistics = ("bias", "weight", "running_mean", "running_var")
             names += [f"{layer}.bn.{key}" for key in statistics]
             names.append(f"{layer}.conv.weight")
@@ -60,16 +73,16 @@ def darknet_tensors(network: YOLOv4Tiny) -> dict[str, Tensor]:
 def read_darknet(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a Darknet file.
 
-    The number of classes is derived from the file's length. A file truncated after a layer, such as
-    `yolov4-tiny.conv.29`, is read up to there. Variances are adapted to PyTorch's epsilon.
+    The numbers of classes and heads are derived from the file's length. A file truncated after a
+    layer, such as `yolov4-tiny.conv.29`, is read up to there. Variances are adapted to PyTorch's
+    epsilon.
 
     Raises:
         UserError: the file's length does not match a YOLOv4-tiny, or its values cannot: NaN,
             infinity, or negative variances, as where a layer's values begin elsewhere.
     """
     values = _read_values(path)
-    with torch.device("meta"):
-        layout = darknet_tensors(YOLOv4Tiny(_count_classes(values.size) or 1))
+    layout = _find_layout(values.size)
     tensors: dict[str, Tensor] = {}
     start = 0
     is_whole_layer = False
@@ -115,21 +128,24 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
     write_file(path, b"".join(parts))
 
 
-def read_description(weights: Path, num_classes: int) -> DarknetCfg | None:
+def read_description(weights: Path, num_classes: int, heads: int) -> DarknetCfg | None:
     """Read the `.cfg` next to a weights file; None if there is none.
 
     Raises:
-        UserError: it does not describe a YOLOv4-tiny with `num_classes` classes.
+        UserError: it does not describe a YOLOv4-tiny with this many classes and heads.
     """
     path = weights.with_suffix(".cfg")
     if not path.is_file():
         return None
     description = read_cfg(path)
-    if description.num_classes != num_classes:
-        raise UserError(
-            f"{path}: describes {description.num_classes} classes, "
-            f"the weights next to it have {num_classes}"
-        )
+    for what, described, found in (
+        ("classes", description.num_classes, num_classes),
+        ("heads", description.model.heads, heads),
+    ):
+        if described != found:
+            raise UserError(
+                f"{path}: describes {described} {what}, the weights next to it have {found}"
+            )
     return description
 
 
@@ -151,16 +167,27 @@ def read_names(weights: Path, num_classes: int) -> list[str]:
     return list(names)
 
 
-def _count_classes(values: int) -> int | None:
-    """Return the number of classes of a file of `values` float32 values; None if truncated.
+def _find_layout(values: int) -> dict[str, Tensor]:
+    """Return the tensors of a file of `values` float32 values, without memory.
 
-    Each of the 3 * (5 + C) outputs has 512 + 1 parameters in one head and 256 + 1 in the other.
+    Lengths are unique: divided by 3, the number of values leaves another rest with two heads than
+    with three. A truncated file is taken for one with a class and two heads.
     """
+    for heads in DARKNET:
+        first = _layout(heads, 1)
+        one_class = sum(tensor.numel() for tensor in first.values())
+        # each of the 3 * (5 + C) outputs of a head has a bias and a weight per channel
+        per_class = 3 * sum(1 + channels for channels in list(HEADS.values())[:heads])
+        more, rest = divmod(values - one_class, per_class)
+        if more >= 0 and rest == 0:
+            return _layout(heads, more + 1)
+    return _layout(2, 1)
+
+
+def _layout(heads: int, num_classes: int) -> dict[str, Tensor]:
+    boxes = DARKNET[heads]
     with torch.device("meta"):
-        one_class = sum(tensor.numel() for tensor in darknet_tensors(YOLOv4Tiny(1)).values())
-    per_class = 3 * (512 + 1 + 256 + 1)
-    more, rest = divmod(values - one_class, per_class)
-    return more + 1 if more >= 0 and rest == 0 else None
+        return darknet_tensors(YOLOv4Tiny(num_classes, BoxCoder(boxes.anchors, boxes.masks)))
 
 
 def _read_values(path: Path) -> np.ndarray:

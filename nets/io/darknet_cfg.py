@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from nets.yolo.box_coder import DARKNET
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import make_config
 from utils.core.errors import UserError, shorten
@@ -15,7 +16,10 @@ from utils.core.schema import ModelConfig
 Section = tuple[str, Mapping[str, object]]
 Number = TypeVar("Number", int, float)
 MAX_BYTES = 2**20
-SHARED = ("classes", "anchors", "num", "scale_x_y", "new_coords")  # by the two [yolo] layers
+SHARED = ("classes", "anchors", "num", "scale_x_y", "new_coords")  # by all [yolo] layers
+# Of the heads after the first: layer where the branch begins, channels of its 1x1 convolution,
+# layer of the backbone that joins it, channels of its 3x3 convolution
+BRANCHES = ((-4, 128, 23, 256), (-3, 64, 15, 128))
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,15 @@ def darknet_cfg(network: YOLOv4Tiny, size: tuple[int, int]) -> str:
         size: (height, width) of the input in pixels.
     """
     height, width = size
+    masks = network.coder.masks
     net = {"batch": 1, "subdivisions": 1, "width": width, "height": height, "channels": 3}
     sections: list[Section] = [("net", net), _conv(32, 3, 2), _conv(64, 3, 2)]
     for channels in (64, 128, 256):
         sections += _csp_block(channels)
     sections += [_conv(512, 3), _conv(256, 1), *_head(network, 0, 512)]
-    sections += [_route(-4), _conv(128, 1), ("upsample", {"stride": 2}), _route(-1, 23)]
-    sections += _head(network, 1, 256)
+    for head, (start, reduced, joined, channels) in enumerate(BRANCHES[: len(masks) - 1], 1):
+        sections += [_route(start), _conv(reduced, 1), ("upsample", {"stride": 2})]
+        sections += [_route(-1, joined), *_head(network, head, channels)]
     return "\n".join(_text(*section) for section in sections)
 
 
@@ -108,19 +114,22 @@ def read_cfg(path: Path) -> DarknetCfg:
     """Read the `.cfg` of a YOLOv4-tiny.
 
     Raises:
-        UserError: not readable, or lacks two `[yolo]` layers with three of six anchors each.
+        UserError: not readable, or lacks two or three `[yolo]` layers with three anchors each.
     """
     sections = _read_sections(path)
     nets = [options for kind, options in sections if kind == "net"]
     yolo = [options for kind, options in sections if kind == "yolo"]
     if not nets:
         raise UserError(f"{path}: not a cfg of YOLOv4-tiny: no [net] section")
-    if len(yolo) != 2:
-        raise UserError(f"{path}: not a cfg of YOLOv4-tiny: {len(yolo)} [yolo] layers, expected 2")
+    if len(yolo) not in DARKNET:
+        raise UserError(
+            f"{path}: not a cfg of YOLOv4-tiny: {len(yolo)} [yolo] layers, expected 2 or 3"
+        )
     for key in SHARED:
-        if yolo[0].get(key) != yolo[1].get(key):
-            raise UserError(f"{path}: {key} differs between the two [yolo] layers")
-    net, head, other_head = (_Reader(path, section) for section in (nets[0], *yolo))
+        if len({section.get(key) for section in yolo}) > 1:
+            raise UserError(f"{path}: {key} differs between the [yolo] layers")
+    net, *heads = (_Reader(path, section) for section in (nets[0], *yolo))
+    head = heads[0]
     if net.number("channels", int, "3") != 3:
         raise UserError(f"{path}: channels: expected 3")
     anchors = head.numbers("anchors", float)
@@ -129,8 +138,9 @@ def read_cfg(path: Path) -> DarknetCfg:
     values = {
         "input_size": [net.number("height", int), net.number("width", int)],
         "model": {
+            "heads": len(heads),
             "anchors": list(zip(anchors[::2], anchors[1::2], strict=True)),
-            "anchor_masks": (head.numbers("mask", int), other_head.numbers("mask", int)),
+            "anchor_masks": [one.numbers("mask", int) for one in heads],
             "new_coords": head.number("new_coords", int, "0") == 1,
             "scale_x_y": head.number("scale_x_y", float, "1"),
         },

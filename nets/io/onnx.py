@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from nets.io.checkpoints import Anchors
+from nets.yolo.box_coder import map_sizes
 from nets.yolo.pipeline import Pipeline
-from nets.yolo.yolov4_tiny import STRIDES, YOLOv4Tiny
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, check_anchor_count
 from utils.core.class_names import checked_names
 from utils.core.config import dump_config, restore_config
 from utils.core.errors import UserError, require_package, shorten
@@ -44,7 +45,7 @@ class OnnxMetadata:
     Attributes:
         config: the configuration of the experiment.
         names: the class names.
-        anchors: six (width, height) in input pixels.
+        anchors: (width, height) in input pixels, three per head.
     """
 
     config: Config
@@ -185,7 +186,8 @@ def read_onnx(path: str | Path) -> OnnxMetadata:
     config = restore_config(values, f"{path}: config")
     names = validate_json(list[str], texts["names"], f"{path}: names")
     anchors = validate_json(Anchors, texts["anchors"], f"{path}: anchors")
-    _check_shapes(path, shapes, config.input_size, len(names))
+    check_anchor_count(anchors, config.model, f"{path}: anchors")
+    _check_shapes(path, shapes, config, len(names))
     return OnnxMetadata(config, checked_names(names, f"{path}: names"), anchors)
 
 
@@ -205,14 +207,12 @@ def runtime_errors(path: str | Path, problem: str) -> Iterator[None]:
         raise UserError(f"{path}: {problem}: {shorten(reason, 200)}") from None
 
 
-def _check_shapes(
-    path: str | Path, shapes: Shapes, input_size: tuple[int, int], num_classes: int
-) -> None:
+def _check_shapes(path: str | Path, shapes: Shapes, config: Config, num_classes: int) -> None:
     """Compare the graph's inputs and outputs with the metadata, except for the batch size."""
-    height, width = input_size
-    predictions = sum(3 * (height // stride) * (width // stride) for stride in STRIDES)
+    maps = map_sizes(config.input_size, config.model.heads)
+    predictions = sum(3 * height * width for height, width in maps)
     expected = {
-        INPUT: (3, height, width),
+        INPUT: (3, *config.input_size),
         OUTPUTS[0]: (predictions, 4),
         OUTPUTS[1]: (predictions, num_classes),
     }

@@ -11,7 +11,7 @@ DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 )
-HEADS = {"predict32": 512, "predict16": 256}  # name -> channels of its input
+HEADS = {"predict32": 512, "predict16": 256, "predict8": 128}  # name -> channels of its input
 LOWEST_VARIANCE = -nn.BatchNorm2d(1).eps  # below, batch normalization gives NaN
 
 
@@ -59,7 +59,7 @@ def count_classes(tensors: Mapping[str, Tensor], origin: str) -> int | None:
         origin: the file, and the key that they are under.
 
     Raises:
-        UserError: the shape of a head is not one of a YOLOv4-tiny, or the two heads differ.
+        UserError: the shape of a head is not one of a YOLOv4-tiny, or two heads differ.
     """
     counts = set()
     for head, channels in HEADS.items():
@@ -75,8 +75,7 @@ def count_classes(tensors: Mapping[str, Tensor], origin: str) -> int | None:
             )
         counts.add(outputs // 3 - 5)
     if len(counts) > 1:
-        first, second = sorted(counts)
-        raise UserError(f"{origin}: one head has {first} classes, the other {second}")
+        raise UserError(f"{origin}: one head has {min(counts)} classes, another has {max(counts)}")
     return counts.pop() if counts else None
 
 

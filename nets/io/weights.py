@@ -59,6 +59,11 @@ class WeightsFile:
         """
         return count_classes(self.tensors, str(self.path))
 
+    @property
+    def heads(self) -> int:
+        """Its number of heads; 2 if it lacks some."""
+        return 3 if "predict8.weight" in self.tensors else 2
+
     @cached_property
     def model_config(self) -> ModelConfig | None:
         """The box coder settings that its heads were trained with; None if it has no heads.
@@ -75,8 +80,8 @@ class WeightsFile:
             return ModelConfig(**{**dict(saved), "anchors": self.checkpoint["anchors"]})
         if not self.is_darknet:
             return reference.MODEL_CONFIG
-        description = darknet.read_description(self.path, self.num_classes)
-        return description.model if description else darknet.MODEL_CONFIG
+        description = darknet.read_description(self.path, self.num_classes, self.heads)
+        return description.model if description else darknet.MODEL_CONFIGS[self.heads]
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,8 @@ def choose_model_config(
     """Return the box coder settings of a network that starts from pretrained weights.
 
     Heads only make sense with the coder that they were trained with: if the file's heads fit the
-    network, their settings replace those that the configuration leaves at the defaults.
+    network, their settings replace those that the configuration leaves at the defaults. With
+    another number of heads, the anchors cannot fit, and `model` stays as it is.
 
     Args:
         requested: `config.model`.
@@ -240,7 +246,7 @@ def choose_model_config(
         UserError: the configuration asks for settings that differ from the file's; names the keys.
     """
     trained_with = weights.model_config if weights.num_classes == num_classes else None
-    if trained_with is None:
+    if trained_with is None or trained_with.heads != requested.heads:
         return requested
     conflicts = []
     for key in ModelConfig.model_fields:
@@ -258,7 +264,7 @@ def choose_model_config(
 def _setting(model: ModelConfig, key: str) -> Any:
     if key == "scale_x_y" and model.scale_x_y is None:
         return 2.0 if model.new_coords else 1.05
-    return getattr(model, key)
+    return model.masks if key == "anchor_masks" else getattr(model, key)
 
 
 def _equal(first: Any, second: Any) -> bool:

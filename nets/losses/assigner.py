@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nets.ops.boxes import shape_iou
-from nets.yolo.box_coder import STRIDES, BoxCoder
+from nets.yolo.box_coder import BoxCoder
 from utils.core.devices import cached_constant
 from utils.core.schema import LossConfig
 
@@ -66,7 +66,8 @@ def find_candidates(
     with_neighbors = config.assign in ("ratio", "aligned") and coder.scale_x_y >= 2
     indices, valids = [], []
     first = 0  # index of the head's first prediction
-    for (height, width), stride, mask in zip(map_sizes, STRIDES, coder.masks, strict=True):
+    heads = zip(map_sizes, coder.strides, coder.masks, strict=True)
+    for (height, width), stride, mask in heads:
         cells, on_map = _nearest_cells(center / stride, height, width, with_neighbors)
         cell_index = cells[..., 1] * width + cells[..., 0]  # (B, M, S)
         anchor_start = first + height * width * torch.arange(len(mask), device=boxes.device)

@@ -6,9 +6,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Anchors of Darknet's yolov4-tiny.cfg, (width, height) in pixels at 416x416, and their indices for
-# each head
-DARKNET_ANCHORS = (
+STRIDES = (32, 16, 8)  # of the heads, in the order of the network's outputs; the first two or all
+MAX_LOG_SIZE = 10.0  # exp(10) anchors: larger than any image, and finite when squared in float32
+
+
+@dataclass(frozen=True)
+class DarknetBoxes:
+    """The anchors of one of Darknet's files.
+
+    Attributes:
+        anchors: (width, height) in pixels.
+        masks: indices of the three anchors of each head.
+        side: width and height of the input that the anchors belong to, pixels.
+    """
+
+    anchors: tuple[tuple[float, float], ...]
+    masks: tuple[tuple[int, int, int], ...]
+    side: int
+
+
+DARKNET_ANCHORS = (  # of yolov4-tiny.cfg
     (10.0, 14.0),
     (23.0, 27.0),
     (37.0, 58.0),
@@ -17,9 +34,26 @@ DARKNET_ANCHORS = (
     (344.0, 319.0),
 )
 DARKNET_MASKS = ((3, 4, 5), (1, 2, 3))
+DARKNET_ANCHORS_3L = (  # of yolov4-tiny-3l.cfg
+    (12.0, 16.0),
+    (19.0, 36.0),
+    (40.0, 28.0),
+    (36.0, 75.0),
+    (76.0, 55.0),
+    (72.0, 146.0),
+    (142.0, 110.0),
+    (192.0, 243.0),
+    (459.0, 401.0),
+)
+DARKNET = {  # number of heads: what Darknet has for it
+    2: DarknetBoxes(DARKNET_ANCHORS, DARKNET_MASKS, 416),
+    3: DarknetBoxes(DARKNET_ANCHORS_3L, ((6, 7, 8), (3, 4, 5), (0, 1, 2)), 608),
+}
 
-STRIDES = (32, 16)  # of the two heads, in the order of the network's outputs
-MAX_LOG_SIZE = 10.0  # exp(10) anchors: larger than any image, and finite when squared in float32
+
+def map_sizes(size: tuple[int, int], heads: int) -> list[tuple[int, int]]:
+    """Return (height, width) of each head's map for an input of (height, width) pixels."""
+    return [(size[0] // stride, size[1] // stride) for stride in STRIDES[:heads]]
 
 
 @dataclass(frozen=True)
@@ -51,9 +85,12 @@ class BoxCoder(nn.Module):
 
     Args:
         anchors: (width, height) in input pixels.
-        masks: indices of the three anchors of each head (strides 32 and 16).
+        masks: indices of the three anchors of each head, two or three heads.
         new_coords: which of the two size formulas to use.
         scale_x_y: k; None: 2 with `new_coords`, else 1.05.
+
+    Attributes:
+        strides: of the heads, the first of `STRIDES`.
     """
 
     anchors: Tensor
@@ -70,6 +107,7 @@ class BoxCoder(nn.Module):
             "anchors", torch.tensor(anchors, dtype=torch.float32), persistent=False
         )
         self.masks = tuple(tuple(mask) for mask in masks)
+        self.strides = STRIDES[: len(self.masks)]
         self.new_coords = new_coords
         self.scale_x_y = scale_x_y or (2.0 if new_coords else 1.05)
 
@@ -77,7 +115,7 @@ class BoxCoder(nn.Module):
         """Return the grid for maps of these (height, width), by head, anchor, row and column."""
         heads = [
             self._head_grid(size, stride, mask)
-            for size, stride, mask in zip(map_sizes, STRIDES, self.masks, strict=True)
+            for size, stride, mask in zip(map_sizes, self.strides, self.masks, strict=True)
         ]
         return PredictionGrid(
             torch.cat([head.cell for head in heads]),

@@ -7,6 +7,24 @@ from torch.nn import functional as F
 from nets.yolo.blocks import ApplyAttention, ConvBNAct
 
 
+def upsample_and_join(
+    coarse: Tensor, fine: Tensor, site: str, apply_attention: ApplyAttention
+) -> Tensor:
+    """Upsample a map (nearest neighbor) and concatenate it with one of twice its size.
+
+    Args:
+        coarse: `(B, C, h, w)`.
+        fine: `(B, D, 2h, 2w)`.
+        site: the attention site between the two steps.
+        apply_attention: called at this site.
+
+    Returns:
+        `(B, C + D, 2h, 2w)`.
+    """
+    upsampled = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+    return torch.cat([apply_attention(site, upsampled), fine], 1)
+
+
 class FPN(nn.Module):
     """Reduce feat2, upsample it (nearest neighbor) and concatenate it with feat1."""
 
@@ -29,6 +47,4 @@ class FPN(nn.Module):
             p5 `(B, 256, h, w)` and p4 `(B, 384, 2h, 2w)`.
         """
         p5 = apply_attention("lateral", self.lateral(feat2))
-        upsampled = F.interpolate(self.reduce(p5), scale_factor=2.0, mode="nearest")
-        upsampled = apply_attention("upsample", upsampled)  # (B, 128, 2h, 2w)
-        return p5, torch.cat([upsampled, feat1], 1)
+        return p5, upsample_and_join(self.reduce(p5), feat1, "upsample", apply_attention)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nets.yolo.box_coder import STRIDES
+from nets.yolo.box_coder import map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import DTYPES, autocast
 
@@ -27,7 +27,7 @@ class Pipeline(nn.Module):
         super().__init__()
         self.network = fold_batch_norms(network)
         self.coder = network.coder
-        self.grid = self.coder.make_grid([(size[0] // s, size[1] // s) for s in STRIDES])
+        self.grid = self.coder.make_grid(map_sizes(size, len(self.coder.masks)))
         self.precision = precision
         if precision != "fp32":
             self._cast_convolutions(DTYPES[precision])

@@ -8,14 +8,14 @@ from darknet_files import write_weights
 
 
 @pytest.fixture(scope="session")
-def darknet_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """`darknet_file(classes)`: a Darknet weights file, written once."""
+def darknet_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`darknet_file(classes, heads=2)`: a Darknet weights file, written once."""
     folder = tmp_path_factory.mktemp("darknet")
 
-    def write(classes: int) -> Path:
-        path = folder / f"{classes}.weights"
+    def write(classes: int, heads: int = 2) -> Path:
+        path = folder / f"{classes}-{heads}.weights"
         if not path.exists():
-            write_weights(path, classes)
+            write_weights(path, classes, heads)
         return path
 
     return write

@@ -60,6 +60,8 @@ CHECKPOINTS: dict[str, tuple[Edit, str]] = {
     "name with a new line": (put("names", ["a\nb", "b", "c", "d", "e", "f"]), "expected one line"),
     "anchors null": (put("anchors", None), "anchors: expected"),
     "five anchors": (put("anchors", [[1.0, 1.0]] * 5), "anchors: expected"),
+    "seven anchors": (put("anchors", [[1.0, 1.0]] * 7), "expected 6 for model.heads=2, got 7"),
+    "three heads": (config(model={"heads": 3}), "expected 9 for model.heads=3, got 6"),
     "anchors not a number": (put("anchors", [[float("nan"), 1.0]] * 6), "anchors"),
     "anchors 0": (put("anchors", [[0.0, 1.0]] * 6), "anchors"),
     "anchors 1e30": (put("anchors", [[1e30, 1.0]] * 6), "anchors"),

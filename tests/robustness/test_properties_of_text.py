@@ -52,7 +52,7 @@ def test_yaml_returns_what_was_written(inline: bool | None, value: Any) -> None:
 # configurations
 
 SIDES = st.integers(1, 128).map(lambda count: 32 * count)
-ANCHORS = st.lists(st.tuples(*[st.floats(0.1, 16384)] * 2), min_size=6, max_size=6)
+ANCHOR = st.tuples(*[st.floats(0.1, 16384)] * 2)
 LINES = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/\\"),
     min_size=1,
@@ -64,8 +64,6 @@ SPECIAL: dict[str, st.SearchStrategy] = {
     "attention.at": st.lists(st.sampled_from(sorted(SITES)), unique=True),
     "input_size": st.tuples(SIDES, SIDES) | SIDES,
     "device": st.sampled_from(["auto", "cpu", "cuda:1", "mps"]),
-    "model.anchors": st.just("auto") | ANCHORS,
-    "model.anchor_masks": st.tuples(*[st.permutations(range(6)).map(lambda row: row[:3])] * 2),
     "augment.scale": st.tuples(st.floats(0.05, 1), st.floats(1, 20)),
     "loss.box": st.floats(0.5, 1000),
     "data.classes": st.none() | LINES | st.lists(LINES),
@@ -91,8 +89,19 @@ def strategy_of(schema: Mapping[str, Any]) -> st.SearchStrategy:
     return {"boolean": st.booleans(), "null": st.none(), "string": LINES}[kind]
 
 
-def fields() -> dict[str, st.SearchStrategy]:
+def of_heads(heads: int) -> dict[str, st.SearchStrategy]:
+    """What the number of heads decides."""
+    mask = st.permutations(range(3 * heads)).map(lambda row: row[:3])
+    return {
+        "model.heads": st.just(heads),
+        "model.anchors": st.just("auto") | st.lists(ANCHOR, min_size=3 * heads, max_size=3 * heads),
+        "model.anchor_masks": st.none() | st.tuples(*[mask] * heads),
+    }
+
+
+def fields(heads: int = 2) -> dict[str, st.SearchStrategy]:
     """A strategy for each dotted key."""
+    special = SPECIAL | of_heads(heads)
     schema = Config.model_json_schema()
     sections = {name.removesuffix("Config").lower(): item for name, item in schema["$defs"].items()}
     keys = {}
@@ -100,16 +109,16 @@ def fields() -> dict[str, st.SearchStrategy]:
         inner = sections[name]["properties"] if name in sections else {"": field}
         for last, item in inner.items():
             key = f"{name}.{last}".strip(".")
-            keys[key] = SPECIAL[key] if key in SPECIAL else strategy_of(item)
+            keys[key] = special[key] if key in special else strategy_of(item)
     return keys
 
 
 def test_each_field_has_a_strategy() -> None:
     keys = {key for key, _ in flatten(Config().model_dump())}
-    assert set(fields()) == keys and keys >= SPECIAL.keys()
+    assert set(fields()) == keys and keys >= SPECIAL.keys() | of_heads(2).keys()
 
 
-@given(st.fixed_dictionaries({}, optional=fields()))
+@given(st.fixed_dictionaries({}, optional=fields()) | st.fixed_dictionaries(fields(3)))
 def test_a_dumped_configuration_loads_unchanged(changes: dict[str, Any]) -> None:
     config = update_config(Config(), changes)
     with tempfile.TemporaryDirectory() as folder:

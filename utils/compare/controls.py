@@ -12,7 +12,7 @@ from pydantic import Field
 from nets import attention
 from nets.analysis.flops import count_parameters
 from nets.inference.detector import Detector
-from nets.yolo.yolov4_tiny import SITES, build_model
+from nets.yolo.yolov4_tiny import SITES_BY_HEADS, build_model
 from utils.compare.latency import interleaved_medians
 from utils.compare.plan import Plan, Setting
 from utils.core.config import update_config
@@ -24,7 +24,8 @@ BLOCK = "conv_control"
 CONTROLS_FILE = "controls.json"
 # Sizes of the controls that are timed: parameters over the square of the site's channels.
 SIZES = [2.0**power for power in range(-9, 3)]
-MAX_PARAMS = round(SIZES[-1] * max(SITES.values()) ** 2)
+CHANNELS = SITES_BY_HEADS[3]  # of every site
+MAX_PARAMS = round(SIZES[-1] * max(CHANNELS.values()) ** 2)
 
 Phi = dict[str, dict[str, Any]]
 
@@ -84,7 +85,7 @@ def match_parameters(setting: Setting) -> Phi:
     """`phi` with a control for every block, as close to its number of parameters as possible."""
     counts = {}
     for site, spec in _sites(setting).items():
-        counts[site] = count_parameters(attention.build(spec, SITES[site]))
+        counts[site] = count_parameters(attention.build(spec, CHANNELS[site]))
     return _controls_phi(counts)
 
 
@@ -99,7 +100,10 @@ def _cached_latency_match(plan: Plan, setting: Setting) -> Phi:
     if path.is_file():
         saved = read_json(dict[str, ControlRecord], path, "; delete it to measure again")
     config = setting.config
-    key = json.dumps([config.phi, config.attention.model_dump(), config.input_size])
+    parts = [config.phi, config.attention.model_dump(), config.input_size]
+    if config.model.heads != 2:  # files written before there was a choice stay valid
+        parts.append(config.model.heads)
+    key = json.dumps(parts)
     record = saved.get(setting.name)
     if record is None or record.of != key:
         print(f"measuring the latency of {setting.name} to find its control")
@@ -128,4 +132,4 @@ def match_latency(setting: Setting) -> Phi:
 
 
 def _sized_phi(sites: Mapping[str, Any], size: float) -> Phi:
-    return _controls_phi({site: round(size * SITES[site] ** 2) for site in sites})
+    return _controls_phi({site: round(size * CHANNELS[site] ** 2) for site in sites})

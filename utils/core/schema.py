@@ -153,18 +153,25 @@ class AttentionConfig(ConfigSection):
         return sites
 
 
+def _default_masks(heads: int) -> tuple[tuple[int, int, int], ...]:
+    return tuple((first, first + 1, first + 2) for first in range(3 * heads - 3, -1, -3))
+
+
 class ModelConfig(ConfigSection):
-    anchors: (
-        Literal["auto"]
-        | Annotated[list[tuple[AnchorSide, AnchorSide]], Field(min_length=6, max_length=6)]
-    ) = Field(
-        "auto",
-        description="six [width, height] in input pixels, smallest first; auto: k-means on the "
-        "training boxes",
+    heads: Literal[2, 3] = Field(
+        2,
+        description="2: at strides 32 and 16; 3: also at stride 8, for small objects, as in "
+        "Darknet's yolov4-tiny-3l.cfg",
     )
-    anchor_masks: tuple[tuple[int, int, int], tuple[int, int, int]] = Field(
-        ((3, 4, 5), (0, 1, 2)),
-        description="indices of the anchors of the stride 32 head and of the stride 16 head",
+    anchors: Literal["auto"] | list[tuple[AnchorSide, AnchorSide]] = Field(
+        "auto",
+        description="[width, height] in input pixels, three per head, smallest first; auto: "
+        "k-means on the training boxes",
+    )
+    anchor_masks: tuple[tuple[int, int, int], ...] | None = Field(
+        None,
+        description="indices of the three anchors of each head, stride 32 first; null: the largest "
+        "in the first, [[3, 4, 5], [0, 1, 2]] with two heads",
     )
     new_coords: bool = Field(
         True,
@@ -177,15 +184,42 @@ class ModelConfig(ConfigSection):
         "1.05",
     )
 
+    @property
+    def num_anchors(self) -> int:
+        """Number of anchors of all heads."""
+        return 3 * self.heads
+
+    @property
+    def masks(self) -> tuple[tuple[int, int, int], ...]:
+        """Indices of the three anchors of each head, `anchor_masks` or its default."""
+        return self.anchor_masks or _default_masks(self.heads)
+
+    @field_validator("anchors")
+    @classmethod
+    def _check_count(cls, anchors: Any, info: ValidationInfo) -> Any:
+        heads = info.data.get("heads", 0)  # 0: refused already
+        if heads and anchors != "auto" and len(anchors) != 3 * heads:
+            raise ValueError(
+                f"expected 'auto' or {3 * heads} [width, height] for model.heads={heads}, got "
+                f"{len(anchors)}"
+            )
+        return anchors
+
     @field_validator("anchor_masks")
     @classmethod
-    def _check_indices(cls, masks: tuple) -> tuple:
-        if not all(0 <= index < 6 for mask in masks for index in mask):
-            raise ValueError(f"expected anchor indices 0 to 5, got {list(map(list, masks))}")
-        if any(len(set(mask)) < 3 for mask in masks):
+    def _check_indices(cls, masks: Any, info: ValidationInfo) -> Any:
+        heads = info.data.get("heads", 0)
+        if not heads or masks in (None, _default_masks(heads)):
+            return None
+        given = shorten(list(map(list, masks)))
+        if len(masks) != heads:
             raise ValueError(
-                f"expected different anchors in each head, got {list(map(list, masks))}"
+                f"expected {heads} lists of indices for model.heads={heads}, got {given}"
             )
+        if not all(0 <= index < 3 * heads for mask in masks for index in mask):
+            raise ValueError(f"expected anchor indices 0 to {3 * heads - 1}, got {given}")
+        if any(len(set(mask)) < 3 for mask in masks):
+            raise ValueError(f"expected different anchors in each head, got {given}")
         return masks
 
 

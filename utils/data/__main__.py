@@ -45,7 +45,7 @@ A training with model.anchors=auto, the default, does the same.
 
 examples:
   python -m utils.data anchors --root /data/screws
-  python -m utils.data anchors --root /data/screws --count 9 input_size=608
+  python -m utils.data anchors --root /data/screws model.heads=3 input_size=608
 """
 
 SPLIT = """Divide a dataset into training, validation and test images, and write it as a new one.
@@ -202,7 +202,7 @@ def _select(args: argparse.Namespace) -> tuple[Any, str]:
 
 def _anchors_options(parser: CommandParser) -> None:
     parser.add_argument(
-        "--count", type=integer(1, 100), default=6, help="number of anchors; default: 6"
+        "--count", type=integer(1, 100), help="number of anchors; default: three per head"
     )
     _add_json(parser)
 
@@ -213,8 +213,9 @@ def _anchors(args: argparse.Namespace) -> int:
 
     config = _config(args)
     samples = load_dataset(config.data, "train", config.input_size).samples
-    anchors = statistics.compare_anchors(samples, config.input_size, args.count)
-    print("\n".join(statistics.describe_anchors(anchors, config.input_size)))
+    size, heads = config.input_size, config.model.heads
+    anchors = statistics.compare_anchors(samples, size, heads, args.count)
+    print("\n".join(statistics.describe_anchors(anchors, size)))
     _write_json(args.json, statistics.anchors_to_json(anchors))
     return 0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nets.ops.boxes import shape_iou
-from nets.yolo.box_coder import DARKNET_ANCHORS
+from nets.yolo.box_coder import DARKNET
 from utils.core.images import Letterbox
 from utils.data.sample import Sample
 
@@ -41,8 +41,8 @@ def fit_anchors(
     """Cluster the shapes of the training boxes in the letterboxed input.
 
     The best of several runs wins; the same arguments give the same anchors. If there are fewer
-    distinct shapes than `count`, Darknet's YOLOv4-tiny anchors, scaled from 416 to `input_size`,
-    fill up the rest.
+    distinct shapes than `count`, Darknet's YOLOv4-tiny anchors, scaled to `input_size`, fill up the
+    rest.
 
     Args:
         samples: the training images; crowd regions do not count.
@@ -57,7 +57,7 @@ def fit_anchors(
     shapes = box_shapes(samples, input_size)
     distinct = np.unique(np.round(shapes, 2), axis=0)
     if len(distinct) <= count:
-        defaults = darknet_anchors(input_size)
+        defaults = darknet_anchors(input_size, heads=2 if count <= 6 else 3)
         spread = np.linspace(0, len(defaults) - 1, count - len(distinct)).round().astype(int)
         anchors = np.concatenate([distinct, defaults[spread]])
     else:
@@ -66,9 +66,18 @@ def fit_anchors(
     return anchors, measure_fit(shapes, anchors)
 
 
-def darknet_anchors(input_size: tuple[int, int]) -> np.ndarray:
-    """Darknet's YOLOv4-tiny anchors, scaled from 416 to (height, width): `(6, 2)`, in pixels."""
-    return np.array(DARKNET_ANCHORS) * (input_size[1] / 416, input_size[0] / 416)
+def darknet_anchors(input_size: tuple[int, int], heads: int) -> np.ndarray:
+    """Darknet's anchors of a YOLOv4-tiny with this many heads, scaled to the input.
+
+    Args:
+        input_size: (height, width) of the input, in pixels.
+        heads: 2 or 3.
+
+    Returns:
+        float64 `(3 * heads, 2)`, width and height in input pixels.
+    """
+    boxes = DARKNET[heads]
+    return np.array(boxes.anchors) * (input_size[1] / boxes.side, input_size[0] / boxes.side)
 
 
 def box_shapes(samples: Sequence[Sample], input_size: tuple[int, int]) -> np.ndarray:

@@ -16,12 +16,11 @@ import numpy as np
 
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
-from nets.yolo.yolov4_tiny import SITES
 from utils.core.config import update_config
 from utils.core.errors import UserError, require_package
 from utils.core.images import decode_image, read_image
 from utils.engine.detectors import open_detector
-from utils.engine.explanation import Focus, explain
+from utils.engine.explanation import explain, parse_focus
 from utils.engine.runs import all_weights, find_weights
 from utils.engine.video_prediction import predict_video
 
@@ -121,7 +120,7 @@ class Demo:
             if shown == BOXES:
                 detections = detector(image)
                 return detections.plot(image), _rows(detections)
-            focus = Focus(site=None if site == ALL_SITES else site)
+            focus = parse_focus(detector, None if site == ALL_SITES else site)
             explanation = explain(detector, image, focus, Path(path).name)
             return explanation.overview, _rows(explanation.detections)
 
@@ -158,16 +157,19 @@ def build_page(demo: Demo) -> "Blocks":
 
         return run
 
-    least = demo.detector(demo.first).config.predict.score
+    first = demo.detector(demo.first)
+    sites = [ALL_SITES, *first.network.sites]
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEPT) as page:
         gradio.Markdown(f"# {TITLE}")
         with gradio.Row():
             weights = gradio.Dropdown(list(demo.files), value=demo.first, label="weights")
-            score = gradio.Slider(0.01, 1, value=least, step=0.01, label="minimum score")
+            score = gradio.Slider(
+                0.01, 1, value=first.config.predict.score, step=0.01, label="minimum score"
+            )
         with gradio.Tab("image"):
             with gradio.Row():
                 shown = gradio.Radio([BOXES, HEATMAPS], value=BOXES, label="show")
-                site = gradio.Dropdown([ALL_SITES, *SITES], value=ALL_SITES, label="site")
+                site = gradio.Dropdown(sites, value=ALL_SITES, label="site")
             with gradio.Row():
                 image = gradio.Image(
                     type="filepath", label="image", sources=["upload", "clipboard"]

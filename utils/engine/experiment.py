@@ -217,7 +217,7 @@ def new_detector(
         config = _with_coder_of(pretrained, config, len(dataset.class_names))
     anchors = None
     if config.model.anchors == "auto":
-        fitted, fit = fit_anchors(dataset.samples, config.input_size)
+        fitted, fit = fit_anchors(dataset.samples, config.input_size, config.model.num_anchors)
         anchors = fitted.tolist()
         shown = " ".join(f"{width:.0f}x{height:.0f}" for width, height in anchors)
         print(

@@ -16,8 +16,8 @@ from nets.analysis.attention_maps import SiteAttention, attention_maps
 from nets.analysis.gradcam import GradCAM, grad_cam
 from nets.inference.detections import Detections, class_labels
 from nets.inference.detector import Detector
-from nets.yolo.yolov4_tiny import SITES
-from utils.core.errors import UserError, nearest, shorten
+from nets.yolo.yolov4_tiny import site_hint
+from utils.core.errors import UserError, shorten
 from utils.core.files import claimed_outputs
 from utils.core.images import IMAGE_SUFFIXES, Letterbox, write_image
 from utils.core.progress import progress_bar
@@ -35,7 +35,7 @@ from utils.visualization.heatmap import (
 )
 from utils.visualization.window import Window
 
-BACKBONE = ("feat1", "feat2")  # class activation is shown here if no site is named
+BACKBONE = ("feat1", "feat2", "feat0")  # class activation is shown here if no site is named
 TITLES = {
     "channel": "channel attention",
     "spatial": "spatial attention",
@@ -52,7 +52,7 @@ class Focus:
     """What to explain.
 
     Attributes:
-        site: the only site shown; None: those with attention, and feat1 and feat2.
+        site: the only site shown; None: those with attention, and the outputs of the backbone.
         point: (x, y) in pixels of the image; None: the center of the explained detection.
         label: class index to explain; None: that of the best detection.
     """
@@ -94,8 +94,9 @@ def parse_focus(
     Raises:
         UserError: the site or class does not exist, or the point is malformed.
     """
-    if site is not None and site not in SITES:
-        raise UserError(f"--site {site}: no such site{nearest(site, SITES)}")
+    if site is not None and site not in detector.network.sites:
+        hint = site_hint(site, detector.config.model.heads)
+        raise UserError(f"--site {shorten(site)}: no such site{hint}")
     label = None
     if class_name is not None:
         (label,) = class_labels([class_name], detector.names, "--class")
@@ -206,7 +207,8 @@ def _sites(detector: Detector, focus: Focus) -> list[str]:
     """The sites to show, in the order of the forward pass."""
     if focus.site:
         return [focus.site]
-    return [site for site in SITES if site in BACKBONE or site in detector.network.attention]
+    network = detector.network
+    return [site for site in network.sites if site in BACKBONE or site in network.attention]
 
 
 def _activation(

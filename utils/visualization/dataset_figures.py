@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
-from nets.yolo.box_coder import STRIDES
 from utils.data.tools.statistics import Statistics
 from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, short_name, to_png
 
@@ -62,7 +61,7 @@ def box_sizes(statistics: Statistics) -> bytes:
             ("fitted anchor", anchors.fitted, "+", COLORS[0]),
         ):
             axes.plot(values[:, 0], values[:, 1], marker, color=color, label=label, mew=2)
-        for stride, dashes in zip(STRIDES, ("--", ":"), strict=True):
+        for stride, dashes in zip(statistics.inventory.strides, ("--", ":", "-."), strict=False):
             for draw in (axes.axvline, axes.axhline):
                 line = draw(stride, color="black", linestyle=dashes, linewidth=1)
             line.set_label(f"stride {stride}")

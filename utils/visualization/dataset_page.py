@@ -61,7 +61,8 @@ def _figures(statistics: Statistics) -> dict[str, EmbeddedImage]:
         "class_balance": f"Objects per class{': the largest and the smallest' if many else ''}.",
         "box_sizes": (
             f"Every object as the network sees it, at {width}x{height}. Objects far below the line "
-            "of stride 16 fill a fraction of a cell; an anchor should be near every cloud."
+            f"of stride {statistics.inventory.strides[-1]} fill a fraction of a cell; an anchor "
+            "should be near every cloud."
         ),
         "objects_per_image": "Objects per image.",
         "image_sizes": "Sizes and aspect ratios of the images.",

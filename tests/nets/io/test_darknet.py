@@ -13,11 +13,12 @@ from torch import Tensor
 from nets import Detector, load_model
 from nets.io.darknet import darknet_tensors, read_darknet, write_darknet
 from nets.io.weights import load_weights, read_weights
-from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from utils.core.config import make_config
 from utils.core.errors import UserError
 
 HEADER = 20  # bytes: three int32 and a uint64
-STRIDES = (32, 16)
+STRIDES = (32, 16, 8)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -30,10 +31,10 @@ def detector(
     case: str, darknet_file: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Detector:
     """Loaded from the seeded weights and the cfg beside them."""
-    classes, new_coords = CASES[case]
+    classes, new_coords, heads = CASES[case]
     path = tmp_path_factory.mktemp(case) / "a.weights"
-    path.symlink_to(darknet_file(classes))
-    path.with_suffix(".cfg").write_text(cfg_text(classes, new_coords), encoding="utf-8")
+    path.symlink_to(darknet_file(classes, heads))
+    path.with_suffix(".cfg").write_text(cfg_text(classes, new_coords, heads), encoding="utf-8")
     return load_model(path, precision="fp32", device="cpu")
 
 
@@ -57,7 +58,7 @@ def maps(detector: Detector) -> list[Tensor]:
 
 
 def test_raw_maps_equal_opencvs(maps: list[Tensor], expected: dict[str, Tensor]) -> None:
-    for raw, stride in zip(maps, STRIDES, strict=True):
+    for raw, stride in zip(maps, STRIDES[: len(maps)], strict=True):
         rows, columns = CELLS[stride]
         cells = raw[0][:, rows, columns]
         torch.testing.assert_close(cells, expected[f"head{stride}"], atol=1e-4, rtol=0)
@@ -73,7 +74,8 @@ def test_boxes_and_scores_equal_opencvs(
     boxes, scores = (output[0] for output in detector.network.coder(maps))
     sizes = [raw.shape[-2:] for raw in maps]
     counts = [3 * height * width for height, width in sizes]
-    heads = zip(STRIDES, sizes, boxes.split(counts), scores.split(counts), strict=True)
+    strides = STRIDES[: len(maps)]
+    heads = zip(strides, sizes, boxes.split(counts), scores.split(counts), strict=True)
     for stride, (height, width), head_boxes, head_scores in heads:
         rows, columns = CELLS[stride]
         theirs = expected[f"yolo{stride}"]
@@ -106,14 +108,26 @@ def test_the_number_of_classes_follows_from_the_length(darknet_file: Callable[[i
     assert three.names == ("class 0", "class 1", "class 2")
 
 
+@pytest.mark.parametrize("heads", [2, 3])
 def test_writing_gives_back_the_same_bytes(
-    darknet_file: Callable[[int], Path], tmp_path: Path
+    heads: int, darknet_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = darknet_file(3)
-    network = YOLOv4Tiny(3)
+    path = darknet_file(3, heads)
+    network = build_model(make_config({"model": {"heads": heads}}), 3)
     load_weights(network, read_weights(path))
     write_darknet(network, tmp_path / "out.weights", seen=32013312)
     assert (tmp_path / "out.weights").read_bytes() == path.read_bytes()
+
+
+def test_the_number_of_heads_follows_from_the_length(darknet_file: Callable[..., Path]) -> None:
+    """No length fits two heads and three: they leave different rests divided by 3."""
+    detector = load_model(darknet_file(3, 3), device="cpu", precision="fp32")
+    assert detector.network.coder.masks == ((6, 7, 8), (3, 4, 5), (0, 1, 2))
+    assert detector.network.coder.anchors[0].tolist() == [12, 16]
+    assert detector.config.model.heads == 3 and len(detector.names) == 3
+    for heads, rest in ((2, 0), (3, 1)):
+        counts = [(darknet_file(classes, heads).stat().st_size - HEADER) // 4 for classes in (1, 2)]
+        assert [count % 3 for count in counts] == [rest, rest]
 
 
 def test_variances_make_up_for_darknets_epsilon(tmp_path: Path) -> None:

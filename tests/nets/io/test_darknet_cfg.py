@@ -10,7 +10,7 @@ from cfg_interpreter import Interpreter, read_cfg_sections
 from darknet_files import cfg_text
 
 from nets import load_model
-from nets.io.darknet import MODEL_CONFIG
+from nets.io.darknet import MODEL_CONFIGS
 from nets.io.darknet_cfg import DarknetCfg, darknet_cfg, read_cfg
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.config import make_config
@@ -55,13 +55,13 @@ def test_the_cfg_describes_the_network(darknet: Path, trained: Result) -> None:
         torch.testing.assert_close(head, raw.sigmoid(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("new_coords", [True, False])
-def test_the_cfg_is_one_that_opencv_4_reads(new_coords: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("new_coords", "heads"), [(True, 2), (False, 2), (False, 3)])
+def test_the_cfg_is_one_that_opencv_4_reads(new_coords: bool, heads: int, tmp_path: Path) -> None:
     """The layers of the cfg from which OpenCV computed what `test_darknet` expects."""
     accepted, ours = tmp_path / "accepted.cfg", tmp_path / "ours.cfg"
-    accepted.write_text(cfg_text(4, new_coords))
+    accepted.write_text(cfg_text(4, new_coords, heads))
     update = {"new_coords": new_coords, "scale_x_y": 2.0 if new_coords else 1.05}
-    model = MODEL_CONFIG.model_copy(update=update)
+    model = MODEL_CONFIGS[heads].model_copy(update=update)
     ours.write_text(darknet_cfg(build_model(make_config({"model": dict(model)}), 4), (288, 416)))
     pairs = zip(read_cfg_sections(ours), read_cfg_sections(accepted), strict=True)
     for (kind, options), (accepted_kind, accepted_options) in pairs:
@@ -93,6 +93,7 @@ def test_a_cfg_of_another_network_is_refused(darknet: Path, tmp_path: Path) -> N
     text = darknet.with_suffix(".cfg").read_text()
     for changed, words in (
         (cfg_text(7), r"describes 7 classes, the weights next to it have 6"),
+        (cfg_text(6, heads=3), r"describes 3 heads, the weights next to it have 2"),
         ("[net]\nwidth=64\n", "not a cfg of YOLOv4-tiny"),
         (text.replace("[net]", "[network]"), r"not a cfg of YOLOv4-tiny: no \[net\] section"),
         (text.replace("width=64", "width=65"), "input_size: expected an integer"),
@@ -123,9 +124,9 @@ CFG = {  # line of the first [yolo] section or of [net] -> what is said about an
     "height=64": ("height=" + "9" * 5000, "height: expected integers"),
     "channels=3": ("channels=1", "channels: expected 3"),
     "mask=3,4,5": ("mask=3,4,7", "anchor_masks"),
-    "classes=4": ("classes=four", "classes differs between the two"),
-    "scale_x_y=1.05": ("scale_x_y=1e400", "scale_x_y differs between the two"),
-    "[yolo]": ("[region]", "1 \\[yolo\\] layers, expected 2"),
+    "classes=4": ("classes=four", "classes differs between the"),
+    "scale_x_y=1.05": ("scale_x_y=1e400", "scale_x_y differs between the"),
+    "[yolo]": ("[region]", "1 \\[yolo\\] layers, expected 2 or 3"),
 }
 
 

@@ -270,10 +270,21 @@ def test_wrong_values_name_the_key(override: str, key: str) -> None:
         ("train.lr=.nan", "train.lr: expected a finite number, got nan"),
         ("train.momentum=1", "train.momentum: expected 0 to below 1, got 1"),
         ("train.compile=maybe", "train.compile: expected true or false, got 'maybe'"),
-        ("model.anchors=[[1, 2]]", "model.anchors: expected 'auto' or at least 6 items, got"),
+        ("model.anchors=[[1, 2]]", "model.anchors: expected 'auto' or 6 [width, height] for"),
         (f"model.anchors={[[9, 9]] * 5 + [[9, 1e9]]}", "model.anchors[5][1]: expected 0.1 to"),
         (f"model.anchors={[[9, 9]] * 5 + [['x', 9]]}", "model.anchors[5][0]: expected a number"),
         ("model.anchor_masks=[[0, 0, 1], [3, 4, 5]]", "expected different anchors in each head"),
+        ("model.anchor_masks=[[0, 1, 2]]", "expected 2 lists of indices for model.heads=2, got"),
+        (f"model.anchor_masks={[[0, 1, 2]] * 1000}", "expected 2 lists of indices for model.heads"),
+        ("model.heads=4", "model.heads: expected 2 or 3, got 4"),
+        (
+            f"model={{heads: 3, anchors: {[[9, 9]] * 6}}}",
+            "model.anchors: expected 'auto' or 9 [width, height] for model.heads=3, got 6",
+        ),
+        (
+            "model={heads: 3, anchor_masks: [[0, 1, 2], [3, 4, 5], [6, 7, 9]]}",
+            "model.anchor_masks: expected anchor indices 0 to 8, got",
+        ),
         ("phi=[1]", "phi: expected an integer or text or a mapping, got [1]"),
         ("phi={1: se}", "or names as keys, got {1: 'se'}"),
         ("phi=true", "phi: expected no true or false here, got true"),
@@ -439,3 +450,16 @@ def test_the_folder_of_a_block_of_ones_own_is_searched(
     (tmp_path / "own.yaml").write_text("base: shapes.yaml\nphi: {feat1: {name: 'blocks:Own'}}\n")
     load_config(tmp_path / "own.yaml")
     assert sys.path[-1] == str(tmp_path)
+
+
+@pytest.mark.parametrize("masks", [[[3, 4, 5], [0, 1, 2]], [[3, 4, 5], [1, 2, 3]]])
+def test_masks_saved_before_they_followed_the_heads_mean_the_same(masks: list) -> None:
+    """Old configurations have the default masks of two heads in full."""
+    old = make_config({"model": {"anchor_masks": masks}})
+    assert [list(mask) for mask in old.model.masks] == masks
+    assert (old == make_config({})) == (masks[1] == [0, 1, 2])
+
+
+def test_default_masks_follow_the_heads() -> None:
+    three = update_config(make_config({}), {"model.heads": 3}).model
+    assert three.masks == ((6, 7, 8), (3, 4, 5), (0, 1, 2)) and three.num_anchors == 9

@@ -37,7 +37,6 @@ REMARKS = frozenset(
     }
 )
 LONGEST = 1000  # characters of a line with a file
-SMALL = 8  # pixels of the input, the root of the area: half a cell of the network's finest map
 
 
 @dataclass(frozen=True)
@@ -136,22 +135,22 @@ def _remarks(inventory: Inventory, split: str) -> Iterator[Problem]:
     if absent:
         treatment = "cannot be learned or measured here"
         yield Problem(split, "class without objects", treatment, False, len(absent), absent)
-    counts = [int(small_objects(sample, inventory.input_size).sum()) for sample in contents.samples]
+    counts = [int(_small_objects(sample, inventory).sum()) for sample in contents.samples]
     files = tuple(
         str(sample.path) for sample, count in zip(contents.samples, counts, strict=True) if count
     )
     if files:
         height, width = inventory.input_size
-        rule = f"object below {SMALL} px at {width}x{height}"
+        rule = f"object below {inventory.small} px at {width}x{height}"
         treatment = "hard to detect: raise input_size"
         yield Problem(split, rule, treatment, False, sum(counts), files)
 
 
-def small_objects(sample: Sample, input_size: tuple[int, int]) -> np.ndarray:
-    """Which objects are below `SMALL` in the letterboxed input, bool `(n,)`."""
-    scale = Letterbox((sample.height, sample.width), input_size).scale
+def _small_objects(sample: Sample, inventory: Inventory) -> np.ndarray:
+    """Which objects are smaller (the root of the area) than `small`, bool `(n,)`."""
+    scale = Letterbox((sample.height, sample.width), inventory.input_size).scale
     sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]) * scale
-    return (sides.prod(axis=1) < SMALL**2) & ~sample.crowd
+    return (sides.prod(axis=1) < inventory.small**2) & ~sample.crowd
 
 
 def _leaks(inventory: Inventory) -> Iterator[Problem]:

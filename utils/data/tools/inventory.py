@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nets.yolo.box_coder import STRIDES
 from utils.core.errors import UserError
 from utils.core.files import is_outage
 from utils.core.schema import Config, DataConfig
@@ -24,6 +25,7 @@ class Inventory:
     Attributes:
         data: its configuration, with a format that is not `auto`.
         input_size: (height, width) of the network's input, in pixels.
+        heads: number of heads of the network.
         class_names: what the labels index, in all splits.
         splits: name -> its images and the report of what was wrong with them.
         failures: name of a split that cannot be read -> why, and the report of what was read of it.
@@ -32,10 +34,21 @@ class Inventory:
 
     data: DataConfig
     input_size: tuple[int, int]
+    heads: int = 2
     class_names: tuple[str, ...] = ()
     splits: dict[str, SplitContents] = field(default_factory=dict)
     failures: dict[str, tuple[str, DatasetReport]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the network's maps, in pixels, the coarsest first."""
+        return STRIDES[: self.heads]
+
+    @property
+    def small(self) -> int:
+        """Half a cell of the finest map, pixels: smaller objects are hard to detect."""
+        return self.strides[-1] // 2
 
     def samples(self) -> list[Sample]:
         """The images of all splits, in order."""
@@ -46,7 +59,7 @@ def read_inventory(config: Config, thorough: bool = False, progress: bool = True
     """Read all splits.
 
     Args:
-        config: `data` and `input_size` are read.
+        config: `data`, `input_size` and `model.heads` are read.
         thorough: find all problems instead of ending at the first that ends a training.
         progress: show progress bars.
 
@@ -54,7 +67,7 @@ def read_inventory(config: Config, thorough: bool = False, progress: bool = True
         UserError: there is no dataset; or, unless `thorough`, a split cannot be read.
     """
     data, notes = resolve(config.data)
-    inventory = Inventory(data, config.input_size, notes=notes)
+    inventory = Inventory(data, config.input_size, config.model.heads, notes=notes)
     for name in split_names(data):
         report = DatasetReport(thorough=thorough)
         if data.train in inventory.failures:  # then it cannot tell the names of the classes

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nets.yolo.box_coder import DARKNET_ANCHORS
 from utils.core.images import Letterbox
 from utils.data.anchors import AnchorFit, box_shapes, darknet_anchors, fit_anchors, measure_fit
 from utils.data.sample import Sample
-from utils.data.tools.check import SMALL, Problem
+from utils.data.tools.check import Problem
 from utils.data.tools.inventory import Inventory
 
 GRID = 64  # cells per side of the map of where objects lie
@@ -77,7 +76,7 @@ def measure(inventory: Inventory, problems: Sequence[Problem]) -> Statistics:
         objects_per_image=counts,
         image_sizes=sizes.reshape(-1, 2),
         coverage=_coverage(samples),
-        anchors=compare_anchors(train_samples(inventory), inventory.input_size),
+        anchors=compare_anchors(train_samples(inventory), inventory.input_size, inventory.heads),
     )
 
 
@@ -89,17 +88,18 @@ def train_samples(inventory: Inventory) -> Sequence[Sample]:
 
 
 def compare_anchors(
-    samples: Sequence[Sample], input_size: tuple[int, int], count: int = 6
+    samples: Sequence[Sample], input_size: tuple[int, int], heads: int, count: int | None = None
 ) -> AnchorComparison:
     """Fit anchors, and measure Darknet's on the same boxes.
 
     Args:
         samples: the training images.
         input_size: (height, width) of the input, in pixels.
-        count: number of fitted anchors.
+        heads: number of heads of the network.
+        count: number of fitted anchors; None: as many as the network takes.
     """
-    darknet = darknet_anchors(input_size)
-    fitted, fit = fit_anchors(samples, input_size, count)
+    darknet = darknet_anchors(input_size, heads)
+    fitted, fit = fit_anchors(samples, input_size, count or len(darknet))
     shapes = box_shapes(samples, input_size)
     return AnchorComparison(darknet, measure_fit(shapes, darknet), fitted, fit)
 
@@ -116,13 +116,13 @@ def _coverage(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def small_share(statistics: Statistics, input_size: tuple[int, int]) -> float:
-    """Share of the objects whose area is below `SMALL` squared at another input size, 0..1."""
+    """Share of the objects that are `small` at another input size, 0..1."""
     if not len(statistics.shapes):
         return 0.0
     sizes = statistics.image_sizes[:, ::-1].tolist()
     now = _mean_scale(sizes, statistics.inventory.input_size)
     factor = _mean_scale(sizes, input_size) / now
-    return float(((statistics.shapes * factor).prod(1) < SMALL**2).mean())
+    return float(((statistics.shapes * factor).prod(1) < statistics.inventory.small**2).mean())
 
 
 def _mean_scale(sizes: Sequence[tuple[int, int]], input_size: tuple[int, int]) -> float:
@@ -154,17 +154,21 @@ def _leaks(statistics: Statistics) -> Iterator[str]:
 
 
 def _sizes(statistics: Statistics) -> Iterator[str]:
-    height, width = statistics.inventory.input_size
+    inventory = statistics.inventory
+    height, width = inventory.input_size
     share = small_share(statistics, (height, width))
     if share >= MANY_SMALL:
-        text = f"{share:.0%} of the objects are smaller than {SMALL} px at {width}x{height}"
+        text = (
+            f"{share:.0%} of the objects are smaller than {inventory.small} px at {width}x{height}"
+        )
         larger = [size for size in LARGER_INPUTS if size > max(height, width)]
         for size in larger:
             then = small_share(statistics, (size, size))
             if then < share / 2 or size == larger[-1]:
                 text += f", {then:.0%} at {size}x{size}: set input_size={size}"
                 break
-        yield f"{text}. Half a cell of the finest map (stride 16) is hard to detect."
+        finest = inventory.strides[-1]
+        yield f"{text}. Half a cell of the finest map (stride {finest}) is hard to detect."
     anchors = statistics.anchors
     gain = anchors.fitted_fit.recall - anchors.darknet_fit.recall
     if gain >= 0.02:
@@ -256,8 +260,8 @@ def describe_anchors(anchors: AnchorComparison, input_size: tuple[int, int]) -> 
         lines.append(f"{title:<10} recall {fit.recall:6.1%}, mean IoU {fit.mean_iou:.3f}")
     words = ", ".join(f"[{w:.1f}, {h:.1f}]" for w, h in anchors.fitted.tolist())
     lines.append(f"'model.anchors=[{words}]'")
-    if len(anchors.fitted) != len(DARKNET_ANCHORS):
-        lines.append(f"(this network takes {len(DARKNET_ANCHORS)})")
+    if len(anchors.fitted) != len(anchors.darknet):
+        lines.append(f"(this network takes {len(anchors.darknet)})")
     return lines
 
 
