@@ -7,7 +7,8 @@ from torch import nn
 from nets.analysis.gradcam import grad_cam
 from nets.analysis.sites import observe_sites
 from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS, BoxCoder
-from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from nets.yolo.yolov4_tiny import SITES_BY_HEADS, YOLOv4Tiny, build_model
+from utils.core.config import make_config
 
 IMAGE = (1, 3, 64, 96)
 
@@ -91,9 +92,22 @@ def test_a_confident_prediction_still_has_a_heatmap(image):
     assert cam.score == 1.0 and cam.heatmaps["feat1"].max() > 0
 
 
-@pytest.mark.parametrize("site", list(SITES))
-def test_every_site_of_the_network_can_be_explained(site):
-    net = YOLOv4Tiny(2).eval().requires_grad_(False)
+# Site -> strides of the heads that it feeds. Others feed all: feat0 and feat1 are also maps inside
+# the backbone.
+FED = {
+    "upsample": [16, 8],
+    "head16": [16, 8],
+    "head32": [32],
+    "upsample8": [8],
+    "head8": [8],
+}
+
+
+@pytest.mark.parametrize(
+    ("heads", "site"), [(heads, site) for heads, sites in SITES_BY_HEADS.items() for site in sites]
+)
+def test_every_site_of_the_network_can_be_explained(heads, site):
+    net = build_model(make_config({"model": {"heads": heads}}), 2).eval().requires_grad_(False)
     image = torch.rand(IMAGE)
     shape = {}
     with observe_sites(net, lambda name, x, y: shape.update({name: y.shape[2:]})):
@@ -102,9 +116,8 @@ def test_every_site_of_the_network_can_be_explained(site):
     assert "apply_attention" not in vars(net) and not any(
         p.grad is not None for p in net.parameters()
     )
-    fed = {"head32": [32], "upsample": [16], "head16": [16]}.get(site, [32, 16])
     for cam in cams:
-        assert (cam.heatmaps[site] is not None) == (cam.stride in fed)
+        assert (cam.heatmaps[site] is not None) == (cam.stride in FED.get(site, [32, 16, 8]))
         assert cam.heatmaps[site] is None or cam.heatmaps[site].shape == shape[site]
 
 

@@ -119,6 +119,7 @@ def test_without_a_runtime_one_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ({"names": '["a", ""]'}, 2, "names: expected a class name, got none"),
         ({"names": '["a"]'}, 2, r"scores has shape \(N, 60, 2\), .* \(N, 60, 1\)"),
         ({"anchors": "[[1, 2]]"}, 2, "anchors: expected"),
+        ({"anchors": json.dumps(ANCHORS + ANCHORS[:3])}, 2, "expected 6 for model.heads=2, got 9"),
         ({"anchors": json.dumps([[1e400, 1]] * 6).replace("Infinity", "1e400")}, 2, "anchors: 0.0"),
         ({}, 3, r"scores has shape \(N, 60, 3\), .* \(N, 60, 2\)"),
     ],

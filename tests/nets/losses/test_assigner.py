@@ -12,7 +12,8 @@ from utils.core.schema import LossConfig
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
 MASKS = ((3, 4, 5), (0, 1, 2))
-SHAPES = [(3, 4), (6, 8)]  # an image 96 high and 128 wide
+MASKS_3 = ((4, 5, 2), (3, 2, 1), (0, 1, 2))  # of three heads
+SHAPES = [(3, 4), (6, 8), (12, 16)]  # of an image 96 high and 128 wide
 HEIGHT, WIDTH = 96, 128
 BOXES = torch.tensor(
     [
@@ -58,7 +59,7 @@ def loop_candidates(
     best = max(overlaps, key=lambda index: overlaps[index])
     counts: Counter[int] = Counter()
     start = 0
-    for (height, width), stride, mask in zip(SHAPES, (32, 16), masks, strict=True):
+    for (height, width), stride, mask in zip(SHAPES, (32, 16, 8), masks, strict=False):
         column, row = min(int(x / stride), width - 1), min(int(y / stride), height - 1)
         cells = [(column, row)]
         if neighbors:
@@ -84,23 +85,25 @@ def loop_candidates(
 
 @pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
 @pytest.mark.parametrize("new_coords", [True, False])
-def test_candidates_equal_loops(assign: str, new_coords: bool) -> None:
+@pytest.mark.parametrize("masks", [MASKS, MASKS_3])
+def test_candidates_equal_loops(assign: str, new_coords: bool, masks: tuple) -> None:
     rule = LossConfig(assign=assign)
-    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, coder(new_coords=new_coords), rule)
+    box_coder = BoxCoder(ANCHORS, masks, new_coords)
+    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES[: len(masks)], box_coder, rule)
     neighbors = assign in ("ratio", "aligned") and new_coords
     for image in range(2):
         for obj in range(6):
             index = candidates.index[image, obj][candidates.valid[image, obj]].tolist()
             expected: Counter[int] = Counter()
             if IS_OBJECT[image, obj]:
-                expected = loop_candidates(BOXES[image, obj].tolist(), rule, neighbors)
+                expected = loop_candidates(BOXES[image, obj].tolist(), rule, neighbors, masks)
             assert Counter(index) == expected, (image, obj)
 
 
 @pytest.mark.parametrize("option", [{"anchor_ratio": 1.5}, {"assign": "iou", "anchor_iou": 0.6}])
 def test_thresholds_are_the_configurations(option: dict) -> None:
     rule = LossConfig(**option)
-    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, coder(), rule)
+    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES[:2], coder(), rule)
     expected = loop_candidates(BOXES[0, 0].tolist(), rule, rule.assign == "ratio")
     assert Counter(candidates.index[0, 0][candidates.valid[0, 0]].tolist()) == expected
 
@@ -114,7 +117,7 @@ def test_no_object_is_lost_to_anchors_that_do_not_fit(assign: str) -> None:
     is_object = torch.ones(1, 5, dtype=torch.bool)
     for masks in (MASKS, ((3, 4, 5), (1, 2, 3))):
         candidates = find_candidates(
-            boxes, is_object, SHAPES, BoxCoder(ANCHORS, masks), LossConfig(assign=assign)
+            boxes, is_object, SHAPES[:2], BoxCoder(ANCHORS, masks), LossConfig(assign=assign)
         )
         assert candidates.valid.any(2).all()
 
@@ -122,7 +125,7 @@ def test_no_object_is_lost_to_anchors_that_do_not_fit(assign: str) -> None:
 def test_every_index_is_a_prediction_even_for_boxes_outside_the_image() -> None:
     boxes = torch.tensor([[[-50.0, -50, -40, -40], [300, 300, 400, 400], [128, 96, 128, 96]]])
     candidates = find_candidates(
-        boxes, torch.ones(1, 3, dtype=torch.bool), SHAPES, coder(), LossConfig()
+        boxes, torch.ones(1, 3, dtype=torch.bool), SHAPES[:2], coder(), LossConfig()
     )
     assert candidates.index.min() >= 0 and candidates.index.max() < 3 * (12 + 48)
 
@@ -153,8 +156,8 @@ def test_keep_aligned_keeps_something_when_nothing_overlaps() -> None:
 def test_neighbors_are_within_reach_of_the_decoding() -> None:
     """Every candidate of `ratio` can place its center on the object's."""
     box = coder()
-    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES, box, LossConfig())
-    grid = box.make_grid(SHAPES)
+    candidates = find_candidates(BOXES, IS_OBJECT, SHAPES[:2], box, LossConfig())
+    grid = box.make_grid(SHAPES[:2])
     for image, obj, k in candidates.valid.nonzero().tolist():
         center = (BOXES[image, obj, :2] + BOXES[image, obj, 2:]) / 2
         index = candidates.index[image, obj, k]

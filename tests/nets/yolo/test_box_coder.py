@@ -9,8 +9,8 @@ from torch import Tensor
 from nets.yolo.box_coder import BoxCoder, flatten_maps
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
-MASKS = ((3, 4, 5), (0, 1, 2))
-SHAPES = ((2, 3), (4, 6))
+MASKS = ((3, 4, 5), (0, 1, 2), (1, 2, 3))
+SHAPES = ((2, 3), (4, 6), (8, 12))
 CLASSES = 2
 
 
@@ -24,7 +24,7 @@ def random_maps(batch: int = 2, spread: float = 2.0) -> list[Tensor]:
 
 def scalar_decode(maps: list[Tensor], image: int, new_coords: bool, k: float) -> tuple[list, list]:
     boxes, scores = [], []
-    for m, stride, mask in zip(maps, (32, 16), MASKS, strict=True):
+    for m, stride, mask in zip(maps, (32, 16, 8), MASKS, strict=True):
         height, width = m.shape[2:]
         for a, index in enumerate(mask):
             for row in range(height):
@@ -58,10 +58,30 @@ def test_boxes_and_scores_equal_scalar_loops(
         )
 
 
+def test_a_box_of_the_third_head_worked_out_by_hand() -> None:
+    """Its second anchor, row 3, column 5: all logits 0 mean the cell's center, and the anchor."""
+    maps = [torch.full((1, 3 * (5 + CLASSES), *shape), -9.0) for shape in SHAPES]
+    maps[2].view(1, 3, 5 + CLASSES, *SHAPES[2])[0, 1, :5, 3, 5] = 0
+    boxes, scores = BoxCoder(ANCHORS, MASKS)(maps)
+    index = 3 * (2 * 3 + 4 * 6) + 8 * 12 + 3 * 12 + 5
+    center_x, center_y, width, height = 5.5 * 8, 3.5 * 8, 37, 58
+    expected = [center_x - width / 2, center_y - height / 2]
+    expected += [center_x + width / 2, center_y + height / 2]
+    assert boxes.shape == (1, 3 * (6 + 24 + 96), 4) and scores.shape[2] == CLASSES
+    assert boxes[0, index].tolist() == pytest.approx(expected)
+    assert scores[0].amax(1).argmax() == index
+
+
+def test_two_masks_make_two_heads() -> None:
+    coder = BoxCoder(ANCHORS, MASKS[:2])
+    assert coder.strides == (32, 16)
+    assert coder.make_grid(SHAPES[:2]).stride.unique().tolist() == [16, 32]
+
+
 def test_the_grid_is_in_the_order_of_flattened_maps() -> None:
     """Maps that hold their anchor, column, row and stride are flattened to the grid."""
     maps = []
-    for (height, width), stride, mask in zip(SHAPES, (32, 16), MASKS, strict=True):
+    for (height, width), stride, mask in zip(SHAPES, (32, 16, 8), MASKS, strict=True):
         m = torch.zeros(1, 3, 5 + CLASSES, height, width)
         m[0, :, 0] = torch.arange(width).float()
         m[0, :, 1] = torch.arange(height).float()[:, None]

@@ -12,56 +12,83 @@ from torch import Tensor
 
 from nets.analysis.flops import count_parameters, measure_cost
 from nets.io.darknet import read_darknet
-from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS, flatten_maps
-from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
+from nets.yolo.box_coder import DARKNET, DARKNET_ANCHORS, BoxCoder, flatten_maps
+from nets.yolo.yolov4_tiny import SITES_BY_HEADS, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError
 
 STRIDE = {  # of each site, from the cfg: what the site's map is downsampled by
     "stem": 4, "csp1": 4, "stage1": 4, "csp2": 8, "stage2": 8, "csp3": 16, "stage3": 16,
     "feat1": 16, "feat2": 32, "lateral": 32, "upsample": 16, "head32": 32, "head16": 16,
+    "feat0": 8, "upsample8": 8, "head8": 8,
 }  # fmt: skip
+HEADS = [2, 3]
 
 
-def network_for(phi: object, classes: int = 20, **attention: object) -> YOLOv4Tiny:
-    return build_model(make_config({"phi": phi, "attention": attention}), classes)
+def network_for(phi: object, classes: int = 20, heads: int = 2, **attention: object) -> YOLOv4Tiny:
+    values = {"phi": phi, "attention": attention, "model": {"heads": heads}}
+    return build_model(make_config(values), classes)
+
+
+# What a third head adds, without the prediction layer: two normalized convolutions
+THIRD = 256 * 64 + 2 * 64 + 9 * 192 * 128 + 2 * 128
 
 
 @pytest.mark.parametrize(
-    ("phi", "classes", "expected"),
+    ("phi", "classes", "heads", "expected"),
     [
-        (0, 20, 5_918_006),
-        ("se", 20, 5_961_014),
-        ("cbam", 20, 6_004_316),
-        ("eca", 20, 5_918_021),
-        (0, 80, 6_056_606),
+        (0, 20, 2, 5_918_006),
+        ("se", 20, 2, 5_961_014),
+        ("cbam", 20, 2, 6_004_316),
+        ("eca", 20, 2, 5_918_021),
+        (0, 80, 2, 6_056_606),
+        (0, 20, 3, 5_918_006 + THIRD + 129 * 75),
+        (0, 80, 3, 6_056_606 + THIRD + 129 * 255),
     ],
 )
-def test_parameter_counts(phi: object, classes: int, expected: int) -> None:
+def test_parameter_counts(phi: object, classes: int, heads: int, expected: int) -> None:
     with torch.device("meta"):
-        assert count_parameters(network_for(phi, classes)) == expected
+        assert count_parameters(network_for(phi, classes, heads)) == expected
 
 
-def test_cost_at_416() -> None:
+@pytest.mark.parametrize(
+    ("heads", "params", "gflops"), [(2, 6_056_606, 6.91), (3, 6_327_453, 8.303)]
+)
+def test_cost_at_416(heads: int, params: int, gflops: float) -> None:
     with torch.device("meta"):
-        network = network_for(0, 80).train()
+        network = network_for(0, 80, heads).train()
     cost = measure_cost(network, (416, 416))
-    assert cost.params == 6_056_606
-    assert cost.gflops == pytest.approx(6.91, abs=0.005)
+    assert cost.params == params
+    assert cost.gflops == pytest.approx(gflops, abs=0.005)
     assert network.training, "measuring must leave the mode as it was"
 
 
+@pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (32, 32)])
-def test_output_shapes(size: tuple[int, int]) -> None:
-    maps = YOLOv4Tiny(3).eval()(torch.zeros(2, 3, *size))
+def test_output_shapes(size: tuple[int, int], heads: int) -> None:
+    maps = network_for(0, 3, heads).eval()(torch.zeros(2, 3, *size))
     assert [tuple(m.shape) for m in maps] == [
-        (2, 24, size[0] // 32, size[1] // 32),
-        (2, 24, size[0] // 16, size[1] // 16),
+        (2, 24, size[0] // stride, size[1] // stride) for stride in (32, 16, 8)[:heads]
     ]
 
 
-def test_attention_at_every_site_sees_its_map_and_trains() -> None:
-    network = YOLOv4Tiny(2, sites=dict.fromkeys(SITES, "eca"))
+def test_a_third_head_leaves_the_start_of_the_others_as_it_was() -> None:
+    """So that a seed compares two heads with three."""
+    states = []
+    for heads in HEADS:
+        torch.manual_seed(3)
+        states.append(network_for(0, 3, heads).state_dict())
+    two, three = states
+    assert all(torch.equal(tensor, three[name]) for name, tensor in two.items())
+    added = {name.split(".")[0] for name in three if name not in two}
+    assert added == {"reduce8", "head8", "predict8"}
+    assert three["predict8.weight"].std() == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_attention_at_every_site_sees_its_map_and_trains(heads: int) -> None:
+    sites = SITES_BY_HEADS[heads]
+    network = network_for(dict.fromkeys(sites, "eca"), 2, heads)
     seen: dict[str, tuple[int, ...]] = {}
 
     def sample(site: str, out: Tensor) -> None:
@@ -70,11 +97,11 @@ def test_attention_at_every_site_sees_its_map_and_trains() -> None:
     for site, block in network.attention.items():
         block.register_forward_hook(lambda _, args, out, site=site: sample(site, out))
     sum(m.square().sum() for m in network(torch.rand(1, 3, 64, 96))).backward()
-    assert set(STRIDE) == set(SITES)
+    assert set(STRIDE) >= set(sites) == set(network.sites)
     assert seen == {
-        site: (1, SITES[site], 64 // STRIDE[site], 96 // STRIDE[site]) for site in SITES
+        site: (1, sites[site], 64 // STRIDE[site], 96 // STRIDE[site]) for site in sites
     }
-    assert list(seen) == list(SITES), "SITES must be in the order of the forward pass"
+    assert list(seen) == list(sites), "they must be in the order of the forward pass"
     for site, block in network.attention.items():
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters()), site
 
@@ -86,11 +113,16 @@ def test_attention_at_every_site_sees_its_map_and_trains() -> None:
         ("csp3", [True, True]),
         ("upsample", [False, True]),
         ("head32", [True, False]),
+        ("head16", [False, True, True]),
+        ("csp2", [True, True, True]),
+        ("feat0", [False, False, True]),
+        ("upsample8", [False, False, True]),
+        ("head8", [False, False, True]),
     ],
 )
 def test_a_site_acts_on_what_follows_it_only(site: str, changed: list[bool]) -> None:
-    plain = YOLOv4Tiny(2).eval()
-    carrying = YOLOv4Tiny(2, sites={site: "se"}).eval()
+    plain = network_for(0, 2, len(changed)).eval()
+    carrying = network_for({site: "se"}, 2, len(changed)).eval()
     carrying.load_state_dict(plain.state_dict(), strict=False)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -105,6 +137,20 @@ def test_unknown_site_names_the_nearest() -> None:
         network_for("se", at=["feat3"])
 
 
+@pytest.mark.parametrize("phi", ["se", {"head8": "eca"}])
+def test_a_site_of_the_third_head_needs_it(phi: object) -> None:
+    words = "attention site 'head8' does not exist with model.heads=2; it needs model.heads=3"
+    with pytest.raises(UserError, match=words):
+        network_for(phi, at=["head8"])
+
+
+@pytest.mark.parametrize(("heads", "given"), [(2, 9), (3, 6)])
+def test_anchors_that_do_not_fit_the_heads_are_refused(heads: int, given: int) -> None:
+    words = f"anchors: expected {3 * heads} for model.heads={heads}, got {given}"
+    with pytest.raises(UserError, match=words):
+        build_model(make_config({"model": {"heads": heads}}), 1, [[1.0, 1.0]] * given)
+
+
 def test_identity_start_keeps_the_outputs_bit_for_bit() -> None:
     plain = network_for(0).eval()
     carrying = network_for("cbam", init="identity").eval()
@@ -115,11 +161,11 @@ def test_identity_start_keeps_the_outputs_bit_for_bit() -> None:
 
 
 def test_prior_sets_the_mean_probabilities() -> None:
-    network = YOLOv4Tiny(3).eval()
+    network = network_for(0, 3, heads=3).eval()
     network.set_prior(4.0, [0.7, 0.3, 0.0], (160, 96))
     with torch.no_grad():
         maps = network(torch.rand(2, 3, 160, 96))
-    for m, cells in zip(maps, (3 * 5 * 3, 3 * 10 * 6), strict=True):
+    for m, cells in zip(maps, (3 * 5 * 3, 3 * 10 * 6, 3 * 20 * 12), strict=True):
         raw = flatten_maps([m]).sigmoid()
         assert raw[..., 4].mean() * cells == pytest.approx(
             4.0, rel=0.1
@@ -147,17 +193,24 @@ def test_given_anchors_win_over_fitted_ones_and_those_over_darknets() -> None:
     )
 
 
+@pytest.fixture(scope="session", params=HEADS)
+def heads(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def sections(tmp_path_factory: pytest.TempPathFactory) -> CfgSections:
+def sections(heads: int, tmp_path_factory: pytest.TempPathFactory) -> CfgSections:
     path = tmp_path_factory.mktemp("cfg") / "yolov4-tiny.cfg"
-    path.write_text(cfg_text(80))
+    path.write_text(cfg_text(80, heads=heads))
     return read_cfg_sections(path)
 
 
-def test_equal_to_darknets_cfg(sections: CfgSections, darknet_file: Callable[[int], Path]) -> None:
-    path = darknet_file(80)
+def test_equal_to_darknets_cfg(
+    heads: int, sections: CfgSections, darknet_file: Callable[..., Path]
+) -> None:
+    path = darknet_file(80, heads)
     interpreter = Interpreter(sections, np.fromfile(path, "<f4", offset=20))
-    network = YOLOv4Tiny(80).eval()
+    network = network_for(0, 80, heads).eval()
     missing = network.load_state_dict(read_darknet(path), strict=False).missing_keys
     assert all(name.endswith("num_batches_tracked") for name in missing)
     image = torch.rand(2, 3, 64, 96)
@@ -168,15 +221,14 @@ def test_equal_to_darknets_cfg(sections: CfgSections, darknet_file: Callable[[in
         torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)
 
 
-def test_default_box_settings_are_the_cfgs(sections: CfgSections) -> None:
+def test_default_box_settings_are_the_cfgs(heads: int, sections: CfgSections) -> None:
     layers = [option for kind, option in sections if kind == "yolo"]
-    coder = YOLOv4Tiny(1).coder
+    boxes = DARKNET[heads]
+    coder = BoxCoder(boxes.anchors, boxes.masks, new_coords=False)
     numbers = [float(value) for value in layers[0]["anchors"].split(",")]
-    assert tuple(zip(numbers[::2], numbers[1::2], strict=True)) == DARKNET_ANCHORS
-    assert (
-        tuple(tuple(int(i) for i in layer["mask"].split(",")) for layer in layers)
-        == DARKNET_MASKS
-        == coder.masks
-    )
+    assert tuple(zip(numbers[::2], numbers[1::2], strict=True)) == boxes.anchors
+    masks = tuple(tuple(int(i) for i in layer["mask"].split(",")) for layer in layers)
+    assert masks == boxes.masks
     assert {float(layer["scale_x_y"]) for layer in layers} == {coder.scale_x_y} == {1.05}
-    assert not coder.new_coords
+    standard = YOLOv4Tiny(1).coder
+    assert standard.masks == DARKNET[2].masks and not standard.new_coords

@@ -6,7 +6,7 @@ import pytest
 
 from nets import attention
 from nets.analysis.flops import count_parameters
-from nets.yolo.yolov4_tiny import SITES, build_model
+from nets.yolo.yolov4_tiny import SITES_BY_HEADS, build_model
 from utils.compare import controls
 from utils.compare.controls import match_parameters, with_controls
 from utils.compare.plan import Setting, make_plan
@@ -19,15 +19,21 @@ def parameters(setting: Setting) -> int:
 
 
 @pytest.mark.parametrize(
-    "phi", ["se", "cbam", "ca", "{name: gc}", "{feat1: se, head16: cbam}", "mhsa", "split"]
+    ("phi", "heads"),
+    [
+        *((phi, 2) for phi in ("se", "cbam", "ca", "{name: gc}", "mhsa", "split")),
+        ("{feat1: se, head16: cbam}", 2),
+        ("{feat0: se, head8: cbam}", 3),
+    ],
 )
-def test_a_control_has_the_parameters_of_what_it_controls(phi: str):
-    plan = with_controls(make_plan("shapes.yaml", ("none", phi), overrides=SMALL), "params")
+def test_a_control_has_the_parameters_of_what_it_controls(phi: str, heads: int):
+    overrides = [*SMALL, f"model.heads={heads}"]
+    plan = with_controls(make_plan("shapes.yaml", ("none", phi), overrides=overrides), "params")
     none, setting, control = plan.settings
     own = parameters(setting) - parameters(none)
     assert parameters(control) - parameters(none) == pytest.approx(own, rel=0.04)
     sites = {
-        site: count_parameters(attention.build(spec, SITES[site]))
+        site: count_parameters(attention.build(spec, SITES_BY_HEADS[3][site]))
         for site, spec in control.config.phi.items()
     }
     for site, count in sites.items():
@@ -61,4 +67,4 @@ def test_a_latency_control_is_interpolated_between_timings_and_saved(
     first, again = (with_controls(plan, "latency").settings[2].config.phi for _ in range(2))
     assert first == again and len(measured) == 1
     for site, block in first.items():
-        assert 0.25 < block["params"] / SITES[site] ** 2 < 0.5
+        assert 0.25 < block["params"] / SITES_BY_HEADS[3][site] ** 2 < 0.5

@@ -43,9 +43,10 @@ def test_a_file_of_settings_is_nested_or_dotted(tmp_path: Path):
     at feat1: {phi: {name: se, reduction: 4}, attention.at: [feat1], train: {lr: 0.02}}
     per/site: {phi: {feat1: eca, feat2: cbam}}
     again: {seed: 100}
+    three: {model.heads: 3, phi: {head8: eca}}
     """
     plan = plan_of(tmp_path, text, baseline="plain", seeds=(1,))
-    plain, placed, sites, again = plan.settings
+    plain, placed, sites, again, three = plan.settings
     assert plain.config.phi == "none" and plan.baseline == "plain"
     assert placed.config.phi == {"name": "se", "reduction": 4} and placed.config.attention.at == [
         "feat1"
@@ -56,6 +57,7 @@ def test_a_file_of_settings_is_nested_or_dotted(tmp_path: Path):
     assert placed.folder == "at_feat1" and sites.folder == "per_site"
     assert sites.config.phi == {"feat1": "eca", "feat2": "cbam"}
     assert again.config == plain.config and plan.trials[3].config.seed == 101
+    assert plain.config.model.heads == 2 and len(three.config.model.masks) == 3
 
 
 def test_a_setting_named_twice_is_compared_with_itself():

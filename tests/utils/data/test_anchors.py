@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nets.ops.boxes import shape_iou
-from nets.yolo.box_coder import DARKNET_ANCHORS
+from nets.yolo.box_coder import DARKNET, DARKNET_ANCHORS
 from utils.data.anchors import AnchorFit, fit_anchors, measure_fit
 from utils.data.sample import Sample
 
@@ -36,17 +36,19 @@ def brute_iou(a, b) -> float:
     return overlap / (a[0] * a[1] + b[0] * b[1] - overlap)
 
 
-def test_known_clusters_are_found():
+@pytest.mark.parametrize("count", [6, 9])
+def test_known_clusters_are_found(count):
     rng = np.random.default_rng(0)
-    centers = np.array([(12, 20), (40, 15), (35, 80), (110, 60), (100, 200), (300, 310)], float)
+    centers = [(12, 20), (40, 15), (35, 80), (110, 60), (100, 200), (300, 310)]
+    centers = np.array([*centers, (5, 4), (9, 70), (200, 25)][:count], float)
     shapes = np.concatenate([center * rng.uniform(0.93, 1.07, (60, 2)) for center in centers])
-    anchors, fit = fit_anchors(samples_of(rng.permutation(shapes)), SIZE)
-    assert anchors.shape == (6, 2)
+    anchors, fit = fit_anchors(samples_of(rng.permutation(shapes)), SIZE, count)
+    assert anchors.shape == (count, 2)
     assert anchors.dtype == np.float32
     np.testing.assert_allclose(anchors, centers[np.argsort(centers.prod(1))], rtol=0.03)
     assert fit.recall == 1.0
     assert fit.mean_iou > 0.9
-    assert fit.boxes == 360
+    assert fit.boxes == 60 * count
 
 
 def test_two_clusters_of_twelve_boxes_against_every_partition():
@@ -85,18 +87,19 @@ def test_better_than_the_default():
     )
 
 
-def test_without_boxes_the_default_scaled_to_the_input():
-    anchors, fit = fit_anchors(samples_of([]), (208, 416))
-    np.testing.assert_allclose(anchors, np.array(DARKNET_ANCHORS) * (1, 0.5))
+@pytest.mark.parametrize(("heads", "side"), [(2, 416), (3, 608)])
+def test_without_boxes_the_default_scaled_to_the_input(heads, side):
+    anchors, fit = fit_anchors(samples_of([]), (side // 2, side), 3 * heads)
+    np.testing.assert_allclose(anchors, np.array(DARKNET[heads].anchors) * (1, 0.5))
     assert fit == AnchorFit(0.0, 0.0, 0)
     assert fit_anchors([], SIZE)[0].shape == (6, 2)
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 6])
-def test_few_distinct_shapes_are_taken_as_they_are(count):
+@pytest.mark.parametrize(("count", "total"), [(1, 6), (3, 6), (5, 6), (6, 6), (1, 9), (8, 9)])
+def test_few_distinct_shapes_are_taken_as_they_are(count, total):
     shapes = [(20 + 30 * index, 50) for index in range(count)] * 4
-    anchors, fit = fit_anchors(samples_of(shapes), SIZE)
-    assert anchors.shape == (6, 2)
+    anchors, fit = fit_anchors(samples_of(shapes), SIZE, total)
+    assert anchors.shape == (total, 2) and len(np.unique(anchors, axis=0)) == total
     assert (anchors > 0).all()
     assert (np.diff(anchors.prod(1)) >= 0).all()
     assert {tuple(anchor) for anchor in anchors.tolist()} >= set(shapes)

@@ -71,6 +71,8 @@ def test_boxes_or_heatmaps_of_an_image(demo: Demo, image: Path):
     sheet, again = demo.detect_image(str(image), demo.first, SCORE, HEATMAPS, "feat1")
     assert again == rows and sheet.shape != boxes.shape
     assert demo.detect_image(None, demo.first, SCORE, BOXES, ALL_SITES) == (None, [])
+    with pytest.raises(UserError, match=r"head8: no such site with model\.heads=2"):
+        demo.detect_image(str(image), demo.first, SCORE, HEATMAPS, "head8")
 
 
 def test_a_score_changes_no_other_request(demo: Demo):

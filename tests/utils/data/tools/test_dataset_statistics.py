@@ -148,3 +148,26 @@ def test_anchors_are_fitted_and_compared(
     assert call("check", "--root", root, line) == 0  # the key is one of the configuration
     assert call("anchors", "--root", root, "--count", 3) == 0
     assert "(this network takes 6)" in capsys.readouterr().out
+
+
+def test_three_heads_take_nine_anchors_and_see_smaller_objects(
+    call: Call, write: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """Half a cell of the finest map is 4 pixels, not 8."""
+    sides = (3, 6, 60, 70, 80, 90, 100, 110, 120)
+    boxes = [("cat", 0, 0, side, side) for side in sides]
+    root = write.yolo(tmp_path / "data", [write.Item("a.jpg", (416, 416), boxes)])
+    assert call("anchors", "--root", root, "--json", "a.json", "model.heads=3") == 0
+    numbers = json.loads((tmp_path / "a.json").read_text())
+    assert numbers["fitted"]["anchors"] == [[side, side] for side in sides]
+    assert len(numbers["darknet"]["anchors"]) == 9
+    assert "(this network takes" not in capsys.readouterr().out
+    told = {}
+    for heads in (2, 3):
+        words = ("stats", "--root", root, "--out", "a.html", "--json", "s.json")
+        assert call(*words, f"model.heads={heads}") == 0
+        statistics = json.loads((tmp_path / "s.json").read_text())
+        assert statistics["small_share"] == pytest.approx((4 - heads) / 9)
+        told[heads] = " ".join(statistics["remarks"])
+    assert "smaller than 8 px" in told[2] and "(stride 16) is hard" in told[2]
+    assert "smaller than 4 px" in told[3] and "(stride 8) is hard" in told[3]
