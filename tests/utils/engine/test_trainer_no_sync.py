@@ -84,14 +84,17 @@ def trainer(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Cal
     return make
 
 
-@pytest.mark.parametrize("assign", ["best", "iou", "ratio", "aligned"])
-def test_no_step_waits(assign: str, trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.parametrize(
+    ("assign", "heads"), [("best", 2), ("iou", 2), ("ratio", 2), ("aligned", 2), ("ratio", 3)]
+)
+def test_no_step_waits(assign: str, heads: int, trainer: Callable[..., Trainer]) -> None:
     made = trainer(
         "augment.mosaic=0.5",
         "augment.mixup=0.5",
         "augment.degrees=5",
         "phi=cbam",
         f"loss.assign={assign}",
+        f"model.heads={heads}",
     )
     for batch in made.batches.epoch(0, closing=False):
         made.step(batch)  # the first one may: it makes the constants
