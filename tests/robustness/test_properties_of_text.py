@@ -76,6 +76,8 @@ def strategy_of(schema: Mapping[str, Any]) -> st.SearchStrategy:
         return st.one_of([strategy_of(option) for option in schema["anyOf"]])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if "const" in schema:
+        return st.just(schema["const"])
     kind = schema["type"]
     if kind in ("integer", "number"):
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
@@ -85,7 +87,7 @@ def strategy_of(schema: Mapping[str, Any]) -> st.SearchStrategy:
         open_ends = {"exclude_min": "minimum" not in schema, "exclude_max": "maximum" not in schema}
         return st.floats(low, high, **open_ends)
     if kind == "array":
-        return st.lists(strategy_of(schema["items"]))
+        return st.lists(strategy_of(schema["items"]), min_size=schema.get("minItems", 0))
     return {"boolean": st.booleans(), "null": st.none(), "string": LINES}[kind]
 
 
