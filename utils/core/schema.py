@@ -373,16 +373,20 @@ class TrainConfig(ConfigSection):
         0,
         description="threads that decode images; 0: two while the cache is being filled, then one",
     )
-    optimizer: Literal["sgd", "adamw"] = Field(
-        "sgd", description="sgd (with Nesterov momentum) or adamw"
+    optimizer: Literal["muon", "sgd", "adamw"] = Field(
+        "muon",
+        description="muon (orthogonalized updates of the convolutions), sgd (with Nesterov "
+        "momentum) or adamw",
     )
     lr: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        None, description="peak learning rate; null: 0.01 for sgd, 0.001 for adamw"
+        None, description="peak learning rate; null: 0.01 for muon and sgd, 0.001 for adamw"
     )
     final_lr_ratio: Probability = Field(
         0.01, description="final learning rate as a fraction of the peak (cosine schedule)"
     )
-    momentum: Decay = Field(0.937, description="momentum of sgd, beta1 of adamw")
+    momentum: Decay = Field(
+        0.937, description="momentum of sgd, beta1 of adamw; muon: of what is not orthogonalized"
+    )
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0005, description="weight decay of convolution and linear weights"
     )

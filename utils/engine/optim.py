@@ -8,29 +8,49 @@ from torch import nn
 
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.schema import TrainConfig
+from utils.engine.muon import Muon
 
-DEFAULT_LR = {"sgd": 0.01, "adamw": 0.001}
+DEFAULT_LR = {"muon": 0.01, "sgd": 0.01, "adamw": 0.001}
 MAX_WARMUP_SHARE = 1 / 3  # of all steps; limits the warm-up of short runs
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make SGD with Nesterov momentum, or AdamW.
+    """Make Muon, SGD with Nesterov momentum, or AdamW.
 
     Weight decay acts on convolution and linear weights only: pulling biases, batch-norm scales and
     the scalar gates of attention to zero does not regularize.
     """
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    rate = config.lr or DEFAULT_LR[config.optimizer]
+    named = dict(network.named_parameters())
+    matrices = []
+    if config.optimizer == "muon":
+        matrices = [named.pop(name) for name in _hidden_matrices(network)]
+    decayed = [p for p in named.values() if p.ndim > 1]
+    others = [p for p in named.values() if p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    rate = config.lr or DEFAULT_LR[config.optimizer]
-    if config.optimizer == "sgd":
+    if matrices:
+        return Muon(matrices, groups, rate, config.momentum, config.weight_decay)
+    if config.optimizer != "adamw":
         return torch.optim.SGD(
             groups, rate, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True
         )
     return torch.optim.AdamW(groups, rate, betas=(config.momentum, 0.999), foreach=True)
+
+
+def _hidden_matrices(network: nn.Module) -> list[str]:
+    """Names of the weights that Muon orthogonalizes.
+
+    Not those of the prediction layers, whose rows have meanings of their own, and of depthwise
+    convolutions, which are no matrices.
+    """
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.ndim > 1 and parameter.shape[1] > 1 and not name.startswith("predict")
+    ]
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

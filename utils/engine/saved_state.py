@@ -12,12 +12,14 @@ from nets.io.tensors import check_tensors
 from utils.core.config import restore_config
 from utils.core.errors import UserError
 from utils.core.validation import SavedSection, validate
+from utils.engine.muon import Muon
 
 NotNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Measured = Annotated[float, Field(allow_inf_nan=True)]  # NaN: there is nothing to find
 # What each optimizer of `make_optimizer` keeps for a parameter
 STATES = {
+    Muon: {"momentum_buffer"},
     torch.optim.SGD: {"momentum_buffer"},
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
 }

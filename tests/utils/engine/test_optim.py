@@ -62,14 +62,31 @@ def test_optimizers_are_set_as_configured(optimizer: str) -> None:
     else:
         assert isinstance(made, torch.optim.AdamW) and made.param_groups[0]["betas"] == (0.8, 0.999)
     make_optimizer(
-        nn.Linear(2, 2), TrainConfig(momentum=0)
+        nn.Linear(2, 2), TrainConfig(optimizer="sgd", momentum=0)
     ).step()  # Nesterov without momentum does not exist
+
+
+def test_muon_orthogonalizes_hidden_matrices_only() -> None:
+    network = YOLOv4Tiny(2, sites={"feat1": "cbam", "upsample": "eca"})
+    optimizer = make_optimizer(network, TrainConfig(optimizer="muon", lr=0.3, weight_decay=0.07))
+    first, decayed, others = optimizer.param_groups
+    assert [group["orthogonal"] for group in optimizer.param_groups] == [True, False, False]
+    assert {group["lr"] for group in optimizer.param_groups} == {0.3}
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.07, 0.07, 0.0]
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    every = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(every) == sorted(names), "every parameter is trained once"
+    assert {"predict32.weight", "predict16.weight"} <= {names[id(p)] for p in decayed["params"]}
+    assert all(p.shape[1] > 1 for p in first["params"])
+    assert all(p.ndim == 1 for p in others["params"])
+    only_biases = make_optimizer(nn.BatchNorm2d(3), TrainConfig(optimizer="muon"))
+    assert isinstance(only_biases, torch.optim.SGD)
 
 
 def decayed_names(network: nn.Module) -> tuple[set[str], set[str]]:
     """Names of the parameters that are decayed, and of all."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups = make_optimizer(network, TrainConfig()).param_groups
+    groups = make_optimizer(network, TrainConfig(optimizer="sgd")).param_groups
     parameters = [p for group in groups for p in group["params"]]
     assert sorted(map(id, parameters)) == sorted(names), "every parameter is trained once"
     return {
