@@ -115,7 +115,7 @@ def describe_network(config: Config, num_classes: int) -> str:
     title = f"YOLOv4-tiny, {num_classes} classes, input 3 x {height} x {width}"
     title += " (channels x height x width)"
     if specs:
-        title += f", attention.init: {config.attention.init}"
+        title += f", attention.init: {config.attention.init or 'paper'}"
     sites = ", ".join(f"{site} {channels}" for site, channels in network.sites.items())
     return "\n".join(
         [title, "", *format_table(rows), "", f"attention sites and their channels: {sites}"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -82,6 +82,15 @@ class WeightsFile:
             return reference.MODEL_CONFIG
         description = darknet.read_description(self.path, self.num_classes, self.heads)
         return description.model if description else darknet.MODEL_CONFIGS[self.heads]
+
+    @property
+    def attention_init(self) -> Literal["paper", "identity"] | None:
+        """How its attention blocks were started; None if it has none."""
+        if not any(name.startswith("attention.") for name in self.tensors):
+            return None
+        if self.checkpoint is None:
+            return "paper"
+        return restore_config(self.checkpoint["config"], str(self.path)).attention.init or "paper"
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def build_model(
     coder = BoxCoder(anchors, model.masks, model.new_coords, model.scale_x_y)
     check_sites(config.attention.at, model.heads)
     sites = attention.parse_phi(config.phi, config.attention.at)
-    return YOLOv4Tiny(num_classes, coder, sites, config.attention.init)
+    return YOLOv4Tiny(num_classes, coder, sites, config.attention.init or "paper")
 
 
 def check_anchor_count(anchors: Sequence[Sequence[float]], model: ModelConfig, origin: str) -> None:

@@ -136,10 +136,11 @@ class AttentionConfig(ConfigSection):
         ["feat1", "feat2", "upsample"],
         description="sites that carry the block of `phi`; `python -m nets` lists all sites",
     )
-    init: Literal["paper", "identity"] = Field(
-        "paper",
+    init: Literal["paper", "identity"] | None = Field(
+        None,
         description="paper: as published; identity: every block starts as x -> x and so keeps the "
-        "outputs of pretrained weights",
+        "outputs of pretrained weights; null: identity with `weights` that have no blocks, else "
+        "paper",
     )
 
     @field_validator("at")

@@ -211,10 +211,11 @@ def new_detector(
 ) -> Detector:
     """A new network: fitted anchors, head biases set to the class rates, or pretrained weights.
 
-    If pretrained heads fit, the configuration takes over their box coder.
+    If pretrained heads fit, the configuration takes over their box coder; new attention blocks do
+    not change the outputs of pretrained weights.
     """
     if pretrained is not None:
-        config = _with_coder_of(pretrained, config, len(dataset.class_names))
+        config = _with_settings_of(pretrained, config, len(dataset.class_names))
     anchors = None
     if config.model.anchors == "auto":
         fitted, fit = fit_anchors(dataset.samples, config.input_size, config.model.num_anchors)
@@ -232,7 +233,11 @@ def new_detector(
     return Detector(network, config, dataset.class_names, backend="torch")
 
 
-def _with_coder_of(pretrained: WeightsFile, config: Config, num_classes: int) -> Config:
+def _with_settings_of(pretrained: WeightsFile, config: Config, num_classes: int) -> Config:
+    """The configuration with the box coder and the attention start that suit pretrained weights."""
+    if config.attention.init is None:
+        start = pretrained.attention_init or "identity"
+        config = update_config(config, {"attention.init": start})
     model = choose_model_config(config.model, num_classes, pretrained)
     if model == config.model:
         return config

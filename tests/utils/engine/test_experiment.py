@@ -419,6 +419,33 @@ def test_pretrained_weights_are_the_start(trained: Result, tiny: Callable[..., C
     assert same and all(torch.allclose(first[name], second[name], atol=1e-6) for name in same)
 
 
+def test_new_attention_does_not_change_pretrained_weights(
+    trained: Result, tiny: Callable[..., Config]
+):
+    plain = load_model(trained.run / BEST, precision="fp32", device="cpu")
+    config = tiny(f"weights={trained.run / BEST}", "phi=se")
+    dataset = open_datasets(config).train
+    detector = new_detector(config, dataset, read_weights(trained.run / BEST))
+    assert detector.config.attention.init == "identity"
+    images = torch.rand(2, 3, 64, 64)
+    for ours, expected in zip(
+        detector.network.eval()(images), plain.network.eval()(images), strict=True
+    ):
+        assert torch.equal(ours, expected)
+    asked = tiny(f"weights={trained.run / BEST}", "phi=se", "attention.init=paper")
+    made = new_detector(asked, dataset, read_weights(trained.run / BEST))
+    assert made.config.attention.init == "paper"
+
+
+def test_attention_of_the_weights_file_starts_as_it_was_trained(tiny: Callable[..., Config]):
+    first = train(tiny("phi=se", "train.epochs=1")).run / BEST
+    config = tiny(f"weights={first}", "phi=se")
+    detector = new_detector(config, open_datasets(config).train, read_weights(first))
+    assert detector.config.attention.init == "paper"
+    before, after = weights(first), detector.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.fixture
 def darknet_weights(tmp_path: Path) -> Path:
     """A Darknet file for the six classes of the embedded data, with heads that move the boxes."""

@@ -37,7 +37,8 @@ def detector(phi: object = "none", score: float = 0.0, **options: object) -> Det
     config = make_config(values)
     sites = {} if phi == "none" else phi
     assert isinstance(sites, dict)
-    return Detector(YOLOv4Tiny(2, sites=sites, init=config.attention.init), config, NAMES)
+    network = YOLOv4Tiny(2, sites=sites, init=config.attention.init or "paper")
+    return Detector(network, config, NAMES)
 
 
 @pytest.fixture
