@@ -233,9 +233,10 @@ class BenchmarkSession(contextlib.AbstractContextManager["BenchmarkSession"]):
         detector.model_spec.calibration = partial(self.train_set.canvases, indices)
         return detector
 
-    def trainer(self, precision: str) -> Trainer:
-        """A trainer at the first step of a training."""
-        train = self.config.train.model_copy(update={"save_minutes": 1e9, "freeze_epochs": 0})
+    def trainer(self, precision: str, optimizer: str = "sgd") -> Trainer:
+        """A trainer at the first step of a training; SGD is also the baseline's optimizer."""
+        changes = {"save_minutes": 1e9, "freeze_epochs": 0, "optimizer": optimizer}
+        train = self.config.train.model_copy(update=changes)
         update = {"precision": precision, "backend": "torch", "train": train}
         config = self.config.model_copy(update=update)
         start = load_model(self.weights, backend="torch", precision=precision)

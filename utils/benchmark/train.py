@@ -19,6 +19,7 @@ def train_table(session: BenchmarkSession) -> ResultTable:
     cases = [Case("baseline", "baseline step, fp32", clock, size)]
     for precision in dict.fromkeys([session.precision, "fp32"]):
         cases += _cases(session, precision)
+    cases.append(_muon_case(session))
     shares: list[dict[str, float]] = []
     if session.device.type != "mps":  # the profiler does not record its kernels
         cases.append(_profile_case(session, shares))
@@ -61,6 +62,16 @@ def _cases(session: BenchmarkSession, precision: str) -> list[Case]:
         case = Case(key, what, clock, count, "images/s", "baseline", target, gflop, precision)
         cases.append(case)
     return cases
+
+
+def _muon_case(session: BenchmarkSession) -> Case:
+    """An epoch with the default optimizer, which does more than the baseline's."""
+    precision = session.precision
+    trainer = session.trainer(precision, "muon")
+    clock = timed(lambda: run_epoch(trainer), device=session.device)
+    count = trainer.batches.steps * len(session.batch.labels)
+    what = f"whole epoch, {precision}, muon"
+    return Case(f"epoch_muon.{precision}", what, clock, count, "images/s", "baseline")
 
 
 def _profile_case(session: BenchmarkSession, shares: list[dict[str, float]]) -> Case:
