@@ -13,8 +13,9 @@ from utils.benchmark.train import run_epoch
 from utils.core.errors import UserError
 
 ROWS = {
-    "train": "baseline step.fp32 epoch.fp32 epoch_muon.fp32 decode_once share.batch share.forward share.loss "
-    "share.loss_backward share.backward share.optimizer share.ema share.rest share.loss_whole",
+    "train": "baseline step.fp32 epoch.fp32 epoch_muon.fp32 decode_once share.batch share.forward "
+    "share.loss share.loss_backward share.backward share.optimizer share.ema share.rest "
+    "share.loss_whole",
     "inference": "baseline torch.fp32 end_to_end.torch.fp32 end_to_end overhead",
     "data": "step decode fill ram disk batch batch_plain batch_mosaic",
     "post": "loop select select_plain select_eval select_batch decode decode_batch",
