@@ -62,6 +62,7 @@ def test_train_evaluate_predict_in_an_empty_folder():
         "data.shapes_train=16",
         "data.shapes_val=8",
         "train.batch_size=4",
+        "train.optimizer=sgd",
         "train.epochs=2",
     )
     output = run(ROOT / "train.py", "--config", "shapes.yaml", *sizes, "device=cpu", "threads=1")

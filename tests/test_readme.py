@@ -37,7 +37,7 @@ TINY = {
     "threads": 1,
     "input_size": 64,
     "data": {"shapes_train": 8, "shapes_val": 8},
-    "train": {"epochs": 1, "batch_size": 4},
+    "train": {"epochs": 1, "batch_size": 4, "optimizer": "sgd"},
 }
 DEFECTS = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 PARTS = ("bolt", "nut", "washer")

@@ -37,6 +37,7 @@ SETTINGS = (  # 8 steps per epoch, a save after every step, and dropout
     "data.shapes_val=8",
     "train.epochs=4",
     "train.batch_size=2",
+    "train.optimizer=sgd",
     "train.eval_every=2",
     "train.save_minutes=1e-6",
     "augment.mixup=0.3",

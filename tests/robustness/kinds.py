@@ -57,6 +57,7 @@ TINY = {
     "data.shapes_val": 2,
     "train.epochs": 1,
     "train.batch_size": 2,
+    "train.optimizer": "sgd",
 }
 
 

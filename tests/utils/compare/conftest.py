@@ -24,6 +24,7 @@ TINY_TRIAL = (
     "data.shapes_val=8",
     "train.epochs=2",
     "train.batch_size=4",
+    "train.optimizer=sgd",
     "train.save_minutes=1e-6",
 )
 TIME_COLUMNS = ("latency_ms", "train_seconds")

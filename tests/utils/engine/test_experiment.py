@@ -47,6 +47,7 @@ LONGER = (  # 8 steps per epoch, and dropout, whose random numbers must continue
     "data.shapes_val=8",
     "train.epochs=2",
     "train.batch_size=2",
+    "train.optimizer=sgd",
     "augment.mixup=0.3",
     "augment.close_mosaic=1",
     "phi={feat1: {name: mhsa, dropout: 0.1}}",

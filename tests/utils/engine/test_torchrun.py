@@ -20,6 +20,7 @@ KEYS = (
     "data.shapes_val=13",
     "train.epochs=3",
     "train.batch_size=8",
+    "train.optimizer=sgd",
     "train.eval_every=1",
     "train.freeze_epochs=1",
     "phi=cbam",
