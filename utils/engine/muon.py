@@ -11,7 +11,7 @@ from torch.optim.sgd import sgd
 from utils.core.devices import DTYPES, pick_precision
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's Newton-Schulz iteration
-ITERATIONS = 5
+ITERATIONS = 3  # as accurate on the steel data as five, at half the time
 SMALLEST_NORM = 1e-7
 MATRIX_MOMENTUM = 0.95
 # The root mean square of an update of a matrix, relative to the learning rate. With 0.2 it would be
@@ -107,11 +107,21 @@ def orthogonalize(weight: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _orthogonal_matrix(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Iterate X <- (a + bG + cG^2) X with G = X X^T.
+
+    Each iteration multiplies X from the left. These factors are multiplied first, as they are
+    smaller than X; they are polynomials of the first G and therefore commute.
+    """
     is_high = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if is_high else matrix).to(dtype)
     x = x / x.norm().clamp(min=SMALLEST_NORM)
+    gram = x @ x.T
+    product = torch.eye(len(x), dtype=dtype, device=x.device)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
     return (x.T if is_high else x).to(matrix.dtype)

@@ -1,56 +1,58 @@
 """Muon against PyTorch's own, against the singular value decomposition, and against SGD."""
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from utils.engine.muon import UPDATE_RMS, Muon, orthogonalize
+from utils.engine.muon import COEFFICIENTS, ITERATIONS, UPDATE_RMS, Muon, orthogonalize
 
 RMS_OF_ADAMW = 0.2
 
 
-def train(network: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int = 4) -> None:
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(steps):
-        network.zero_grad()
-        x = torch.randn(8, 3, 6, 6, generator=generator)
-        network(x).square().mean().backward()
-        for optimizer in optimizers:
-            optimizer.step()
+def well_conditioned(shape: tuple[int, ...], seed: int) -> Tensor:
+    """A tensor that is a matrix with singular values from 0.5 to 1."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).flatten(1)
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    return (u @ torch.linspace(0.5, 1, len(values)).diag() @ v).view(shape)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9 has no Muon")
-@pytest.mark.parametrize("sizes", [(40, 20), (20, 40), (16, 16)])
-def test_matrices_are_updated_as_by_pytorch(sizes: tuple[int, int]):
-    ours = nn.Sequential(nn.Flatten(), nn.Linear(108, sizes[0], bias=False), nn.Linear(*sizes))
-    theirs = copy.deepcopy(ours)
-    muon = Muon([one.weight for one in ours[1:]], [{"params": [ours[2].bias]}], 0.02, 0.9, 0.1)
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40), (16, 16)])
+def test_parameters_are_updated_as_by_pytorch(shape: tuple[int, int]):
+    start, bias = torch.randn(shape), torch.randn(5)
+    ours, theirs = ([start.clone(), bias.clone()] for _ in range(2))
+    muon = Muon(ours[:1], [{"params": ours[1:], "weight_decay": 0.01}], 0.02, 0.9, 0.1)
     muon._dtype = torch.bfloat16
     reference = torch.optim.Muon(
-        [one.weight for one in theirs[1:]],
+        theirs[:1],
         lr=0.02 * UPDATE_RMS / RMS_OF_ADAMW,
         weight_decay=0.1 * RMS_OF_ADAMW / UPDATE_RMS,  # decay is relative to the learning rate
+        ns_steps=ITERATIONS,
         adjust_lr_fn="match_rms_adamw",
     )
-    sgd = torch.optim.SGD([theirs[2].bias], 0.02, momentum=0.9, nesterov=True)
-    train(ours, [muon])
-    train(theirs, [reference, sgd])
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6, msg=name)
+    sgd = torch.optim.SGD(theirs[1:], 0.02, momentum=0.9, nesterov=True, weight_decay=0.01)
+    for step in range(5):
+        for parameters in (ours, theirs):
+            parameters[0].grad = well_conditioned(shape, step)
+            parameters[1].grad = torch.randn(5, generator=torch.Generator().manual_seed(step))
+        for optimizer in (muon, reference, sgd):
+            optimizer.step()
+    moved = (theirs[0] - start).norm()
+    assert moved > 0.1 and (ours[0] - theirs[0]).norm() < 0.01 * moved  # bf16
+    torch.testing.assert_close(ours[1], theirs[1])
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (64, 32), (24, 8, 3, 3), (128, 8, 1, 1)])
 def test_singular_values_come_close_to_one(shape: tuple[int, ...]):
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).movedim(1, -1)
-    weight = (weight * torch.linspace(0.3, 1, shape[1])).movedim(-1, 1)
+    weight = well_conditioned(shape, 0)
     matrix = orthogonalize(weight).flatten(1)
-    u, before, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-    projected = u.T @ matrix @ v.T
-    assert before.max() > 2 * before.min()
-    assert projected.diagonal().min() > 0.6 and projected.diagonal().max() < 1.3
-    torch.testing.assert_close(projected, projected.diagonal().diag(), atol=1e-4, rtol=0)
+    u, values, v = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    values /= values.norm()
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        values = a * values + b * values**3 + c * values**5
+    assert values.min() > 0.6 and values.max() < 1.3
+    torch.testing.assert_close(matrix.double(), u @ values.diag() @ v, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
