@@ -4,6 +4,7 @@ Examples:
   python -m nets                             no attention; lists all attention sites
   python -m nets phi=cbam                    a block at the default sites
   python -m nets --config voc.yaml input_size=608 phi=eca
+  python -m nets model.heads=3               a third head, and its three sites
   python -m nets 'phi={feat1: eca, head16: {name: cbam, reduction: 16}}' --classes 3
   python -m nets phi=se 'attention.at=[csp1, csp2, csp3]'   inside the CSP blocks
 """

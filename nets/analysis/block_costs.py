@@ -16,10 +16,10 @@ from torch import nn
 
 from nets import attention
 from nets.analysis.flops import Cost, measure_cost
-from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, site_hint
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
 from utils.core.devices import autocast, pick_device, pick_precision
 from utils.core.environment import describe_device
-from utils.core.errors import UserError
+from utils.core.errors import UserError, nearest
 from utils.core.progress import progress_bar
 from utils.core.schema import AttentionConfig
 from utils.core.timing import Stat, milliseconds
@@ -185,7 +185,7 @@ class _Bench:
 def _build_blocks(name: str, sites: Sequence[str]) -> nn.ModuleDict:
     for site in sites:
         if site not in SITES:
-            raise UserError(f"--at {site}: no such site{site_hint(site, heads=2)}")
+            raise UserError(f"--at {site}: no such site{nearest(site, SITES)}")
     return nn.ModuleDict({site: attention.build(name, SITES[site]) for site in sites})
 
 

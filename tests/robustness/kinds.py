@@ -342,8 +342,8 @@ def _darknet_weights(folder: Path) -> Kind:
 
 
 def _cfg(folder: Path) -> Kind:
-    files = (cfg_text(2).encode(), cfg_text(2, new_coords=True).encode())
-    return Kind(folder / "a.cfg", read_cfg, files, True)
+    texts = (cfg_text(2), cfg_text(2, new_coords=True), cfg_text(2, heads=3))
+    return Kind(folder / "a.cfg", read_cfg, tuple(text.encode() for text in texts), True)
 
 
 def _names(folder: Path) -> Kind:
