@@ -53,7 +53,7 @@ def test_from_every_step_a_training_ends_in_the_same_state(
     tiny: Callable[..., Config], assert_same: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     keys = ("augment.mixup=0.3", "augment.close_mosaic=1", "train.eval_every=2", DROPOUT)
-    keys = (*keys, "train.optimizer=muon")
+    keys = (*keys, "train.optimizer=muon", "train.multi_scale=0.4")
     snapshots: list[dict[str, Any]] = []
     original = Trainer._save_last
 
