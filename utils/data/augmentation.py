@@ -5,6 +5,7 @@ only, not on the device, the number of workers or earlier draws.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -123,7 +124,7 @@ class Augmenter:
         chosen = torch.rand(count, 1, generator=generator) < self.mosaic
         return torch.where(chosen, torch.randint(images, (count, 3), generator=generator), -1)
 
-    def rows_needed(self, rows: range, batch_size: int) -> Tensor:
+    def rows_needed(self, rows: Sequence[int], batch_size: int) -> Tensor:
         """The rows of a batch that `rows` are made of, int64; mixup needs the preceding ones."""
         own = torch.tensor(rows)
         if not self.mixup:
@@ -135,7 +136,7 @@ class Augmenter:
         pool: ImagePool,
         tiles: Tensor,
         generator: torch.Generator,
-        rows: range | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Batch:
         """Augment a batch.
 

@@ -43,6 +43,7 @@ class BatchMaker:
         pool: all images, if they fit on the device; None: each batch loads what it needs.
         multi_scale: share by which the size of a batch may be smaller or larger than that of the
             dataset; not in the closing epochs.
+        parts: number of passes that a step is divided into; all processes share each of them.
 
     Raises:
         UserError: the processes cannot share a batch evenly.
@@ -57,6 +58,7 @@ class BatchMaker:
         device: torch.device,
         pool: ImagePool | None = None,
         multi_scale: float = 0.0,
+        parts: int = 1,
     ) -> None:
         self.dataset = dataset
         self.multi_scale = multi_scale
@@ -65,7 +67,7 @@ class BatchMaker:
         self.seed = seed
         self.device = device
         self.pool = pool
-        self.rows = _rows_of_this_process(self.batch_size)
+        self.rows = _rows_of_this_process(self.batch_size, parts)
 
     @property
     def steps(self) -> int:
@@ -127,15 +129,19 @@ class BatchMaker:
         return augmenter(pool, torch.where(tiles >= 0, positions, -1), generator, self.rows)
 
 
-def _rows_of_this_process(batch_size: int) -> range:
+def _rows_of_this_process(batch_size: int, parts: int) -> list[int]:
     processes = distributed.world_size()
-    each, rest = divmod(batch_size, processes)
+    if processes == 1:
+        return list(range(batch_size))
+    each, rest = divmod(batch_size, processes * parts)
     if rest or not each:
+        passes = f", for each of {parts} passes" if parts > 1 else ""
         raise UserError(
-            f"train.batch_size: expected a multiple of the {processes} processes, got {batch_size} "
-            "(limited to the number of images)"
+            f"train.batch_size: expected a multiple of the {processes} processes{passes}, got "
+            f"{batch_size} images per step (limited to the number of images)"
         )
-    return range(each * distributed.rank(), each * (distributed.rank() + 1))
+    firsts = [each * (processes * part + distributed.rank()) for part in range(parts)]
+    return [first + index for first in firsts for index in range(each)]
 
 
 def resident_pool(

@@ -82,6 +82,7 @@ class Trainer:
             self.device,
             pool,
             config.train.multi_scale,
+            config.train.accumulate,
         )
         self.optimizer = make_optimizer(self.network, config.train)
         self.ema = ModelEMA(self.network, config.train.ema_decay)

@@ -19,7 +19,8 @@ KEYS = (
     "data.shapes_train=32",
     "data.shapes_val=13",
     "train.epochs=3",
-    "train.batch_size=8",
+    "train.batch_size=4",
+    "train.accumulate=2",
     "train.optimizer=sgd",
     "train.eval_every=1",
     "train.freeze_epochs=1",
@@ -81,7 +82,7 @@ def test_two_processes_train_and_evaluate_what_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    keys = [key.replace("batch_size=8", "batch_size=7") for key in KEYS]
+    keys = [key.replace("batch_size=4", "batch_size=7") for key in KEYS]
     command = [
         sys.executable,
         *torchrun(),
@@ -96,5 +97,5 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     )
     assert (
         done.returncode
-        and "train.batch_size: expected a multiple of the 2 processes, got 7" in done.stderr
+        and "expected a multiple of the 2 processes, for each of 2 passes, got 14" in done.stderr
     )
