@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nets.analysis.flops import measure_cost
+from nets.attention import parse_phi
 from nets.inference.detector import Detector
 from nets.io import checkpoints
 from nets.io.weights import WeightsFile, choose_model_config, load_weights, read_weights
@@ -235,7 +236,8 @@ def new_detector(
 
 def _with_settings_of(pretrained: WeightsFile, config: Config, num_classes: int) -> Config:
     """The configuration with the box coder and the attention start that suit pretrained weights."""
-    if config.attention.init is None:
+    has_blocks = bool(parse_phi(config.phi, config.attention.at))
+    if config.attention.init is None and has_blocks:
         start = pretrained.attention_init or "identity"
         config = update_config(config, {"attention.init": start})
     model = choose_model_config(config.model, num_classes, pretrained)

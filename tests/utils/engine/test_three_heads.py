@@ -68,6 +68,7 @@ def test_a_training_can_be_prolonged(three: Result, tmp_path: Path) -> None:
     assert load_model(copy / "last.pt").config.model.heads == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_every_backend_gives_the_same(
     backend: str, three: Result, canvases: torch.Tensor, tmp_path: Path
