@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +14,7 @@ from utils.core.schema import Config
 from utils.engine.loggers import LoggedRun
 from utils.visualization.plots import plot_training_curves
 
+PLOT_SECONDS = 10.0
 COLUMNS = (
     "epoch",
     "lr",
@@ -29,7 +32,9 @@ COLUMNS = (
 class RunLog(AbstractContextManager["RunLog"]):
     """Keeps `results.csv` and `curves.png` of a run up to date; only the main process writes.
 
-    In a `with` block, the configured experiment trackers get the numbers, too.
+    In a `with` block, the configured experiment trackers get the numbers, too. The curves are drawn
+    again after `PLOT_SECONDS` at the earliest, as short epochs would spend their time on them, and
+    at the end of the block; `draw` does not wait.
 
     Args:
         run: folder of the run.
@@ -40,6 +45,8 @@ class RunLog(AbstractContextManager["RunLog"]):
         self.run = run
         self._config = config
         self._trackers: list[LoggedRun] = []
+        self._drawn_at = -math.inf
+        self._not_drawn: list[dict[str, float]] = []
 
     def __enter__(self) -> "RunLog":
         """Start the trackers.
@@ -53,6 +60,7 @@ class RunLog(AbstractContextManager["RunLog"]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.draw()
         status = "FINISHED"
         if kind is not None:
             status = "FAILED" if issubclass(kind, Exception) else "KILLED"
@@ -71,7 +79,17 @@ class RunLog(AbstractContextManager["RunLog"]):
         table.writeheader()
         table.writerows(history)
         write_file(self.run / "results.csv", text.getvalue())
-        plot_training_curves([dict(row) for row in history], self.run / "curves.png")
+        self._not_drawn = [dict(row) for row in history]
+        if time.monotonic() - self._drawn_at >= PLOT_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the curves, if they are behind `results.csv`."""
+        if not self._not_drawn:
+            return
+        plot_training_curves(self._not_drawn, self.run / "curves.png")
+        self._not_drawn = []
+        self._drawn_at = time.monotonic()
 
     def send(self, history: Sequence[Mapping[str, float]]) -> None:
         """Hand the history to the trackers; this may wait for a server."""

@@ -120,6 +120,8 @@ class Trainer:
             with self._undivided():
                 self._end_epoch(metrics)
             self.log.send(self.progress.history)
+        self.log.write(self.progress.history)  # the curves may be behind, also of a resumed run
+        self.log.draw()
         return self.progress
 
     def save_stopped(self) -> bool:
