@@ -170,8 +170,8 @@ def read_names(weights: Path, num_classes: int) -> list[str]:
 def _find_layout(values: int) -> dict[str, Tensor]:
     """Return the tensors of a file of `values` float32 values, without memory.
 
-    Lengths are unique: divided by 3, the number of values leaves another rest with two heads than
-    with three. A truncated file is taken for one with a class and two heads.
+    Lengths are unique: modulo 3, the number of values differs between two heads and three. A
+    truncated file is taken for one with one class and two heads.
     """
     for heads in DARKNET:
         first = _layout(heads, 1)

@@ -357,18 +357,18 @@ class TrainConfig(ConfigSection):
     )
     batch_size: Literal["auto"] | BatchSize = Field(
         "auto",
-        description="images per forward pass; auto: 16, or 8 with less than 1,000 images, in parts "
-        "(`accumulate`) if memory is short",
+        description="images per forward pass; auto: 16, or 8 with fewer than 1,000 images, in "
+        "parts (`accumulate`) if memory is short",
     )
     accumulate: Annotated[int, Field(ge=1, le=65_536)] = Field(
         1,
         description="number of forward passes per step: like a batch size `accumulate` times as "
-        "large, in the memory of one, but for batch norm",
+        "large, in the memory of one, except for batch norm",
     )
     multi_scale: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.0,
-        description="train at sizes up to this share smaller and larger than `input_size`, another "
-        "one in every step",
+        description="train at sizes up to this share smaller and larger than `input_size`, a "
+        "different one in every step",
     )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         0,

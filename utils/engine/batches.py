@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from nets.yolo.box_coder import STRIDES
 from utils.core import distributed
 from utils.core.bounded_queue import prefetch
 from utils.core.devices import to_device
@@ -16,7 +17,6 @@ from utils.core.schema import AugmentConfig
 from utils.data.augmentation import Augmenter, Batch, ImagePool
 from utils.data.dataset import DetectionDataset, pad_targets
 
-STRIDE = 32  # of the last map: sides of the input are multiples of it
 SIZE_STREAM = 2  # keeps the draws of the size apart from those of the augmentation
 CHUNK = 512  # images decoded and copied at a time
 
@@ -107,11 +107,12 @@ class BatchMaker:
             yield batch
 
     def _draw_size(self, epoch: int, step: int) -> tuple[int, int]:
-        """The (height, width) of a step, multiples of `STRIDE`."""
+        """The (height, width) of a step, multiples of the largest stride."""
         generator = generator_for(self.seed, epoch, step, SIZE_STREAM)
         factor = 1 + self.multi_scale * (2 * torch.rand((), generator=generator).item() - 1)
+        stride = max(STRIDES)
         height, width = (
-            max(STRIDE, round(side * factor / STRIDE) * STRIDE) for side in self.dataset.input_size
+            max(1, round(side * factor / stride)) * stride for side in self.dataset.input_size
         )
         return height, width
 

@@ -112,8 +112,8 @@ def _orthogonal_matrix(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     Each iteration multiplies X from the left. These factors are multiplied first, as they are
     smaller than X; they are polynomials of the first G and therefore commute.
     """
-    is_high = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if is_high else matrix).to(dtype)
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if is_tall else matrix).to(dtype)
     x = x / x.norm().clamp(min=SMALLEST_NORM)
     gram = x @ x.T
     product = torch.eye(len(x), dtype=dtype, device=x.device)
@@ -124,4 +124,4 @@ def _orthogonal_matrix(matrix: Tensor, dtype: torch.dtype) -> Tensor:
         product = factor @ product
         gram = factor @ gram @ factor
     x = product @ x
-    return (x.T if is_high else x).to(matrix.dtype)
+    return (x.T if is_tall else x).to(matrix.dtype)

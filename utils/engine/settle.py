@@ -15,7 +15,7 @@ from utils.core.schema import Config
 STEPS = 4000  # that a training from random weights needs, whatever the size of the dataset
 MIN_EPOCHS, MAX_EPOCHS = 30, 300
 BATCH_SIZE, SMALL_BATCH_SIZE = 16, 8
-SMALL_DATASET = 1000  # images; smaller ones get smaller batches, and so more steps
+SMALL_DATASET = 1000  # images; smaller datasets get smaller batches, and so more steps
 MEMORY_SHARE = 0.5  # of what is available; gradients and scratch space take the rest
 
 
@@ -48,7 +48,10 @@ def _parts_that_fit(config: Config, batch_size: int) -> int:
     if available is None:
         return 1
     largest = batch_size // distributed.world_size()
-    needed = largest * bytes_per_image(config, pick_precision(config.precision, device))
+    largest_area = (1 + config.train.multi_scale) ** 2  # relative to `input_size`
+    needed = (
+        largest * largest_area * bytes_per_image(config, pick_precision(config.precision, device))
+    )
     parts = 1
     while needed / parts > MEMORY_SHARE * available and parts < largest:
         parts *= 2
