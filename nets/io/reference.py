@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS
+from nets.yolo.box_coder import DARKNET
 from utils.core.schema import ModelConfig
 
 # Patterns in the reference's names -> our names, applied in order
@@ -34,7 +34,7 @@ PHI = {
 }
 # The reference uses Darknet's anchors, but does not stretch the box centers
 MODEL_CONFIG = ModelConfig(
-    anchors=list(DARKNET_ANCHORS), anchor_masks=DARKNET_MASKS, new_coords=False, scale_x_y=1.0
+    anchors=list(DARKNET[2].anchors), anchor_masks=DARKNET[2].masks, new_coords=False, scale_x_y=1.0
 )
 
 

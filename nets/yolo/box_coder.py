@@ -25,30 +25,25 @@ class DarknetBoxes:
     side: int
 
 
-DARKNET_ANCHORS = (  # of yolov4-tiny.cfg
-    (10.0, 14.0),
-    (23.0, 27.0),
-    (37.0, 58.0),
-    (81.0, 82.0),
-    (135.0, 169.0),
-    (344.0, 319.0),
-)
-DARKNET_MASKS = ((3, 4, 5), (1, 2, 3))
-DARKNET_ANCHORS_3L = (  # of yolov4-tiny-3l.cfg
-    (12.0, 16.0),
-    (19.0, 36.0),
-    (40.0, 28.0),
-    (36.0, 75.0),
-    (76.0, 55.0),
-    (72.0, 146.0),
-    (142.0, 110.0),
-    (192.0, 243.0),
-    (459.0, 401.0),
-)
-DARKNET = {  # number of heads: what Darknet has for it
-    2: DarknetBoxes(DARKNET_ANCHORS, DARKNET_MASKS, 416),
-    3: DarknetBoxes(DARKNET_ANCHORS_3L, ((6, 7, 8), (3, 4, 5), (0, 1, 2)), 608),
+# number of heads: what Darknet has for it, yolov4-tiny.cfg and yolov4-tiny-3l.cfg
+# fmt: off
+DARKNET = {
+    2: DarknetBoxes(
+        ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)),
+        ((3, 4, 5), (1, 2, 3)),
+        416,
+    ),
+    3: DarknetBoxes(
+        (
+            (12, 16), (19, 36), (40, 28),
+            (36, 75), (76, 55), (72, 146),
+            (142, 110), (192, 243), (459, 401),
+        ),
+        ((6, 7, 8), (3, 4, 5), (0, 1, 2)),
+        608,
+    ),
 }
+# fmt: on
 
 
 def map_sizes(size: tuple[int, int], heads: int) -> list[tuple[int, int]]:

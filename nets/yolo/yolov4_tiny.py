@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nets import attention
 from nets.yolo.backbone import CSPDarknet53Tiny
 from nets.yolo.blocks import ConvBNAct
-from nets.yolo.box_coder import DARKNET, DARKNET_ANCHORS, DARKNET_MASKS, BoxCoder, map_sizes
+from nets.yolo.box_coder import DARKNET, BoxCoder, map_sizes
 from nets.yolo.neck import FPN, upsample_and_join
 from utils.core.errors import UserError, nearest, shorten
 from utils.core.schema import Config, ModelConfig
@@ -67,7 +67,7 @@ class YOLOv4Tiny(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.coder = coder or BoxCoder(DARKNET_ANCHORS, DARKNET_MASKS, new_coords=False)
+        self.coder = coder or BoxCoder(DARKNET[2].anchors, DARKNET[2].masks, new_coords=False)
         outputs = 3 * (5 + num_classes)
         self.backbone = CSPDarknet53Tiny()
         self.neck = FPN()

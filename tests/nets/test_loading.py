@@ -11,7 +11,7 @@ import torch
 
 from nets import load_model
 from nets.io import checkpoints
-from nets.yolo.box_coder import DARKNET_ANCHORS
+from nets.yolo.box_coder import DARKNET
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.errors import UserError
 from utils.core.schema import Config
@@ -36,7 +36,9 @@ def test_a_renamed_checkpoint_is_still_ours(trained: Result, tmp_path: Path):
     renamed.write_bytes((trained.run / "best.pt").read_bytes())
     detector = load_model(renamed)
     assert detector.names == load_model(trained.run).names
-    assert detector.network.coder.anchors.tolist() != [list(anchor) for anchor in DARKNET_ANCHORS]
+    assert detector.network.coder.anchors.tolist() != [
+        list(anchor) for anchor in DARKNET[2].anchors
+    ]
 
 
 def test_settings_can_be_changed(trained: Result):
@@ -67,7 +69,7 @@ def test_darknet_weights_bring_their_own_conventions(darknet_file: Callable[[int
     detector = load_model(darknet_file(80), precision="fp32", device="cpu")
     coder = detector.network.coder
     assert (coder.new_coords, coder.scale_x_y) == (False, 1.05)
-    np.testing.assert_allclose(coder.anchors.numpy(), DARKNET_ANCHORS)
+    np.testing.assert_allclose(coder.anchors.numpy(), DARKNET[2].anchors)
     assert (
         len(detector.names) == 80
         and detector.names[0] == "person"

@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms, box_iou, complete_box_iou
 from nets.ops import nms
 from nets.ops.boxes import complete_iou, pairwise_iou, shape_iou
 from nets.ops.nms import RawDetections, non_max_suppression
-from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS, BoxCoder
+from nets.yolo.box_coder import DARKNET, BoxCoder
 from utils.core.images import PAD_VALUE, Letterbox
 
 COORDINATES = st.floats(-10_000, 10_000, width=32)
@@ -225,7 +225,7 @@ LOGITS = st.floats(width=32, allow_nan=False)
 @pytest.mark.parametrize("new_coords", [True, False])
 @given(st.lists(st.tuples(*[LOGITS] * 7), min_size=6, max_size=6))
 def test_decoded_boxes_are_finite_and_ordered(new_coords: bool, rows: list) -> None:
-    coder = BoxCoder(DARKNET_ANCHORS, DARKNET_MASKS, new_coords)
+    coder = BoxCoder(DARKNET[2].anchors, DARKNET[2].masks, new_coords)
     maps = torch.tensor(rows, dtype=torch.float32).view(2, 1, 21, 1, 1)
     boxes, scores = coder(list(maps))
     assert boxes.isfinite().all() and (boxes[..., 2:] >= boxes[..., :2]).all()
@@ -239,7 +239,7 @@ def test_decoded_boxes_are_finite_and_ordered(new_coords: bool, rows: list) -> N
 )
 def test_decoding_inverts_the_formulas(new_coords: bool, rows: list) -> None:
     """Logits worked out from boxes: centers in reach of the cell, up to four anchors in size."""
-    coder = BoxCoder(DARKNET_ANCHORS, DARKNET_MASKS, new_coords)
+    coder = BoxCoder(DARKNET[2].anchors, DARKNET[2].masks, new_coords)
     grid = coder.make_grid([(1, 2), (2, 4)])
     fraction = torch.tensor(rows, dtype=torch.float64)
     k = coder.scale_x_y

@@ -6,7 +6,7 @@ from torch import nn
 
 from nets.analysis.gradcam import grad_cam
 from nets.analysis.sites import observe_sites
-from nets.yolo.box_coder import DARKNET_ANCHORS, DARKNET_MASKS, BoxCoder
+from nets.yolo.box_coder import DARKNET, BoxCoder
 from nets.yolo.yolov4_tiny import SITES_BY_HEADS, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 
@@ -23,7 +23,7 @@ class Bright(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.ModuleDict()
-        self.coder = BoxCoder(DARKNET_ANCHORS, DARKNET_MASKS)
+        self.coder = BoxCoder(DARKNET[2].anchors, DARKNET[2].masks)
         self.scale = nn.Parameter(torch.tensor(8.0))
 
     def apply_attention(self, site, x):

@@ -22,7 +22,8 @@ from nets.io.weights import (
     load_weights,
     read_weights,
 )
-from nets.yolo.yolov4_tiny import DARKNET_ANCHORS, YOLOv4Tiny, build_model
+from nets.yolo.box_coder import DARKNET
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.config import make_config, restore_config
 from utils.core.errors import UserError
 from utils.core.schema import Config, ModelConfig
@@ -362,9 +363,9 @@ def heads(tmp_path: Path) -> dict[str, WeightsFile]:
 @pytest.mark.parametrize(
     ("name", "new_coords", "scale_x_y", "anchors"),
     [
-        ("plain", False, 1.05, DARKNET_ANCHORS),
+        ("plain", False, 1.05, DARKNET[2].anchors),
         ("described", True, 2.0, ANCHORS),
-        ("reference", False, 1.0, DARKNET_ANCHORS),
+        ("reference", False, 1.0, DARKNET[2].anchors),
         ("ours", True, 2.0, ANCHORS),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nets.analysis.flops import count_parameters, measure_cost
 from nets.io.darknet import read_darknet
-from nets.yolo.box_coder import DARKNET, DARKNET_ANCHORS, BoxCoder, flatten_maps
+from nets.yolo.box_coder import DARKNET, BoxCoder, flatten_maps
 from nets.yolo.yolov4_tiny import SITES_BY_HEADS, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError
@@ -184,7 +184,7 @@ def test_given_anchors_win_over_fitted_ones_and_those_over_darknets() -> None:
     fitted = [[float(i), float(i + 1)] for i in range(1, 7)]
     given = [[10.0 * i, 5.0] for i in range(1, 7)]
     assert build_model(make_config({}), 1).coder.anchors.tolist() == [
-        list(pair) for pair in DARKNET_ANCHORS
+        list(pair) for pair in DARKNET[2].anchors
     ]
     assert build_model(make_config({}), 1, fitted).coder.anchors.tolist() == fitted
     assert (
