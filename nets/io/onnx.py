@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from nets.io.checkpoints import Anchors
+from nets.io.client_metadata import client_metadata
 from nets.yolo.box_coder import map_sizes
 from nets.yolo.pipeline import Pipeline
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, check_anchor_count
@@ -65,8 +66,8 @@ def write_onnx(
     Input `images` `(N, 3, H, W)`, float32, RGB, 0..1; N is dynamic, H and W are
     `config.input_size`.
     Outputs `boxes` `(N, A, 4)`, xyxy in input pixels, and `scores` `(N, A, C)`, objectness times
-    class probability. Batch normalization is folded. The file's `metadata_props` hold `names`
-    (JSON), `anchors` (JSON) and `config` (YAML).
+    class probability. Batch normalization is folded. The file's `metadata_props` hold `anchors`
+    (JSON), `config` (YAML) and what `client_metadata` returns.
 
     Args:
         network: on any device.
@@ -87,7 +88,7 @@ def write_onnx(
     model = _trace(network, config, opset)
     _check_opset(model, opset)
     properties = {
-        "names": json.dumps(list(names), ensure_ascii=False),
+        **client_metadata(config, names),
         "anchors": json.dumps(network.coder.anchors.tolist()),
         "config": dump_config(config),
     }

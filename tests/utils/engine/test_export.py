@@ -77,6 +77,10 @@ def test_onnx_is_as_the_contract_has_it(exported: tuple[Path, list[str]], traine
     assert json.loads(properties["names"]) == list(detector.names)
     assert json.loads(properties["anchors"]) == detector.network.coder.anchors.tolist()
     assert yaml.safe_load(properties["config"])["input_size"] == [64, 64]
+    assert json.loads(properties["imgsz"]) == [64, 64]
+    limits = json.loads(properties["postprocessing"])
+    assert detector.config.predict.model_dump().items() <= limits.items()
+    assert json.loads(properties["preprocessing"])["pad_value"] == 114
     assert_equal_to_the_network(detector.network, path, (64, 64))
     assert str(path) in lines[0] and "verified with ONNX Runtime" in lines[-1]
 
