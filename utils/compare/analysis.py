@@ -1,7 +1,7 @@
 """From finished trials to the numbers of a report: means, paired differences, verdicts."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from utils.compare import statistics
 from utils.compare.bootstrap import RESAMPLES, BootstrapSummary, WeightedAP, bootstrap_images
+from utils.compare.failures import Failure, FailureKind
 from utils.compare.plan import Plan, Setting
 from utils.compare.results import TrialResult, fingerprint, read_detections
 from utils.compare.statistics import Interval, PairedDifference, Verdict
@@ -76,8 +77,14 @@ class PairSummary:
     Attributes:
         name: name of the setting.
         reference: name of the setting that it is compared with.
-        ap: AP differences over the seeds that both finished.
+        ap: AP differences over all seeds but those lost to the machine; a trial that diverged
+            counts as 0 AP.
         ap50: AP50 differences over the same seeds.
+        means: AP of the setting and of the reference over the same seeds.
+        planned: number of seeds of the plan.
+        diverged: number of trials of the setting, and of the reference, that diverged.
+        errors: number of trials of both that failed with an error of unknown cause.
+        survivors: AP differences over the seeds that both finished.
         images: 95% bootstrap interval of the mean AP difference over test images.
         images50: the same for AP50.
         combined: 95% interval of the mean AP difference for new seeds and new images.
@@ -87,13 +94,18 @@ class PairSummary:
         needed: seeds that find it in four of five comparisons; None: more than 1000, or unknown.
         needed_range: the same for both ends of the spread's 95% interval.
         differences: seed -> AP difference.
-        per_class: name -> AP difference.
+        per_class: name -> AP difference over the seeds that both finished.
     """
 
     name: str
     reference: str
     ap: PairedDifference
     ap50: PairedDifference
+    means: tuple[float, float]
+    planned: int
+    diverged: tuple[int, int]
+    errors: int
+    survivors: PairedDifference
     images: Interval
     images50: Interval
     combined: Interval
@@ -124,7 +136,7 @@ class Comparison:
     plan: Plan
     settings: list[SettingSummary]
     pairs: list[PairSummary]
-    failed: dict[tuple[str, int], str]
+    failed: dict[tuple[str, int], Failure]
     results: Results
     splits: Mapping[str, DetectionDataset]
     images: int
@@ -139,7 +151,7 @@ class Comparison:
 def analyze(
     plan: Plan,
     results: Sequence[TrialResult],
-    failed: Mapping[tuple[str, int], str],
+    failed: Mapping[tuple[str, int], Failure],
     latency: Mapping[str, float],
     splits: Mapping[str, DetectionDataset],
     resamples: int = RESAMPLES,
@@ -159,7 +171,7 @@ def analyze(
     """
     _refuse_changed_truth(results, splits)
     by_key = {(result.trial.setting, result.trial.seed): result for result in results}
-    analysis = _Analysis(plan, by_key, splits)
+    analysis = _Analysis(plan, by_key, failed, splits)
     images = len(next(iter(splits.values())).samples)
     bootstrap = bootstrap_images(analysis.bootstrap_statistic(), images, resamples)
     settings = []
@@ -189,21 +201,47 @@ class _Analysis:
     """Finished settings, pairs of them with a common seed, and their numbers."""
 
     def __init__(
-        self, plan: Plan, results: Results, splits: Mapping[str, DetectionDataset]
+        self,
+        plan: Plan,
+        results: Results,
+        failed: Mapping[tuple[str, int], Failure],
+        splits: Mapping[str, DetectionDataset],
     ) -> None:
         self.plan = plan
         self.results = results
+        self.failed = failed
         self.splits = splits
         self.settings = [setting for setting in plan.settings if setting.name in splits]
-        self.pairs = [pair for pair in plan.pairs if self.common_seeds(*pair)]
+        self.pairs = [pair for pair in plan.pairs if self.scored_seeds(*pair)]
 
-    def common_seeds(self, *names: str) -> list[int]:
+    def finished_seeds(self, *names: str) -> list[int]:
         """The seeds that all these settings have finished."""
         seeds = []
         for seed in self.plan.seeds:
             if all((name, seed) in self.results for name in names):
                 seeds.append(seed)
         return seeds
+
+    def scored_seeds(self, *names: str) -> list[int]:
+        """The seeds that each of these settings has finished, or on which it diverged."""
+        seeds = []
+        for seed in self.plan.seeds:
+            if all(self.is_scored(name, seed) for name in names):
+                seeds.append(seed)
+        return seeds
+
+    def is_scored(self, name: str, seed: int) -> bool:
+        """Whether a trial has a score: its own, or 0 because it diverged."""
+        return (name, seed) in self.results or self.has_failed(name, seed, "diverged")
+
+    def has_failed(self, name: str, seed: int, kind: FailureKind) -> bool:
+        """Whether a trial failed in this way."""
+        failure = self.failed.get((name, seed))
+        return failure is not None and failure.kind == kind
+
+    def count_failed(self, name: str, kind: FailureKind) -> int:
+        """The number of a setting's trials that failed in this way."""
+        return sum(self.has_failed(name, seed, kind) for seed in self.plan.seeds)
 
     def bootstrap_statistic(self) -> Callable[[np.ndarray], np.ndarray]:
         """The function that `bootstrap_images` takes.
@@ -222,14 +260,16 @@ class _Analysis:
             for key, scorer in scorers.items():
                 scores[key] = np.stack(scorer.compute(weights))  # (2, B)
 
+            diverged = np.zeros((2, len(weights)))
+
             def mean(name: str, seeds: Sequence[int]) -> np.ndarray:
-                return np.mean([scores[name, seed] for seed in seeds], axis=0)
+                return np.mean([scores.get((name, seed), diverged) for seed in seeds], axis=0)
 
             rows = []
             for setting in self.settings:
-                rows.append(mean(setting.name, self.common_seeds(setting.name)))
+                rows.append(mean(setting.name, self.finished_seeds(setting.name)))
             for name, reference in self.pairs:
-                seeds = self.common_seeds(name, reference)
+                seeds = self.scored_seeds(name, reference)
                 rows.append(mean(name, seeds) - mean(reference, seeds))
             return np.concatenate(rows)
 
@@ -238,8 +278,8 @@ class _Analysis:
     def summarize_setting(
         self, setting: Setting, failed: int, latency: float, image_errors: np.ndarray
     ) -> SettingSummary:
-        """Means over seeds; `image_errors` are those of AP and AP50."""
-        seeds = self.common_seeds(setting.name)
+        """Means over finished seeds; `image_errors` are those of AP and AP50."""
+        seeds = self.finished_seeds(setting.name)
         results = [self.results[setting.name, seed] for seed in seeds]
         per_class = {}
         for label in results[0].per_class:
@@ -266,7 +306,8 @@ class _Analysis:
         """All pairs, judged as one family."""
         differences = [self.differences(*pair, attrgetter("ap")) for pair in self.pairs]
         paired = [statistics.paired_difference(list(each.values())) for each in differences]
-        judged = statistics.judge(paired)
+        errors = [sum(self.count_failed(name, "error") for name in pair) for pair in self.pairs]
+        judged = statistics.judge(paired, [not count for count in errors])
         family = sum(pair.seeds >= statistics.MIN_SEEDS for pair in paired)
         summaries = []
         for index, (name, reference) in enumerate(self.pairs):
@@ -274,6 +315,7 @@ class _Analysis:
             images = bootstrap.interval(row)
             ap = paired[index]
             ap50 = self.differences(name, reference, attrgetter("ap50"))
+            survivors = [differences[index][seed] for seed in self.finished_seeds(name, reference)]
             corrected_p, verdict = judged[index]
             power, needed, needed_range = _outlook(ap, max(family, 1))
             summary = PairSummary(
@@ -281,6 +323,14 @@ class _Analysis:
                 reference=reference,
                 ap=ap,
                 ap50=statistics.paired_difference(list(ap50.values())),
+                means=(self.mean_ap(name, ap50), self.mean_ap(reference, ap50)),
+                planned=len(self.plan.seeds),
+                diverged=(
+                    self.count_failed(name, "diverged"),
+                    self.count_failed(reference, "diverged"),
+                ),
+                errors=errors[index],
+                survivors=statistics.paired_difference(survivors),
                 images=images,
                 images50=bootstrap.interval(row + 1),
                 combined=statistics.combine_intervals(ap.mean, ap.interval, images),
@@ -300,18 +350,30 @@ class _Analysis:
     ) -> dict[int, float]:
         """Seed -> difference of a score, setting minus reference."""
         differences = {}
-        for seed in self.common_seeds(name, reference):
-            setting_score = score(self.results[name, seed])
-            differences[seed] = setting_score - score(self.results[reference, seed])
+        for seed in self.scored_seeds(name, reference):
+            difference = self.score(name, seed, score) - self.score(reference, seed, score)
+            differences[seed] = difference
         return differences
+
+    def score(self, name: str, seed: int, score: Callable[[TrialResult], float]) -> float:
+        """A trial's score; 0 if it diverged."""
+        result = self.results.get((name, seed))
+        return 0.0 if result is None else score(result)
+
+    def mean_ap(self, name: str, seeds: Iterable[int]) -> float:
+        """Mean AP over seeds that are scored."""
+        return float(np.mean([self.score(name, seed, attrgetter("ap")) for seed in seeds]))
 
     def class_differences(self, name: str, reference: str) -> dict[str, PairedDifference]:
         """Class -> AP difference."""
         labels = next(iter(self.results.values())).per_class
         paired = {}
         for label in labels:
-            by_seed = self.differences(name, reference, lambda each: each.per_class[label][0])  # noqa: B023
-            paired[label] = statistics.paired_difference(list(by_seed.values()))
+            differences = []
+            for seed in self.finished_seeds(name, reference):
+                result, other = self.results[name, seed], self.results[reference, seed]
+                differences.append(result.per_class[label][0] - other.per_class[label][0])
+            paired[label] = statistics.paired_difference(differences)
         return paired
 
 

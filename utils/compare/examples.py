@@ -68,7 +68,11 @@ class ExampleFinder:
         """Draw up to two images where the setting is most ahead, then two where it is behind."""
         by_seed = {}
         for seed in pair.differences:
+            if (pair.name, seed) not in self._f1 or (pair.reference, seed) not in self._f1:
+                continue  # a trial that diverged has no detections
             by_seed[seed] = self._f1[pair.name, seed] - self._f1[pair.reference, seed]
+        if not by_seed:
+            return []
         mean = np.mean(list(by_seed.values()), axis=0)
         order = np.argsort(-mean, kind="stable")
         chosen = [index for index in order[:EXAMPLES] if mean[index] > 0]

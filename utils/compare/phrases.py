@@ -3,26 +3,52 @@
 import math
 
 from utils.compare.analysis import PairSummary, Spread
+from utils.compare.failures import FailureKind
 from utils.compare.statistics import MAX_SEEDS, MIN_SEEDS, NO_DIFFERENCE, NO_SPREAD, Interval
 
 NONE = "–"
+CAUSES: dict[FailureKind, str] = {
+    "diverged": "diverged",
+    "infrastructure": "the machine",
+    "error": "an error",
+}
 
 
 def sentence(pair: PairSummary) -> str:
-    """Describe the result for a setting and its reference in one or two sentences."""
+    """Describe the result for a setting and its reference in a few sentences."""
     seeds_interval = f"95% interval over seeds {interval(pair.ap.interval)}"
+    seeds = f"on {pair.survivors.seeds} of {pair.planned} seeds"
     if pair.verdict != NO_DIFFERENCE:
         difference = f"{abs(pair.ap.mean):.2f} AP"
         corrected = f"corrected p {probability(pair.corrected_p)}"
         return (
-            f"{pair.name} is {pair.verdict} than {pair.reference} by {difference}"
-            f" ({seeds_interval}, {corrected}).{_other_images(pair.combined)}"
+            f"{pair.name} is {pair.verdict} than {pair.reference} by {difference} {seeds}"
+            f" ({seeds_interval}, {corrected}).{_failures(pair)}{_other_images(pair.combined)}"
         )
     certainty = seeds_interval if pair.ap.seeds > 1 else "one seed"
     return (
-        f"{pair.name} against {pair.reference}: {pair.verdict} ({signed(pair.ap.mean)} AP,"
-        f" {certainty}). {_outlook(pair)}"
+        f"{pair.name} against {pair.reference}: {pair.verdict} ({signed(pair.ap.mean)} AP {seeds},"
+        f" {certainty}).{_failures(pair)} {_outlook(pair)}"
     )
+
+
+def _failures(pair: PairSummary) -> str:
+    """How many trials diverged or failed, and what the others say alone."""
+    text = ""
+    for name, count in zip((pair.name, pair.reference), pair.diverged, strict=True):
+        if count:
+            text += f" {name} diverged on {count} of {pair.planned} seeds (scored 0)."
+    if text and pair.survivors.seeds:
+        text += (
+            f" The {pair.survivors.seeds} seeds that both finished differ by"
+            f" {signed(pair.survivors.mean)} AP; that is no verdict, as they are selected."
+        )
+    if pair.errors:
+        text += (
+            f" No verdict while {pair.errors} of its trials failed with an error: mend it and run"
+            " the command again."
+        )
+    return text
 
 
 def _other_images(combined: Interval) -> str:

@@ -119,13 +119,23 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def judge(pairs: Sequence[PairedDifference]) -> list[tuple[float, Verdict]]:
+def judge(
+    pairs: Sequence[PairedDifference], complete: Sequence[bool] | None = None
+) -> list[tuple[float, Verdict]]:
     """Judge the pairs of a comparison as one family.
 
+    Args:
+        pairs: their differences.
+        complete: whether each pair may get a verdict; None: all.
+
     Returns:
-        Corrected p (NaN with fewer than three seeds) and verdict of each pair.
+        Corrected p (NaN with fewer than three seeds, and for pairs that are not complete) and
+        verdict of each pair.
     """
-    judged = [index for index, pair in enumerate(pairs) if pair.seeds >= MIN_SEEDS]
+    allowed = [True] * len(pairs) if complete is None else complete
+    judged = [
+        index for index, pair in enumerate(pairs) if allowed[index] and pair.seeds >= MIN_SEEDS
+    ]
     corrected = np.full(len(pairs), np.nan)
     corrected[judged] = holm(np.array([pairs[index].p for index in judged]))
     return [

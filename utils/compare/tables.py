@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from utils.compare.analysis import Comparison, PairSummary, SettingSummary
 from utils.compare.phrases import (
+    CAUSES,
     NONE,
     interval,
     number,
@@ -89,11 +90,11 @@ def _settings_table(comparison: Comparison) -> ReportTable:
 
     return _table(
         "Settings",
-        "Mean ± standard deviation over seeds, in points.",
+        "Mean ± standard deviation over finished seeds, in points.",
         comparison.settings,
         {
             "setting": lambda setting: setting.name,
-            "seeds": lambda setting: str(setting.ap.count),
+            "seeds": lambda setting: f"{setting.ap.count} of {len(comparison.plan.seeds)}",
             "AP": lambda setting: spread(setting.ap),
             "AP50": lambda setting: spread(setting.ap50),
             "parameters": params,
@@ -114,11 +115,14 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
 
     return _table(
         "Differences",
-        "Setting minus reference, AP in points.",
+        "Setting minus reference on the same seeds, AP in points; trials that diverged count as 0.",
         comparison.pairs,
         {
             "setting – reference": _pair_name,
             "verdict": verdict,
+            "seeds": lambda pair: f"{pair.survivors.seeds} of {pair.planned}",
+            "AP": lambda pair: number(pair.means[0]),
+            "reference's AP": lambda pair: number(pair.means[1]),
             "AP difference": lambda pair: signed(pair.ap.mean),
             "95% over seeds": lambda pair: interval(pair.ap.interval),
             "95% over images": lambda pair: interval(pair.images),
@@ -193,8 +197,9 @@ def _trials_table(comparison: Comparison) -> ReportTable:
 
 
 def _score(comparison: Comparison, name: str, seed: int) -> str:
-    if (name, seed) in comparison.failed:
-        return "failed"
+    failure = comparison.failed.get((name, seed))
+    if failure is not None:
+        return CAUSES[failure.kind]
     result = comparison.results.get((name, seed))
     return NONE if result is None else number(result.ap)
 
@@ -229,11 +234,13 @@ def _class_differences_table(comparison: Comparison) -> ReportTable:
 def _failed_table(comparison: Comparison) -> ReportTable:
     return _table(
         "Failed trials",
-        "They are excluded from all numbers; the same command retries them.",
+        "Diverged trials count as 0 AP in all differences; those lost to the machine are left out."
+        " The same command retries them.",
         comparison.failed.items(),
         {
             "trial": lambda item: f"{item[0][0]}, seed {item[0][1]}",
-            "reason": lambda item: item[1],
+            "cause": lambda item: CAUSES[item[1].kind],
+            "reason": lambda item: item[1].reason,
         },
         mark=lambda item: "failed",
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nets.io import checkpoints
+from utils.compare.failures import ERROR, Failure, classify, write_failure
 from utils.compare.plan import FIXED_KEYS, Trial
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
 from utils.core.config import flatten, load_config
 from utils.core.errors import UserError
-from utils.core.files import read_file, write_file
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train
@@ -24,7 +24,6 @@ from utils.engine.report import write_json
 from utils.engine.runs import BEST, CONFIG, LAST
 from utils.engine.saved_state import check_training
 
-ERROR = "error.txt"
 LOG = "log.txt"
 
 TrialState = Literal["finished", "failed", "started", "new"]
@@ -98,20 +97,8 @@ def run_trial(trial: Trial, data: SharedData) -> bool:
         return True
     except Exception as error:  # the other trials continue
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        write_failure(trial, text)
+        write_failure(trial.folder, Failure(classify(error), text))
         return False
-
-
-def write_failure(trial: Trial, text: str) -> None:
-    """Mark a trial as failed; the report shows the last line of `text`."""
-    write_file(trial.folder / ERROR, text.rstrip() + "\n")
-
-
-def read_failure(trial: Trial) -> str:
-    """The last line of the error of a failed trial."""
-    text = read_file(trial.folder / ERROR).decode("utf-8", "replace")
-    lines = text.rstrip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def _train(trial: Trial, datasets: Datasets) -> Result:

@@ -24,6 +24,7 @@ from typing import Any
 
 import cv2
 
+from utils.compare.failures import ERROR, Failure, read_failure, write_failure
 from utils.compare.plan import TRIALS, Plan, Trial
 from utils.compare.ray_cluster import (
     RETRIES,
@@ -33,15 +34,7 @@ from utils.compare.ray_cluster import (
     task_options,
 )
 from utils.compare.results import DONE, read_result
-from utils.compare.trials import (
-    ERROR,
-    LOG,
-    SharedData,
-    read_failure,
-    read_state,
-    run_trial,
-    write_failure,
-)
+from utils.compare.trials import LOG, SharedData, read_state, run_trial
 from utils.core.cli import search_folder
 from utils.core.errors import UserError
 from utils.core.folder_lock import read_holder
@@ -104,7 +97,7 @@ def run_in_worker(trial: Trial, workplace: Workplace) -> bool:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         print(f"--- {now}, {socket.gethostname()}, process {os.getpid()}")
         finished = run_trial(trial, _worker_data())
-        print("finished" if finished else f"failed: {read_failure(trial)}")
+        print("finished" if finished else f"failed: {read_failure(trial.folder).reason}")
     return finished
 
 
@@ -233,7 +226,7 @@ class WorkerPool:
             self.durations.append(seconds if whole else read_result(trial).train_seconds)
             message = f"finished in {duration(seconds)}"
         else:
-            message = f"failed: {read_failure(trial)}; continuing with the others"
+            message = f"failed: {read_failure(trial.folder).reason}; continuing with the others"
         self.done += 1
         print(f"[{self.done}/{self.total}] {trial}: {message}{self._describe_time_left()}")
 
@@ -245,12 +238,13 @@ class WorkerPool:
         except errors.RayTaskError as error:  # an exception outside `run_trial`
             if isinstance(error.cause, UserError):
                 raise UserError(f"--ray: {error.cause}") from None
-            write_failure(trial, str(error))
+            write_failure(trial.folder, Failure("error", str(error)))
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             reason = "killed, out of memory, or the machine was lost"
-            write_failure(trial, f"{error}\nits worker died {RETRIES + 1} times: {reason}")
+            text = f"{error}\nits worker died {RETRIES + 1} times: {reason}"
+            write_failure(trial.folder, Failure("infrastructure", text))
         except errors.RayError as error:
-            write_failure(trial, str(error))
+            write_failure(trial.folder, Failure("infrastructure", str(error)))
         return False
 
     def _describe_time_left(self) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyze
+from utils.compare.failures import read_failure
 from utils.compare.latency import measure_latency
 from utils.compare.phrases import sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
 from utils.compare.report import write_report
 from utils.compare.results import read_result
-from utils.compare.trials import SharedData, read_failure, read_state, run_trial
+from utils.compare.trials import SharedData, read_state, run_trial
 from utils.compare.worker_pool import run_on_cluster
 from utils.core.errors import UserError
 from utils.core.folder_lock import locked
@@ -80,7 +81,7 @@ def run_trials(trials: Sequence[Trial], finished: Sequence[Trial], data: SharedD
         start = time.monotonic()
         new = read_state(trial) == "new"
         if not run_trial(trial, data):
-            print(f"failed: {read_failure(trial)}; continuing with the others")
+            print(f"failed: {read_failure(trial.folder).reason}; continuing with the others")
         elif new:
             durations.append(time.monotonic() - start)
         else:
@@ -95,9 +96,10 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
         if state == "finished":
             results.append(read_result(trial))
         elif state == "failed":
-            failed[trial.setting, trial.seed] = read_failure(trial)
+            failed[trial.setting, trial.seed] = read_failure(trial.folder)
     if not results:
-        raise UserError(f"no trial finished; the first error: {next(iter(failed.values()))}")
+        first = next(iter(failed.values()))
+        raise UserError(f"no trial finished; the first error: {first.reason}")
     first_trials: dict[str, Trial] = {}  # a finished one of each setting
     for result in results:
         first_trials.setdefault(result.trial.setting, result.trial)
@@ -117,8 +119,8 @@ def summarize(comparison: Comparison) -> str:
     ]
     lines.append("")
     lines += [sentence(pair) for pair in comparison.pairs]
-    for (name, seed), reason in comparison.failed.items():
-        lines.append(f"failed: {name}, seed {seed}: {reason}")
+    for (name, seed), failure in comparison.failed.items():
+        lines.append(f"failed: {name}, seed {seed}: {failure.reason}")
     lines.append("")
     report = comparison.plan.out / "report.html"
     lines.append(f"report: {report} (report.md, results.csv and trials.csv beside it)")

@@ -73,4 +73,5 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether it is such an error of Python, NumPy, PyTorch (CPU or GPU) or OpenCV."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     text = str(error)
-    return named or "can't allocate memory" in text or "Insufficient memory" in text
+    words = ("out of memory", "can't allocate memory", "Insufficient memory")
+    return named or any(word in text for word in words)

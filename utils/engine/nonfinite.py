@@ -14,6 +14,10 @@ LIMIT = 5  # steps in a row that may be skipped
 SHOWN = 4  # number of image names per message
 
 
+class NonFiniteError(UserError):
+    """A training that cannot go on because its loss or gradient is not finite."""
+
+
 class NonFiniteGuard:
     """Keeps steps that are not finite out of a network.
 
@@ -50,7 +54,7 @@ class NonFiniteGuard:
             drawing: file that shows the batch.
 
         Raises:
-            UserError: too many steps in a row were skipped.
+            NonFiniteError: too many steps in a row were skipped.
         """
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._before)
@@ -58,7 +62,7 @@ class NonFiniteGuard:
         shown = ", ".join(images[:SHOWN]) + (", ..." if len(images) > SHOWN else "")
         report = f"{problem} is not finite in {where}; images {shown}, drawn in {drawing}"
         if self._in_a_row >= LIMIT:
-            raise UserError(
+            raise NonFiniteError(
                 f"{report}; the {LIMIT}th step in a row: lower train.lr, or set precision=fp32"
             )
         tqdm.write(f"step skipped: {report}")

@@ -31,7 +31,12 @@ from utils.engine.batches import BatchMaker, generator_for, resident_pool
 from utils.engine.evaluation import evaluate_detector
 from utils.engine.log import RunLog
 from utils.engine.meter import LossMeter
-from utils.engine.nonfinite import NonFiniteGuard, problem_in_gradient, problem_in_losses
+from utils.engine.nonfinite import (
+    NonFiniteError,
+    NonFiniteGuard,
+    problem_in_gradient,
+    problem_in_losses,
+)
 from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
 from utils.engine.progress_text import Clock, epoch_line
 from utils.engine.report import write_batch
@@ -230,7 +235,7 @@ class Trainer:
             The values of `LOSS_NAMES`, float32 `(4,)`, on the device.
 
         Raises:
-            UserError: too many steps in a row were not finite.
+            NonFiniteError: too many steps in a row were not finite.
         """
         self._set_learning_rate()
         self._seed_dropout()
@@ -334,7 +339,7 @@ class Trainer:
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
         saved = f"; {self.run / LAST} holds an earlier state" if (self.run / LAST).is_file() else ""
-        raise UserError(
+        raise NonFiniteError(
             f"the loss is not finite in epoch {self.progress.epoch + 1}, step {step} ({shown}): "
             f"lower train.lr, or set precision=fp32{saved}"
         )

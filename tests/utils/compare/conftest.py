@@ -2,18 +2,25 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from nets.inference.detections import Detections
 from utils.compare import latency
-from utils.compare.analysis import Comparison
-from utils.compare.plan import Plan, make_plan
+from utils.compare.analysis import Comparison, analyze
+from utils.compare.failures import Failure
+from utils.compare.plan import Plan, Setting, Trial, make_plan
+from utils.compare.results import DETECTIONS, TrialResult, fingerprint, write_detections
 from utils.compare.workflow import compare
+from utils.core.config import make_config
+from utils.data.dataset import DetectionDataset
+from utils.data.loading import load_dataset
 
 TINY_TRIAL = (
     "device=cpu",
@@ -61,6 +68,53 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Comparison
     )
     with _fast_reports():
         return plan, compare(plan, ["python", "compare.py", "--phi", "none", "se"])
+
+
+Outcome = float | Failure  # AP in points, or why there is none
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialResult, DetectionDataset]:
+    """A trial that nobody trained: its detections are the objects of eight images, moved a bit."""
+    config = make_config({"input_size": 64, "data": {"format": "shapes", "shapes_val": 8}})
+    split = load_dataset(config.data, "val", config.input_size, progress=False)
+    names = split.class_names
+    detections = []
+    for index, sample in enumerate(split.samples):
+        scores = np.linspace(0.9, 0.5, len(sample.boxes), dtype=np.float32)
+        boxes = sample.boxes + np.float32(index % 3)
+        detections.append(Detections(boxes, scores, sample.labels, names, 64, 64))
+    trial = Trial("none", 0, tmp_path_factory.mktemp("untrained"), config)
+    write_detections(trial.folder / DETECTIONS, detections)
+    classes = dict.fromkeys(names, (30.0, 60.0))
+    curve = [{"epoch": 1.0, "loss": 2.0, "map50_95": 0.3}]
+    truth = fingerprint(split.samples)
+    return TrialResult(trial, 30.0, 60.0, classes, 0.5, 1000, 2.0, 60.0, curve, truth), split
+
+
+@pytest.fixture
+def scored(
+    untrained: tuple[TrialResult, DetectionDataset], tmp_path: Path
+) -> Callable[..., Comparison]:
+    """`scored(none=[...], se=[...])`: a comparison as if seeds 0, 1, ... gave these AP."""
+    result, split = untrained
+
+    def make(**outcomes: Sequence[Outcome]) -> Comparison:
+        settings = [Setting(name, name, result.trial.config) for name in outcomes]
+        seeds = tuple(range(max(map(len, outcomes.values()))))
+        plan = Plan(tmp_path, "shapes", tuple(settings), seeds, next(iter(outcomes)))
+        results, failed = [], {}
+        for name, values in outcomes.items():
+            for seed, value in enumerate(values):
+                if isinstance(value, Failure):
+                    failed[name, seed] = value
+                else:
+                    trial = replace(result.trial, setting=name, seed=seed)
+                    results.append(replace(result, trial=trial, ap=value))
+        splits = {each.trial.setting: split for each in results}
+        return analyze(plan, results, failed, dict.fromkeys(splits, 1.0), splits, resamples=10)
+
+    return make
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 
 from utils.compare import trials, workflow
 from utils.compare.analysis import Comparison
+from utils.compare.failures import ERROR, Failure, read_failure
 from utils.compare.plan import Plan, Trial
 from utils.compare.results import DETECTIONS, DONE, read_detections, read_result
-from utils.compare.trials import ERROR, SharedData, read_failure, read_state, run_trial
+from utils.compare.trials import SharedData, read_state, run_trial
 from utils.compare.workflow import compare, run_trials
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset
@@ -82,9 +83,10 @@ def test_a_failed_trial_is_shown_and_tried_again(
         patch.setattr(Trainer, "fit", out_of_memory)
         comparison = compare(copied, [])
     reason = "RuntimeError: CUDA out of memory"
-    assert read_state(broken) == "failed" and read_failure(broken) == reason
+    failure = Failure("infrastructure", reason)
+    assert read_state(broken) == "failed" and read_failure(broken.folder) == failure
     assert f"failed: {reason}" in capsys.readouterr().out
-    assert comparison.failed == {("se", 0): reason}
+    assert comparison.failed == {("se", 0): failure}
     assert [setting.failed for setting in comparison.settings] == [0, 1]
     assert [pair.ap.seeds for pair in comparison.pairs] == [1]
     for name in ("report.html", "report.md"):

@@ -17,9 +17,10 @@ import pytest
 
 from utils.compare import ray_cluster, worker_pool
 from utils.compare.analysis import Comparison
+from utils.compare.failures import Failure, read_failure
 from utils.compare.plan import Plan, Trial
 from utils.compare.results import DETECTIONS
-from utils.compare.trials import LOG, read_failure, read_state
+from utils.compare.trials import LOG, read_state
 from utils.compare.worker_pool import Workplace, time_left
 from utils.compare.workflow import compare
 from utils.core.errors import UserError
@@ -176,7 +177,7 @@ class TestOnRay:
             comparison = compare(copied, [], ray="local")
         reason = "its worker died 3 times: killed, out of memory, or the machine was lost"
         assert len(killed) == len(process_ids(bad)) == 3
-        assert comparison.failed == {("se", 1): reason}
+        assert comparison.failed == {("se", 1): Failure("infrastructure", reason)}
         assert (read_state(good), read_state(bad)) == ("finished", "failed")
         out = capsys.readouterr().out
         assert f"se, seed 1: failed: {reason}; continuing with the others" in out
@@ -192,6 +193,6 @@ class TestOnRay:
         comparison = compare(plan, [], ray="local")
         trials = [trial for trial in plan.trials if trial.setting == "wild"]
         assert set(comparison.failed) == {("wild", 0), ("wild", 1)}
-        assert all("not finite" in read_failure(trial) for trial in trials)
+        assert all(read_failure(trial.folder).kind == "diverged" for trial in trials)
         assert [len(process_ids(trial)) for trial in trials] == [1, 1]
         assert "[3/4] wild" in capsys.readouterr().out
