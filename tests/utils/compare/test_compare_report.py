@@ -170,7 +170,7 @@ def pair(mean: float, spread: float, finished: tuple[Plan, Comparison]) -> PairS
 def test_the_sentence_says_what_was_measured(finished: tuple[Plan, Comparison]):
     clear = replace(pair(2.0, 0.3, finished), verdict="better", combined=Interval(1.0, 3.0))
     assert sentence(clear) == (
-        "se is better than none by 2.00 AP "
+        "se is better than none by 2.00 AP on 2 of 2 seeds "
         "(95% interval over seeds +1.63 to +2.37, corrected p < 0.001)."
     )
     text = sentence(replace(clear, combined=Interval(-1.0, 5.0)))
