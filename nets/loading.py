@@ -8,6 +8,7 @@ import torch
 
 from nets.inference.detector import Detector
 from nets.io import checkpoints, darknet, reference
+from nets.io.downloads import locate_weights
 from nets.io.onnx import find_runtime, read_onnx
 from nets.io.tensors import does_not_fit, load_tensors
 from nets.io.weights import WeightsFile, load_weights, read_weights
@@ -30,7 +31,8 @@ def load_model(
     Args:
         path: a checkpoint of this project, a run's folder (its `best.pt`), an ONNX file that
             `export.py` wrote, a Darknet `.weights` file, or a `.pth` of the reference
-            implementation.
+            implementation; or the address of such a file, perhaps with `#sha256=`, or the name of
+            public weights, such as `yolov4-tiny.weights`, which are then downloaded once.
         changes: changes to the saved configuration, dotted key to value, e.g.
             `{"eval.nms_iou": 0.5}`.
         **values: changes to top-level keys, e.g. `device="cpu"`, `precision="fp32"`,
@@ -40,9 +42,9 @@ def load_model(
         A `Detector`: call it with an image or a list of images.
 
     Raises:
-        UserError: the file is missing or is not a weights file.
+        UserError: the file is missing, cannot be downloaded, or is not a weights file.
     """
-    path = Path(path)
+    path = locate_weights(path)
     changes = dict(changes or {})
     changes.update((key, value) for key, value in values.items() if value is not None)
     if path.is_dir():

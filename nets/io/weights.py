@@ -18,6 +18,7 @@ from torch import Tensor
 from nets.attention import IdentityStart
 from nets.io import darknet, reference
 from nets.io.checkpoints import check, is_checkpoint
+from nets.io.downloads import TORCH_SUFFIXES, locate_weights
 from nets.io.tensors import check_tensors, count_classes
 from nets.io.torch_files import read_torch_file
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
@@ -27,7 +28,6 @@ from utils.core.files import check_input
 from utils.core.schema import ModelConfig
 from utils.core.validation import shown
 
-TORCH_SUFFIXES = (".pt", ".pth")
 SHOWN = 4  # number of names per line of a report
 
 
@@ -139,13 +139,14 @@ def read_weights(path: str | Path) -> WeightsFile:
 
     Args:
         path: `.pt` or `.pth` (this project's or the reference's), `.weights`, or a Darknet file
-            truncated after a layer.
+            truncated after a layer; or the address of one, or the name of public weights, as for
+            `nets.io.downloads.locate_weights`.
 
     Raises:
         UserError: the file is missing, damaged, or in an unknown format.
     """
-    check_input(path)  # as it was given: `Path` takes a slash from the address of a server
-    path = Path(path)
+    path = locate_weights(path)
+    check_input(path)
     if path.suffix in TORCH_SUFFIXES:
         content = read_torch_file(path)
         if is_checkpoint(content):

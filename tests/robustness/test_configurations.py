@@ -92,7 +92,7 @@ WORDS: dict[str, str] = {
     "output=file/below": "output=file/below: ",
     "output=/proc/x": "output=/proc/x: ",
     "weights=no.pt": "no.pt: no such file",
-    "weights=http://host//best.pt": "http://host//best.pt: no such file",
+    "weights=ftp://host//best.pt": "ftp://host//best.pt: expected a file, or an address with http",
     "weights=/dev/zero": "/dev/zero: is a device, expected a file",
     "weights=.": ".: is a folder, expected a file",
     "weights=file": "file: expected .pt (ours), .pth (reference) or .weights (Darknet)",

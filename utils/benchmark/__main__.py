@@ -51,6 +51,7 @@ def main() -> None:
     args = parse_arguments()
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read by torch: no log lines of its profiler
     # imported here, where `run_command` reports a missing library
+    from nets.io.downloads import locate_weights
     from utils.benchmark.results import rows_with_target, summary
     from utils.benchmark.sections import choose_sections, run_sections
     from utils.benchmark.session import BenchmarkOptions, BenchmarkSession, benchmark_config
@@ -66,7 +67,7 @@ def main() -> None:
     if args.rounds or (args.quick and args.seconds is None):
         rounds = args.rounds or 2
         budget = Budget(0.0, rounds, rounds)
-    weights = Path(args.weights) if args.weights else None
+    weights = locate_weights(args.weights) if args.weights else None
     tables = []
     options = BenchmarkOptions(config, weights, budget, args.quick, args.full)
     with claimed_outputs(("--json", args.json)), BenchmarkSession(options) as session:

@@ -32,7 +32,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE|RUN",
-        help="weights file or run, by its folder or its name in runs/; "
+        help="weights file, its address, public weights such as yolov4-tiny.weights, or a run, by "
+        "its folder or its name in runs/; "
         "default: the newest in runs/",
     )
 

@@ -515,7 +515,8 @@ class Config(ConfigSection):
     weights: Words | None = Field(
         None,
         description="pretrained weights: .pt of this project, Darknet .weights, or .pth of a "
-        "reference implementation",
+        "reference implementation; or the address of one (https://..., perhaps with #sha256=...), "
+        "or the name of public weights, such as yolov4-tiny.conv.29",
     )
     output: Words = Field("runs", description="folder of all runs")
     model: ModelConfig = Field(default_factory=ModelConfig)

@@ -119,7 +119,8 @@ def check_config(config: Config) -> WeightsFile | None:
     detector = Detector(build_model(config, num_classes=1), config, ("object",), backend="torch")
     size = config.train.batch_size
     dry_run(detector.network, config.input_size, SMALL_BATCH_SIZE if size == "auto" else size)
-    return read_weights(config.weights) if config.weights else None
+    with distributed.main_process_first():  # which may download them
+        return read_weights(config.weights) if config.weights else None
 
 
 def resume(

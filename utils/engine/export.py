@@ -10,6 +10,7 @@ from nets.inference.backends import Backend
 from nets.inference.detector import Detector
 from nets.io.darknet import write_darknet
 from nets.io.darknet_cfg import darknet_cfg
+from nets.io.downloads import is_download
 from nets.io.onnx import write_onnx
 from nets.loading import load_model
 from utils.core.errors import UserError
@@ -32,7 +33,8 @@ def export(
     Args:
         weights: file or run; None: the newest run.
         kind: "onnx", or "darknet": `.weights`, `.cfg` and `.names` for Darknet and OpenCV 4.
-        out: the file to write; None: next to the weights, with the format's suffix.
+        out: the file to write; None: next to the weights, or here if they were downloaded, with the
+            format's suffix.
         opset: ONNX operator set version; None: the exporter's default.
 
     Returns:
@@ -48,7 +50,8 @@ def export(
         )
     if opset is not None and kind != "onnx":
         raise UserError(f"--opset {opset}: only for --format onnx")
-    path = Path(out) if out else source.with_suffix(SUFFIXES[kind])
+    beside = Path(source.name) if is_download(source) else source
+    path = Path(out) if out else beside.with_suffix(SUFFIXES[kind])
     if path.suffix != SUFFIXES[kind]:
         raise UserError(
             f"--out {out}: expected a file name that ends in {SUFFIXES[kind]}, which tells other "

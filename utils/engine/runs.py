@@ -7,6 +7,7 @@ for commands that take KEY=VALUE, and `runs` for the others.
 import os
 from pathlib import Path
 
+from nets.io.downloads import is_remote, locate_weights, suggest_public
 from utils.core.config import dump_config
 from utils.core.errors import UserError, nearest, shorten
 from utils.core.files import check_input, is_file, is_folder, write_error, write_file
@@ -95,7 +96,8 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
     """Return the weights file that the user means.
 
     Args:
-        weights: a file, the folder of a run or its name inside `output`; None: the newest run.
+        weights: a file, its address, the name of public weights, the folder of a run or its name
+            inside `output`; None: the newest run.
         output: the folder of the runs.
 
     Raises:
@@ -113,8 +115,12 @@ def find_weights(weights: str | Path | None, output: str = OUTPUT) -> Path:
             raise UserError(f"--weights {candidate}: no {BEST} in that folder")
     if os.path.lexists(weights):
         check_input(weights, "--weights")  # says what it is instead
+    if is_remote(weights):
+        return locate_weights(weights)
     known = [str(path.parent) for path in Path(output).glob(f"*/{BEST}")]
     hint = nearest(str(weights), known)
+    if not hint.startswith("; did"):
+        hint = suggest_public(str(weights)) or hint
     raise UserError(f"--weights {shorten(str(weights))}: no such file or run{hint}")
 
 

@@ -51,6 +51,7 @@ def test_weights_are_found_by_file_folder_name_and_age(tiny: Callable[..., Confi
         ("runs/od", "did you mean 'runs/old'"),
         ("runs/empty", "no best.pt in that folder"),
         ("no/such.pt", "no such file or run"),
+        ("yolov4-tiny", "no such file or run; did you mean 'yolov4-tiny.weights'"),
     ],
 )
 def test_weights_that_are_not_there(weights: str, words: str, tiny: Callable[..., Config]):
