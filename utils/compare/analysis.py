@@ -11,6 +11,13 @@ from utils.compare import statistics
 from utils.compare.bootstrap import RESAMPLES, BootstrapSummary, WeightedAP, bootstrap_images
 from utils.compare.failures import Failure, FailureKind
 from utils.compare.plan import Plan, Setting
+from utils.compare.record import (
+    Differences,
+    Entry,
+    count_family,
+    count_looks,
+    make_entry,
+)
 from utils.compare.results import TrialResult, fingerprint, read_detections
 from utils.compare.statistics import Interval, PairedDifference, Verdict
 from utils.core.errors import UserError
@@ -131,6 +138,8 @@ class Comparison:
         splits: setting -> its test images.
         images: number of test images.
         resamples: number of bootstrap resamples.
+        look: how often different results were shown in the folder, this time included.
+        family: number of tests ever made in the folder, which the verdicts are corrected for.
     """
 
     plan: Plan
@@ -141,11 +150,13 @@ class Comparison:
     splits: Mapping[str, DetectionDataset]
     images: int
     resamples: int
+    look: int
+    family: int
 
     @property
-    def judged_pairs(self) -> int:
-        """The size of the family that Holm's method corrects for."""
-        return sum(pair.ap.seeds >= statistics.MIN_SEEDS for pair in self.pairs)
+    def tests(self) -> dict[tuple[str, str], Differences]:
+        """(setting, reference) -> AP differences, as the record keeps them."""
+        return {(pair.name, pair.reference): pair.differences for pair in self.pairs}
 
 
 def analyze(
@@ -154,6 +165,7 @@ def analyze(
     failed: Mapping[tuple[str, int], Failure],
     latency: Mapping[str, float],
     splits: Mapping[str, DetectionDataset],
+    history: Sequence[Entry] = (),
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """Compute every number of the report.
@@ -164,6 +176,7 @@ def analyze(
         failed: (setting, seed) -> why it failed.
         latency: setting -> milliseconds per image.
         splits: setting with a finished trial -> its test images.
+        history: the record of the folder.
         resamples: number of bootstrap resamples.
 
     Raises:
@@ -181,8 +194,22 @@ def analyze(
             setting, count, latency[setting.name], bootstrap.error[2 * index : 2 * index + 2]
         )
         settings.append(summary)
-    pairs = analysis.summarize_pairs(bootstrap)
-    return Comparison(plan, settings, pairs, dict(failed), by_key, splits, images, resamples)
+    differences = analysis.ap_differences()
+    now = make_entry("plan", plan)
+    record = [*history, now, make_entry("look", plan, differences)]
+    family = count_family(record)
+    return Comparison(
+        plan=plan,
+        settings=settings,
+        pairs=analysis.summarize_pairs(bootstrap, differences, family),
+        failed=dict(failed),
+        results=by_key,
+        splits=splits,
+        images=images,
+        resamples=resamples,
+        look=count_looks(record),
+        family=family,
+    )
 
 
 def _refuse_changed_truth(
@@ -302,22 +329,32 @@ class _Analysis:
             curves=[result.curve for result in results],
         )
 
-    def summarize_pairs(self, bootstrap: BootstrapSummary) -> list[PairSummary]:
-        """All pairs, judged as one family."""
-        differences = [self.differences(*pair, attrgetter("ap")) for pair in self.pairs]
-        paired = [statistics.paired_difference(list(each.values())) for each in differences]
+    def ap_differences(self) -> dict[tuple[str, str], dict[int, float]]:
+        """(setting, reference) -> seed -> AP difference."""
+        return {pair: self.differences(*pair, attrgetter("ap")) for pair in self.pairs}
+
+    def summarize_pairs(
+        self,
+        bootstrap: BootstrapSummary,
+        differences: Mapping[tuple[str, str], dict[int, float]],
+        family: int,
+    ) -> list[PairSummary]:
+        """All pairs, judged as members of a family of tests."""
+        paired = [
+            statistics.paired_difference(list(each.values())) for each in differences.values()
+        ]
         errors = [sum(self.count_failed(name, "error") for name in pair) for pair in self.pairs]
-        judged = statistics.judge(paired, [not count for count in errors])
-        family = sum(pair.seeds >= statistics.MIN_SEEDS for pair in paired)
+        judged = statistics.judge(paired, family, [not count for count in errors])
         summaries = []
         for index, (name, reference) in enumerate(self.pairs):
             row = 2 * (len(self.settings) + index)
             images = bootstrap.interval(row)
             ap = paired[index]
             ap50 = self.differences(name, reference, attrgetter("ap50"))
-            survivors = [differences[index][seed] for seed in self.finished_seeds(name, reference)]
+            by_seed = differences[name, reference]
+            survivors = [by_seed[seed] for seed in self.finished_seeds(name, reference)]
             corrected_p, verdict = judged[index]
-            power, needed, needed_range = _outlook(ap, max(family, 1))
+            power, needed, needed_range = _outlook(ap, family)
             summary = PairSummary(
                 name=name,
                 reference=reference,
@@ -339,7 +376,7 @@ class _Analysis:
                 power=power,
                 needed=needed,
                 needed_range=needed_range,
-                differences=differences[index],
+                differences=by_seed,
                 per_class=self.class_differences(name, reference),
             )
             summaries.append(summary)

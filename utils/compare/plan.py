@@ -1,6 +1,7 @@
 """The plan of a comparison: settings, seeds, and the folder of every trial."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ class Setting:
     config: Config
     seed_offset: int = 0
     control_of: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Tells settings of one name apart. Keys that later versions add do not change it."""
+        values = self.config.model_dump(mode="json", exclude=set(FIXED_KEYS), exclude_defaults=True)
+        text = json.dumps([values, self.seed_offset], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
         "plan": comparison.plan,
         "tables": report_tables(comparison),
         "command": command,
-        "family": comparison.judged_pairs,
+        "family": comparison.family,
         "alpha": statistics.ALPHA,
         "min_seeds": statistics.MIN_SEEDS,
         "sign_floor": statistics.sign_floor(seeds),

@@ -108,10 +108,16 @@ def t_test(differences: np.ndarray) -> np.ndarray:
     return np.where(equal, 1.0, stats.ttest_1samp(testable, 0.0, axis=-1).pvalue)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Correct p values along the last axis: the k-th smallest of m, times m - k + 1, ascending."""
+def holm(p: np.ndarray, family: int = 0) -> np.ndarray:
+    """Correct p values along the last axis: the k-th smallest of m, times m - k + 1, ascending.
+
+    Args:
+        p: p values.
+        family: m, if it is more than are given; the others then count as 1, which only makes the
+            correction stricter.
+    """
     order = np.argsort(p, axis=-1)
-    factors = np.arange(p.shape[-1], 0, -1)
+    factors = max(family, p.shape[-1]) - np.arange(p.shape[-1])
     scaled = np.take_along_axis(p, order, -1) * factors
     ascending = np.minimum(np.maximum.accumulate(scaled, axis=-1), 1.0)
     corrected = np.empty_like(ascending)
@@ -120,12 +126,13 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def judge(
-    pairs: Sequence[PairedDifference], complete: Sequence[bool] | None = None
+    pairs: Sequence[PairedDifference], family: int = 0, complete: Sequence[bool] | None = None
 ) -> list[tuple[float, Verdict]]:
     """Judge the pairs of a comparison as one family.
 
     Args:
         pairs: their differences.
+        family: number of tests that were ever made, if more than these.
         complete: whether each pair may get a verdict; None: all.
 
     Returns:
@@ -137,7 +144,7 @@ def judge(
         index for index, pair in enumerate(pairs) if allowed[index] and pair.seeds >= MIN_SEEDS
     ]
     corrected = np.full(len(pairs), np.nan)
-    corrected[judged] = holm(np.array([pairs[index].p for index in judged]))
+    corrected[judged] = holm(np.array([pairs[index].p for index in judged]), family)
     return [
         (float(p), _verdict(pair.mean, float(p))) for pair, p in zip(pairs, corrected, strict=True)
     ]

@@ -11,6 +11,7 @@ from utils.compare.latency import measure_latency
 from utils.compare.phrases import sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
+from utils.compare.record import append_look, append_plan, read_record
 from utils.compare.report import write_report
 from utils.compare.results import read_result
 from utils.compare.trials import SharedData, read_state, run_trial
@@ -61,6 +62,7 @@ def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
     # fails on a folder of other trainings before any work
     finished = [trial for trial in plan.trials if read_state(trial) == "finished"]
     datasets = data.load(plan.settings[0].config)  # bad data fails here, once
+    append_plan(plan.out, plan)
     print(f"{len(plan.trials)} trials, {len(finished)} of them already finished")
     if ray is None:
         run_trials(plan.trials, finished, data)
@@ -106,7 +108,8 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     splits = {name: data.load(trial.config).val for name, trial in first_trials.items()}
     sample = next(iter(splits.values())).samples[0]
     latency = measure_latency(plan.out, list(first_trials.values()), sample.read_image())
-    comparison = analyze(plan, results, failed, latency, splits)
+    comparison = analyze(plan, results, failed, latency, splits, read_record(plan.out))
+    append_look(plan.out, plan, comparison.tests)
     write_report(plan.out, comparison, shlex.join(command))
     return comparison
 

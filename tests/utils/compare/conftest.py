@@ -16,6 +16,7 @@ from utils.compare import latency
 from utils.compare.analysis import Comparison, analyze
 from utils.compare.failures import Failure
 from utils.compare.plan import Plan, Setting, Trial, make_plan
+from utils.compare.record import Entry, read_record
 from utils.compare.results import DETECTIONS, TrialResult, fingerprint, write_detections
 from utils.compare.workflow import compare
 from utils.core.config import make_config
@@ -99,7 +100,8 @@ def scored(
     """`scored(none=[...], se=[...])`: a comparison as if seeds 0, 1, ... gave these AP."""
     result, split = untrained
 
-    def make(**outcomes: Sequence[Outcome]) -> Comparison:
+    def make(history: Sequence[Entry] | None = None, **outcomes: Sequence[Outcome]) -> Comparison:
+        record = read_record(tmp_path) if history is None else history
         settings = [Setting(name, name, result.trial.config) for name in outcomes]
         seeds = tuple(range(max(map(len, outcomes.values()))))
         plan = Plan(tmp_path, "shapes", tuple(settings), seeds, next(iter(outcomes)))
@@ -112,7 +114,8 @@ def scored(
                     trial = replace(result.trial, setting=name, seed=seed)
                     results.append(replace(result, trial=trial, ap=value))
         splits = {each.trial.setting: split for each in results}
-        return analyze(plan, results, failed, dict.fromkeys(splits, 1.0), splits, resamples=10)
+        latency = dict.fromkeys(splits, 1.0)
+        return analyze(plan, results, failed, latency, splits, record, resamples=10)
 
     return make
 

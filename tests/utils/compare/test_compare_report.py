@@ -88,7 +88,7 @@ def test_the_page_is_whole_and_loads_nothing(finished: tuple[Plan, Comparison]):
         assert part in text
     assert (
         "python compare.py --phi none se" in text
-        and "none, se; baseline none; 2 seeds; 8 test images" in text
+        and "none, se; baseline none; 2 seeds; 8 test images; look 1" in text
     )
 
 

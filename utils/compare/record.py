@@ -1,0 +1,139 @@
+"""The record of a comparison: every setting, seed and look. It only ever grows.
+
+A correction for several tests is worth nothing if the tests that were disappointing can be left
+out afterwards. So the family is everything that was ever compared in the folder: `record.jsonl`
+gets a line when trials are begun (`plan`), and one when their results are shown (`look`).
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from utils.compare.plan import Plan
+from utils.core.files import is_file, read_file, write_file
+from utils.core.validation import SavedSection, validate_json
+
+RECORD = "record.jsonl"
+MAX_BYTES = 64 * 2**20
+
+Differences = Mapping[int, float]  # by seed, in points
+
+
+class PairRecord(SavedSection):
+    """A setting and its reference, which are going to be compared or were.
+
+    Attributes:
+        setting: name and digest of the setting.
+        reference: name and digest of the reference.
+        differences: seed -> AP difference, in points; empty in a plan.
+    """
+
+    setting: str
+    reference: str
+    differences: dict[str, float]
+
+
+class Entry(SavedSection):
+    """A line of the record.
+
+    Attributes:
+        kind: `plan` when trials are begun, `look` when results are shown.
+        time: local time.
+        seeds: the seeds of the plan.
+        pairs: what is compared.
+    """
+
+    kind: Literal["plan", "look"]
+    time: str
+    seeds: list[int]
+    pairs: list[PairRecord]
+
+
+def read_record(out: Path) -> list[Entry]:
+    """The record of a folder; empty if it has none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = out / RECORD
+    if not is_file(path):
+        return []
+    lines = read_file(path, max_bytes=MAX_BYTES).splitlines()
+    hint = "; give another --out"
+    return [
+        validate_json(Entry, line, f"{path}:{number}", hint)
+        for number, line in enumerate(lines, start=1)
+    ]
+
+
+def append_plan(out: Path, plan: Plan) -> None:
+    """Record what is about to be compared."""
+    _append(out, make_entry("plan", plan))
+
+
+def append_look(out: Path, plan: Plan, tests: Mapping[tuple[str, str], Differences]) -> None:
+    """Record the results that are about to be shown.
+
+    Args:
+        out: folder of the comparison.
+        plan: the plan.
+        tests: (setting, reference) -> AP differences.
+    """
+    _append(out, make_entry("look", plan, tests))
+
+
+def make_entry(
+    kind: Literal["plan", "look"],
+    plan: Plan,
+    tests: Mapping[tuple[str, str], Differences] | None = None,
+) -> Entry:
+    """A line of the record; without tests, for what is going to be compared."""
+    names = {setting.name: f"{setting.name} {setting.digest}" for setting in plan.settings}
+    pairs = []
+    nothing: dict[tuple[str, str], Differences] = {key: {} for key in plan.pairs}
+    for (name, reference), differences in (tests or nothing).items():
+        by_seed = {str(seed): round(value, 4) for seed, value in sorted(differences.items())}
+        pair = PairRecord(setting=names[name], reference=names[reference], differences=by_seed)
+        pairs.append(pair)
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return Entry(kind=kind, time=now, seeds=list(plan.seeds), pairs=pairs)
+
+
+def _append(out: Path, entry: Entry) -> None:
+    entries = read_record(out)
+    if _content(entry) in map(_content, entries):
+        return
+    path = out / RECORD
+    before = read_file(path, max_bytes=MAX_BYTES).decode() if entries else ""
+    write_file(path, before + json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
+
+
+def _content(entry: Entry) -> str:
+    """Everything but the time."""
+    return entry.model_dump_json(exclude={"time"})
+
+
+def count_looks(entries: Sequence[Entry]) -> int:
+    """How often different results were shown."""
+    return len({_content(entry) for entry in entries if entry.kind == "look"})
+
+
+def count_family(entries: Sequence[Entry], min_seeds: int = 3) -> int:
+    """How many tests were made.
+
+    Each look at a pair with other results is one more test, because each is another chance to be
+    wrong. A pair that was never seen with enough seeds for a verdict counts once.
+
+    Args:
+        entries: the record.
+        min_seeds: the fewest seeds that can get a verdict.
+    """
+    tests: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        for pair in entry.pairs:
+            seen = tests.setdefault((pair.setting, pair.reference), set())
+            if len(pair.differences) >= min_seeds:
+                seen.add(json.dumps(pair.differences))
+    return sum(max(1, len(seen)) for seen in tests.values())
