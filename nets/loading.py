@@ -13,7 +13,7 @@ from nets.io.onnx import find_runtime, read_onnx
 from nets.io.tensors import does_not_fit, load_tensors
 from nets.io.weights import WeightsFile, load_weights, read_weights
 from nets.yolo.yolov4_tiny import build_model
-from utils.core.class_names import default_class_names
+from utils.core.class_names import default_class_names, read_class_names
 from utils.core.config import as_words, restore_config, update_config
 from utils.core.errors import UserError, shorten
 from utils.core.files import check_input
@@ -94,7 +94,8 @@ def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:
     """Load weights that another program wrote.
 
     The configuration is derived from the tensors, the files next to them (Darknet's `.cfg` and
-    `.names`) and the conventions of that program.
+    `.names`) and the conventions of that program. For a `.pth`, `data.classes` names the classes if
+    it has as many.
     """
     path, num_classes = weights.path, weights.num_classes
     if num_classes is None or weights.model_config is None:
@@ -110,6 +111,9 @@ def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:
         if description:
             config = update_config(config, {"input_size": description.input_size})
     config = update_config(config, changes)
+    given = None if weights.is_darknet else read_class_names(changes.get("data.classes"))
+    if given is not None and len(given) == num_classes:
+        names = list(given)
     network = build_model(config, num_classes)
     report = load_weights(network, weights)
     differences = [

@@ -4,6 +4,7 @@ The default is DejaVu Sans, which comes with matplotlib. For characters that it 
 installed font that has them all is used; without one, they appear as empty boxes.
 """
 
+import unicodedata
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -32,16 +33,21 @@ def find_font(name: str) -> str:
     for path in _installed_fonts():
         if needed <= _characters(path):
             return path
-    characters = "".join(map(chr, sorted(missing)))
-    warnings.warn(
-        f"no installed font has '{characters}' of class '{name}': shown as boxes", stacklevel=2
+    script = unicodedata.name(chr(min(missing)), "these").split()[0]
+    warnings.warn(  # the same text for all names of a script, so that it is shown once
+        f"no installed font has the {script} characters of a name: shown as boxes; "
+        "install one, such as Noto Sans",
+        stacklevel=2,
     )
     return default
 
 
 @lru_cache(maxsize=1)
 def _installed_fonts() -> tuple[str, ...]:
-    """Files of the installed fonts; upright, sans and regular ones first."""
+    """Files of the installed fonts; upright, sans and regular ones first, new ones last.
+
+    Matplotlib keeps its list of fonts in a file, and does not notice those installed since.
+    """
     from matplotlib import font_manager  # lists the machine's fonts, which can take seconds
 
     def preference(entry: font_manager.FontEntry) -> tuple[bool, bool, bool, str]:
@@ -53,9 +59,11 @@ def _installed_fonts() -> tuple[str, ...]:
         )
 
     fonts = sorted(font_manager.fontManager.ttflist, key=preference)
-    return tuple(
+    listed = [
         font.fname for font in fonts if not any(word in font.name.lower() for word in SKIPPED)
-    )
+    ]
+    known = {font.fname for font in fonts}
+    return (*listed, *sorted(set(font_manager.findSystemFonts()) - known))
 
 
 @lru_cache(maxsize=64)

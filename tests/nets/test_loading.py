@@ -86,6 +86,9 @@ def test_reference_weights_tell_their_phi(tmp_path: Path):
         detector = load_model(path, device="cpu")
         assert detector.config.phi == phi and len(detector.names) == 4
         assert (detector.network.coder.new_coords, detector.network.coder.scale_x_y) == (False, 1.0)
+    own = ["螺栓", "螺母", "垫圈", "销"]
+    assert load_model(path, {"data.classes": own}, device="cpu").names == tuple(own)
+    assert load_model(path, {"data.classes": own[:2]}, device="cpu").names[0] == "class 0"
 
 
 def damaged(path: Path) -> Path:

@@ -1,9 +1,9 @@
 """Class names: the `data.classes` key, and defaults for weights that come without names."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from unicodedata import category
+from unicodedata import category, east_asian_width
 
 from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError, nearest, shorten
@@ -53,6 +53,14 @@ def default_class_names(count: int) -> list[str]:
     if count in WELL_KNOWN:
         return read_lines(CLASS_LIST_DIR / WELL_KNOWN[count])
     return [f"class {index}" for index in range(count)]
+
+
+def padded(names: Iterable[str]) -> list[str]:
+    """Names of the same width in a terminal, where a Chinese character takes two columns."""
+    shown = list(names)
+    widths = [len(name) + sum(east_asian_width(c) in "WF" for c in name) for name in shown]
+    longest = max(widths, default=0)
+    return [name + " " * (longest - width) for name, width in zip(shown, widths, strict=True)]
 
 
 def checked_names(names: Sequence[str], where: str) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from nets.inference.detector import Detector
 from nets.loading import load_model
+from utils.core.class_names import read_class_names
+from utils.core.errors import UserError, shorten
 from utils.core.process import configure_process
 from utils.core.schema import Config
 from utils.data.loading import load_dataset
@@ -51,6 +53,28 @@ def calibration_images(
     dataset = load_dataset(config.data, "train", config.input_size, names, progress=False)
     count = min(count, len(dataset))
     return dataset.canvases([index * len(dataset) // count for index in range(count)])
+
+
+def check_class_names(detector: Detector, changes: Mapping[str, Any], by_hand: bool = True) -> None:
+    """Refuse a list of other classes than the network's, which would be ignored.
+
+    Args:
+        detector: the network.
+        changes: dotted key to value.
+        by_hand: whether they come from the command line. The list of an experiment matters only if
+            labels are numbers: other formats name the class of each object.
+
+    Raises:
+        UserError: `data.classes` are others.
+    """
+    names = changes.get("data.classes")
+    if names is None or not (by_hand or detector.config.data.format == "yolo"):
+        return
+    if read_class_names(names) != detector.names:
+        raise UserError(
+            f"data.classes: expected those of the network, {shorten(', '.join(detector.names))}; "
+            "they are used without data.classes"
+        )
 
 
 def describe(detector: Detector) -> str:

@@ -14,15 +14,14 @@ from nets.inference.detector import Detector
 from nets.inference.tiling import Tiling
 from nets.loading import load_model
 from utils.core import distributed
-from utils.core.class_names import read_class_names
 from utils.core.config import load_config
-from utils.core.errors import UserError, shorten
+from utils.core.errors import UserError
 from utils.core.files import ReadError, claimed_outputs
 from utils.core.progress import progress_bar
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
 from utils.engine.datasets import open_dataset
-from utils.engine.detectors import describe, open_detector
+from utils.engine.detectors import check_class_names, describe, open_detector
 from utils.engine.report import PLOTS, write_json, write_plots
 from utils.engine.runs import OUTPUT, find_weights
 from utils.metrics import Metrics, evaluate
@@ -145,7 +144,7 @@ def evaluate_weights(
         path = find_weights(weights, output)
         detector = open_detector(path, changes)
         detector.tiling = tiling
-        _check_class_names(detector, changes, by_hand=not config)
+        check_class_names(detector, changes, by_hand=not config)
         print(f"{path}: {describe(detector)}")
         dataset = open_dataset(detector.config, split, detector.names)
         evaluation = evaluate_detector(detector, dataset)
@@ -156,22 +155,6 @@ def evaluate_weights(
         if reference or detector.precision == "int8":
             print(_precision_line(evaluation, detector, path, changes, dataset))
         return evaluation
-
-
-def _check_class_names(detector: Detector, changes: Mapping[str, Any], by_hand: bool) -> None:
-    """Refuse a list of other classes than the network's, which would be ignored.
-
-    The list of an experiment matters only if labels are numbers: other formats name the class of
-    each object.
-    """
-    names = changes.get("data.classes")
-    if names is None or not (by_hand or detector.config.data.format == "yolo"):
-        return
-    if read_class_names(names) != detector.names:
-        raise UserError(
-            f"data.classes: expected those of the network, {shorten(', '.join(detector.names))}; "
-            "without data.classes, the dataset's own list is used"
-        )
 
 
 def _precision_line(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from nets.inference.detections import Detections
+from utils.core.class_names import padded
 from utils.core.errors import UserError
 from utils.core.files import OverwriteError, new_file
 from utils.engine.runs import OUTPUT, make_new_folder
@@ -53,8 +54,9 @@ class Summary:
         objects = sum(self.counts.values())
         done, found = counted(self.done, self.unit), counted(objects, "objects")
         lines = [f"{done}, {found}, {self.seconds:.1f} s ({rate:.1f}/s)"]
-        width = max((len(name) for name in self.counts), default=0)
-        lines += [f"  {name:<{width}}  {count}" for name, count in self.counts.most_common()]
+        ranked = self.counts.most_common()
+        names = padded(name for name, _ in ranked)
+        lines += [f"  {name}  {count}" for name, (_, count) in zip(names, ranked, strict=True)]
         if self.followed is not None:
             hint = "" if self.followed else ": trackers need higher scores (docs/predicting.md)"
             lines.append(f"followed: {self.followed}{hint}")

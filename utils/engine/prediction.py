@@ -10,7 +10,7 @@ from nets.inference.tiling import make_tiling
 from utils.core.config import parse_overrides
 from utils.core.errors import UserError
 from utils.core.files import claimed_outputs
-from utils.engine.detectors import describe, open_detector
+from utils.engine.detectors import check_class_names, describe, open_detector
 from utils.engine.explanation import explain_images, parse_focus
 from utils.engine.image_outputs import check_formats
 from utils.engine.image_prediction import predict_images
@@ -122,6 +122,7 @@ def predict(options: PredictOptions) -> Summary | Speed:
             backend="torch" if heatmap else options.backend,
             precision="fp32" if heatmap else options.precision,
         )
+        check_class_names(detector, changes)
         if not heatmap:
             detector.tiling = make_tiling(options.tile, options.overlap)
             detector.classes = _known_classes(detector, options.classes)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nets.inference.detections import Detections
+from utils.core.class_names import padded
 from utils.data.sample import Sample
 from utils.metrics import coco, confusion, voc
 from utils.metrics.pairs import FlatDetections, FlatObjects, flatten, split_by_class
@@ -102,11 +103,12 @@ class Metrics:
         objects = sum(metrics.objects for metrics in self.per_class.values())
         means = (self.map50, self.map50_95, self.voc_ap50)
         rows.append(_table_row("mean", self.images, objects, means))
-        name_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        names, *columns = zip(*rows, strict=True)
+        widths = [max(map(len, column)) for column in columns]
         lines = []
-        for name, *numbers in rows:
+        for name, (_, *numbers) in zip(padded(names), rows, strict=True):
             aligned = [text.rjust(width) for text, width in zip(numbers, widths, strict=True)]
-            lines.append("  ".join([name.ljust(name_width), *aligned]))
+            lines.append("  ".join([name, *aligned]))
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 

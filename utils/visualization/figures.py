@@ -1,13 +1,19 @@
 """What the plots of all reports have in common: style, colors, PNG."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.text import Text
+
+from nets.inference.fonts import find_font
 
 # Okabe and Ito's color-blind-safe palette, gray first
 COLORS = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
@@ -31,11 +37,30 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def to_png(figure: Figure) -> bytes:
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as an image file."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    with chosen_fonts(figure):
+        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
+
+
+@contextmanager
+def chosen_fonts(figure: Figure) -> Iterator[None]:
+    """Draw a figure in this block: texts that matplotlib's font cannot render get another one."""
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not text.get_text().isascii():
+            text.set_fontfamily(["DejaVu Sans", _family(find_font(text.get_text()))])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # `find_font` has said so
+        yield
+
+
+@lru_cache(maxsize=64)
+def _family(path: str) -> str:
+    """The name of a font file, known to matplotlib from then on."""
+    fontManager.addfont(path)
+    return FontProperties(fname=path).get_name()
 
 
 def short_name(name: str, limit: int = 24) -> str:

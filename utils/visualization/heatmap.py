@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from nets.inference.detections import Detections
 from nets.inference.drawing import draw_detections
 from utils.core.images import Letterbox
-from utils.visualization.plots import PLOT_STYLE
+from utils.visualization.figures import PLOT_STYLE, chosen_fonts
 
 STRENGTH = 0.6  # weight of the color in an overlay; the rest is the gray image
 PANEL = 3.1  # width of a panel, inches
@@ -181,7 +181,8 @@ def draw_sheet(scene: AnnotatedImage, rows: Sequence[PanelRow], title: str) -> n
             for axes in axes_row[1 + len(row.panels) :]:
                 axes.set_axis_off()
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()
+        with chosen_fonts(figure):
+            canvas.draw()
         return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 

@@ -1,6 +1,5 @@
 """Plots of results: precision-recall curves, confusion matrix, training curves."""
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.core.files import write_file
 from utils.metrics import RECALLS, ClassMetrics, Metrics
-from utils.visualization.figures import PLOT_STYLE, short_name
+from utils.visualization.figures import PLOT_STYLE, short_name, to_png
 
 LEGEND_ROWS = 20  # with more classes, only the best and worst are named
 EXTREMES = 8
@@ -23,9 +22,7 @@ DPI = 130
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
-    write_file(path, content.getvalue())
+    write_file(path, to_png(figure, DPI))
 
 
 def plot_pr_curves(metrics: Metrics, path: str | Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.core.class_names import default_class_names, read_class_names
+from utils.core.class_names import default_class_names, padded, read_class_names
 from utils.core.errors import UserError
 
 
@@ -47,3 +47,7 @@ def test_mistakes_are_named(classes, words: str):
 def test_weights_without_names_are_called_by_their_number():
     assert default_class_names(20)[0] == "aeroplane" and len(default_class_names(80)) == 80
     assert default_class_names(3) == ["class 0", "class 1", "class 2"]
+
+
+def test_a_chinese_character_takes_two_columns():
+    assert padded(["螺栓", "nut", "nut"]) == ["螺栓", "nut ", "nut "]

@@ -1,8 +1,10 @@
 """Images are written for every kind of result, with what they must show."""
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -11,7 +13,7 @@ from nets.inference.detections import Detections
 from utils.core.images import read_image
 from utils.data.sample import Sample
 from utils.metrics import Metrics, evaluate
-from utils.visualization import plots
+from utils.visualization import figures, plots
 
 
 def metrics(classes: int, names: list[str] | None = None) -> Metrics:
@@ -48,6 +50,17 @@ def saved(monkeypatch) -> list[Figure]:
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return figures
+
+
+def test_names_that_the_font_lacks_take_another_one(saved, tmp_path, monkeypatch):
+    other = str(Path(matplotlib.get_data_path()) / "fonts/ttf/STIXGeneral.ttf")
+    monkeypatch.setattr(figures, "find_font", lambda text: other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # also of glyphs that this font lacks
+        plots.plot_pr_curves(metrics(2, ["螺栓", "nut"]), tmp_path / "pr.png")
+    legend = saved[0].axes[0].get_legend().get_texts()
+    families = {text.get_text()[-2:]: text.get_fontfamily() for text in legend}
+    assert families["螺栓"] == ["DejaVu Sans", "STIXGeneral"] and families["ut"] != families["螺栓"]
 
 
 def texts(items) -> list[str]:

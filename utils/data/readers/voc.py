@@ -135,13 +135,22 @@ def list_splits(data: DataConfig) -> list[str]:
 
 
 def list_names(root: Path) -> list[str]:
-    """The lists in `ImageSets/Main`, those of a year with it: `2007/trainval`."""
+    """The lists in `ImageSets/Main`, with the year if there are several: `2007/trainval`."""
     names = _lists_in(root)
-    for parent in (root, root / "VOCdevkit"):
-        for folder in list_folder(parent):
-            if folder.startswith("VOC") and folder[3:].isdigit():
-                names += [f"{folder[3:]}/{name}" for name in _lists_in(parent / folder)]
+    years = _years(root)
+    if len(years) == 1 and not names:
+        return _lists_in(years[0])
+    for folder in years:
+        names += [f"{folder.name[3:]}/{name}" for name in _lists_in(folder)]
     return names
+
+
+def _years(root: Path) -> list[Path]:
+    """The folders `VOC2007` and the like, in `root` or its `VOCdevkit`."""
+    folders = [
+        parent / name for parent in (root, root / "VOCdevkit") for name in list_folder(parent)
+    ]
+    return [path for path in folders if path.name.startswith("VOC") and path.name[3:].isdigit()]
 
 
 def _lists_in(folder: Path) -> list[str]:
@@ -155,6 +164,8 @@ def _find_list(data: DataConfig, list_name: str) -> tuple[Path, Path]:
     year_folder = f"VOC{year}" if year.isdigit() else year
     root = Path(data.root)
     folders = [root / year_folder, root / "VOCdevkit" / year_folder]
+    if not year and len(_years(root)) == 1:
+        folders += _years(root)
     found = _search(folders, name)
     if found is None and data.download:
         _download(data, year, name)

@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
 from utils.data.loading import load_dataset
+from utils.data.readers.voc import list_splits
 from utils.data.sample import Sample
 
 
@@ -89,6 +90,13 @@ def test_voc_devkit_folders_and_joined_lists(write, tmp_path):
     split = load("voc", tmp_path, train="2007/trainval+VOC2012/trainval")
     assert [sample.path.name for sample in split.samples] == ["a.jpg", "b.jpg", "c.png"]
     assert split.samples[1].path.parent == tmp_path / "VOCdevkit/VOC2012/JPEGImages"
+
+
+def test_the_year_of_a_devkit_with_a_single_one_need_not_be_named(write, tmp_path):
+    write.voc(tmp_path / "VOCdevkit/VOC2007", write.items, "train")
+    for root in (tmp_path, tmp_path / "VOCdevkit"):
+        assert list_splits(DataConfig(format="voc", root=str(root))) == ["train"]
+        assert len(load("voc", root).samples) == len(load("voc", root, train="2007/train").samples)
 
 
 def test_voc_coordinates_difficult_and_fractions(write, tmp_path):
