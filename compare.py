@@ -1,7 +1,7 @@
 """Compare settings over several seeds: which is better, by how much, how certainly, at what cost.
 
 examples:
-  python compare.py --config shapes.yaml              none se cbam eca, seeds 0 1 2
+  python compare.py --config shapes.yaml              none se cbam eca, seeds 0 to 5
   python compare.py --config neu_det.yaml --phi none se cbam eca --seeds 0 1 2 3 4 5
   python compare.py --config voc.yaml --phi none se --control params
                                                       and a convolution of the same size as se
@@ -48,7 +48,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--settings", "--variants", metavar="FILE", help="YAML file: name -> overrides"
     )
     parser.add_argument(
-        "--seeds", nargs="+", default=["0", "1", "2"], metavar="N", help="default: 0 1 2"
+        "--seeds",
+        nargs="+",
+        default=[str(seed) for seed in range(6)],
+        metavar="N",
+        help="default: 0 1 2 3 4 5; with more than two settings, a verdict needs five",
     )
     parser.add_argument("--out", metavar="DIR", help="default: runs/compare-<config>")
     parser.add_argument("--baseline", metavar="NAME", help="default: none, else the first setting")

@@ -95,12 +95,14 @@ class PairSummary:
         images: 95% bootstrap interval of the mean AP difference over test images.
         images50: the same for AP50.
         combined: 95% interval of the mean AP difference for new seeds and new images.
-        corrected_p: p corrected by Holm's method over all pairs.
+        corrected_p: p corrected by Holm's method over the family of tests.
+        min_seeds: the fewest seeds that get a verdict.
         verdict: verdict on AP.
         power: probability that so many seeds find a true difference of 1 AP; NaN if unknown.
         needed: seeds that find it in four of five comparisons; None: more than 1000, or unknown.
         needed_range: the same for both ends of the spread's 95% interval.
         differences: seed -> AP difference.
+        outliers: seed -> AP difference, of those far from the others.
         per_class: name -> AP difference over the seeds that both finished.
     """
 
@@ -117,11 +119,13 @@ class PairSummary:
     images50: Interval
     combined: Interval
     corrected_p: float
+    min_seeds: int
     verdict: Verdict
     power: float
     needed: int | None
     needed_range: SeedRange
     differences: dict[int, float]
+    outliers: dict[int, float]
     per_class: dict[str, PairedDifference]
 
 
@@ -352,7 +356,9 @@ class _Analysis:
             ap = paired[index]
             ap50 = self.differences(name, reference, attrgetter("ap50"))
             by_seed = differences[name, reference]
-            survivors = [by_seed[seed] for seed in self.finished_seeds(name, reference)]
+            finished = self.finished_seeds(name, reference)
+            survivors = [by_seed[seed] for seed in finished]
+            far = [finished[position] for position in statistics.find_outliers(survivors)]
             corrected_p, verdict = judged[index]
             power, needed, needed_range = _outlook(ap, family)
             summary = PairSummary(
@@ -372,11 +378,13 @@ class _Analysis:
                 images50=bootstrap.interval(row + 1),
                 combined=statistics.combine_intervals(ap.mean, ap.interval, images),
                 corrected_p=corrected_p,
+                min_seeds=statistics.min_seeds(family),
                 verdict=verdict,
                 power=power,
                 needed=needed,
                 needed_range=needed_range,
                 differences=by_seed,
+                outliers={seed: by_seed[seed] for seed in far},
                 per_class=self.class_differences(name, reference),
             )
             summaries.append(summary)
@@ -423,14 +431,13 @@ def _outlook(pair: PairedDifference, family: int) -> tuple[float, int | None, Se
     """Power for 1 AP, seeds needed, and their range; unknown without a spread."""
     if not pair.spread > statistics.NO_SPREAD:
         return math.nan, None, (None, None)
-    level = statistics.ALPHA / family
-    power = float(statistics.power(pair.seeds, pair.spread, alpha=level))
+    power = float(statistics.power(pair.seeds, pair.spread, family=family))
     ends = statistics.spread_interval(pair.spread, pair.seeds)
     return (
         power,
-        statistics.seeds_needed(pair.spread, alpha=level),
+        statistics.seeds_needed(pair.spread, family=family),
         (
-            statistics.seeds_needed(ends.low, alpha=level),
-            statistics.seeds_needed(ends.high, alpha=level),
+            statistics.seeds_needed(ends.low, family=family),
+            statistics.seeds_needed(ends.high, family=family),
         ),
     )

@@ -1,10 +1,11 @@
 """Numbers and findings of a report in words."""
 
 import math
+from statistics import median
 
 from utils.compare.analysis import PairSummary, Spread
 from utils.compare.failures import FailureKind
-from utils.compare.statistics import MAX_SEEDS, MIN_SEEDS, NO_DIFFERENCE, NO_SPREAD, Interval
+from utils.compare.statistics import MAX_SEEDS, NO_DIFFERENCE, NO_SPREAD, Interval
 
 NONE = "–"
 CAUSES: dict[FailureKind, str] = {
@@ -43,6 +44,10 @@ def _failures(pair: PairSummary) -> str:
             f" The {pair.survivors.seeds} seeds that both finished differ by"
             f" {signed(pair.survivors.mean)} AP; that is no verdict, as they are selected."
         )
+    if pair.outliers:
+        shown = ", ".join(f"seed {seed} ({signed(far)})" for seed, far in pair.outliers.items())
+        middle = signed(median(pair.differences.values()))
+        text += f" Outliers: {shown}, far from the median difference of {middle} AP."
     if pair.errors:
         text += (
             f" No verdict while {pair.errors} of its trials failed with an error: mend it and run"
@@ -67,8 +72,8 @@ def _outlook(pair: PairSummary) -> str:
     if pair.ap.spread <= NO_SPREAD:
         return "All seeds differ by exactly the same amount, so they do not repeat independently."
     no_verdict = ""
-    if seeds < MIN_SEEDS:
-        no_verdict = f"With {seeds} seeds there is no verdict (at least {MIN_SEEDS}). "
+    if seeds < pair.min_seeds:
+        no_verdict = f"With {seeds} seeds there is no verdict (at least {pair.min_seeds}). "
     low, high = pair.needed_range
     span = ""
     if low != high:

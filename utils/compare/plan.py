@@ -23,7 +23,7 @@ from utils.core.yaml_text import parse_yaml
 from utils.engine.experiment import check_config
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
-DEFAULT_SEEDS = (0, 1, 2)
+DEFAULT_SEEDS = (0, 1, 2, 3, 4, 5)
 TRIALS = "trials"  # folder of the trials, below the comparison's
 FIXED_KEYS = ("name", "output")  # the comparison itself sets them
 # All settings are measured on the same images, but these keys of `data` may still differ.

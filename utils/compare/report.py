@@ -102,7 +102,7 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
         "command": command,
         "family": comparison.family,
         "alpha": statistics.ALPHA,
-        "min_seeds": statistics.MIN_SEEDS,
+        "min_seeds": statistics.min_seeds(comparison.family),
         "sign_floor": statistics.sign_floor(seeds),
     }
 

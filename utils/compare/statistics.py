@@ -29,8 +29,11 @@ except ImportError:
 
 ALPHA = 0.05  # probability that any pair of a comparison claims a difference that does not exist
 POWER = 0.8
-# Two differences may agree by chance wherever the noise has two modes (a training that collapses).
-MIN_SEEDS = 3  # for a verdict
+# A few differences may agree by chance wherever the noise has two modes (a training that
+# collapses), the more easily the stricter the level: `utils.compare.simulation` says how often.
+MIN_SEEDS = 3  # for a verdict on a single pair
+MIN_SEEDS_OF_FAMILY = 5  # for one on several
+OUTLIER = 5.0  # robust standard deviations from the median
 NO_SPREAD = 1e-9  # differences this close, in points, were not drawn independently
 EXACT_SEEDS = 13  # up to here all 2^n sign flips are counted
 MAX_SEEDS = 1000
@@ -96,6 +99,24 @@ def paired_difference(differences: Sequence[float] | np.ndarray) -> PairedDiffer
     )
 
 
+def min_seeds(family: int) -> int:
+    """The fewest seeds that get a verdict, if so many tests are made."""
+    return MIN_SEEDS if family <= 1 else MIN_SEEDS_OF_FAMILY
+
+
+def find_outliers(values: Sequence[float]) -> list[int]:
+    """Indices of values far from the others: more than five times 1.48 MAD from the median.
+
+    For normal values, 1.48 times the median absolute deviation (MAD) estimates their standard
+    deviation, whatever a few outliers are. Fewer than five values have no outliers.
+    """
+    if len(values) < MIN_SEEDS_OF_FAMILY:
+        return []
+    distance = np.abs(np.asarray(values, float) - np.median(values))
+    scale = stats.median_abs_deviation(values, scale="normal")
+    return np.flatnonzero(distance > OUTLIER * max(scale, NO_SPREAD)).tolist()
+
+
 def t_test(differences: np.ndarray) -> np.ndarray:
     """Two-sided p of Student's paired test along the last axis, which has at least two entries.
 
@@ -136,13 +157,13 @@ def judge(
         complete: whether each pair may get a verdict; None: all.
 
     Returns:
-        Corrected p (NaN with fewer than three seeds, and for pairs that are not complete) and
-        verdict of each pair.
+        Corrected p and verdict of each pair; p is NaN for pairs that are not complete, or have
+        fewer seeds than `min_seeds(family)`.
     """
     allowed = [True] * len(pairs) if complete is None else complete
-    judged = [
-        index for index, pair in enumerate(pairs) if allowed[index] and pair.seeds >= MIN_SEEDS
-    ]
+    family = max(family, len(pairs))
+    least = min_seeds(family)
+    judged = [index for index, pair in enumerate(pairs) if allowed[index] and pair.seeds >= least]
     corrected = np.full(len(pairs), np.nan)
     corrected[judged] = holm(np.array([pairs[index].p for index in judged]), family)
     return [
@@ -162,30 +183,30 @@ def sign_floor(seeds: int) -> float:
 
 
 def power(
-    seeds: int | np.ndarray, spread: float, difference: float = 1.0, alpha: float = ALPHA
+    seeds: int | np.ndarray, spread: float, difference: float = 1.0, family: int = 1
 ) -> np.ndarray:
     """The chance that the paired t test finds a true difference in its direction (noncentral t).
 
     Args:
-        seeds: number of pairs; with fewer than three there is no verdict, and the probability is 0.
+        seeds: number of pairs; with fewer than `min_seeds` there is no verdict: probability 0.
         spread: standard deviation of the paired differences, in points.
         difference: the true difference, in points.
-        alpha: level of the test; in a family of m pairs Holm's method allows at least `ALPHA / m`.
+        family: number of tests m; Holm's method allows at least the level `ALPHA / m`.
     """
-    enough = np.asarray(seeds) >= MIN_SEEDS
+    enough = np.asarray(seeds) >= min_seeds(family)
     seeds = np.maximum(np.asarray(seeds, float), 2)
     shift = np.minimum(difference / max(spread, NO_SPREAD) * np.sqrt(seeds), 1e3)
-    limit = stats.t.isf(alpha / 2, seeds - 1)
+    limit = stats.t.isf(ALPHA / family / 2, seeds - 1)
     # scipy's noncentral t loses precision for large shifts, where the probability is 1
     certain = shift > 30 + 30 * limit
     chance = stats.nct.sf(limit, seeds - 1, np.where(certain, 1.0, shift))
     return enough * np.where(certain, 1.0, np.nan_to_num(chance, nan=1.0))
 
 
-def seeds_needed(spread: float, difference: float = 1.0, alpha: float = ALPHA) -> int | None:
+def seeds_needed(spread: float, difference: float = 1.0, family: int = 1) -> int | None:
     """The fewest seeds that find a true difference with a power of 80%; None: more than 1000."""
     candidates = np.arange(MIN_SEEDS, MAX_SEEDS + 1)
-    enough = power(candidates, spread, difference, alpha) >= POWER
+    enough = power(candidates, spread, difference, family) >= POWER
     return int(candidates[np.argmax(enough)]) if enough.any() else None
 
 

@@ -1,0 +1,110 @@
+"""How often the verdicts are wrong, and how often they find a difference: simulated scores.
+
+`python -m utils.compare.simulation` prints the tables of `docs/comparing.md`; the tests run the
+same functions with fewer draws. A score is the sum of a part that the settings share for a seed
+and of each setting's own noise, both in AP points.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from utils.compare.statistics import ALPHA, holm, min_seeds, t_test
+
+DRAWS = 40_000
+SHARED = 2.0  # standard deviation of what the settings of a seed have in common
+COLLAPSE = 10.0  # points that a run loses when it collapses
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def _collapsing(share: float) -> Draw:
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.normal(size=shape) - COLLAPSE * (rng.random(shape) < share)
+
+    return draw
+
+
+NOISE: dict[str, Draw] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "Student t, 3 degrees of freedom": lambda rng, shape: rng.standard_t(3, shape),
+    "lognormal": lambda rng, shape: rng.lognormal(0, 1, shape),
+    "uniform": lambda rng, shape: rng.random(shape),
+    "normal, one run in ten collapses by 10": _collapsing(0.1),
+    "normal, every second run collapses by 10": _collapsing(0.5),
+}
+
+
+def draw_differences(
+    rng: np.random.Generator, settings: int, seeds: int, noise: str = "normal", draws: int = DRAWS
+) -> np.ndarray:
+    """Differences to a baseline without a true difference, `(draws, settings, seeds)`."""
+    shared = SHARED * rng.normal(size=(draws, 1, seeds))
+    baseline = shared + NOISE[noise](rng, (draws, 1, seeds))
+    return shared + NOISE[noise](rng, (draws, settings, seeds)) - baseline
+
+
+def claims(differences: np.ndarray) -> np.ndarray:
+    """Which differences get the verdict better or worse: bool `(draws, settings)`."""
+    settings, seeds = differences.shape[1:]
+    if seeds < min_seeds(settings):
+        return np.zeros(differences.shape[:2], bool)
+    return holm(t_test(differences)) <= ALPHA
+
+
+def family_error(noise: str, settings: int, seeds: int, draws: int = DRAWS, seed: int = 0) -> float:
+    """The share of reports that claim any difference although there is none."""
+    rng = np.random.default_rng([seed, settings, seeds])
+    differences = draw_differences(rng, settings, seeds, noise, draws)
+    return float((holm(t_test(differences)) <= ALPHA).any(1).mean())
+
+
+def better_though_collapsing(
+    seeds: int, spread: float, draws: int = DRAWS, gain: float = 1.0
+) -> float:
+    """How often a setting is called better that gains a bit but collapses in one run of ten.
+
+    Args:
+        seeds: number of seeds.
+        spread: standard deviation of the paired difference of runs that do not collapse.
+        draws: number of simulated comparisons.
+        gain: what it gains where it does not collapse, in points.
+    """
+    rng = np.random.default_rng(seeds)
+    differences = gain + spread * rng.normal(size=(draws, 1, seeds))
+    differences -= COLLAPSE * (rng.random(differences.shape) < 0.1)
+    better = claims(differences)[:, 0] & (differences[:, 0].mean(1) > 0)
+    return float(better.mean())
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(f"| {' | '.join(head)} |")
+    print(f"| --- |{' ---: |' * (len(head) - 1)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def main() -> None:
+    """Print every table."""
+    for settings in (1, 3, 24):
+        print(f"\nFalse claims: share of reports with {settings} comparisons that claim any\n")
+        counts = (3, 5, 6, 10)
+        rows = []
+        for noise in NOISE:
+            errors = [family_error(noise, settings, seeds) for seeds in counts]
+            rows.append([noise, *map(_percent, errors)])
+        _print_table(["noise of a score", *(f"{count} seeds" for count in counts)], rows)
+    print("\nCalled better: 1 AP ahead, but one run in ten collapses by 10\n")
+    counts = (5, 6, 8, 10)
+    rows = []
+    for spread in (0.2, 0.4, 0.6):
+        shares = [better_though_collapsing(seeds, spread) for seeds in counts]
+        rows.append([f"{spread} AP", *map(_percent, shares)])
+    _print_table(["spread of the differences", *(f"{count} seeds" for count in counts)], rows)
+
+
+if __name__ == "__main__":
+    main()
