@@ -1,0 +1,94 @@
+"""Each example is run as its README says, and detects what `predict.py` detects."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import SCORE, Reference
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MAX_BOX_DIFFERENCE = 0.05  # pixels
+MAX_SCORE_DIFFERENCE = 1e-3
+pytestmark = pytest.mark.slow
+
+Detection = tuple[float, list[float], str]
+
+
+def need(*packages: str) -> None:
+    for package in packages:
+        if not importlib.util.find_spec(package):
+            pytest.skip(f"needs {package}: pip install {package}")
+
+
+@pytest.fixture(scope="session")
+def onnx_file(reference: Reference) -> Path:
+    need("onnx", "onnxscript", "onnxruntime")
+    from utils.engine.export import export
+
+    path = reference.weights.with_suffix(".onnx")
+    export(str(reference.weights), "onnx", str(path))
+    return path
+
+
+def run(example: str, *words: object) -> str:
+    """What a client prints, started in its own folder."""
+    done = subprocess.run(
+        [str(word) for word in words], cwd=EXAMPLES / example, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parse(text: str) -> dict[str, list[Detection]]:
+    """The detections of each image in what a client printed."""
+    found: dict[str, list[Detection]] = {}
+    for line in text.splitlines():
+        title = re.fullmatch(r"(.*): (\d+) objects", line)
+        if title:
+            found[title[1]] = detections = []
+        else:
+            score, *box, name = line.split(" ", 5)
+            detections.append((float(score), [float(side) for side in box], name))
+    return found
+
+
+def check_client(example: str, words: Sequence[object], reference: Reference) -> None:
+    """Compare a client with `predict.py`, and let it find nothing.
+
+    Args:
+        example: its folder.
+        words: its command, without images and options.
+        reference: what it must detect.
+    """
+    found = parse(run(example, *words, *reference.images, "--score", SCORE))
+    assert list(found) == [str(image) for image in reference.images]
+    for image, wanted in zip(reference.images, reference.detections, strict=True):
+        got = found[str(image)]
+        assert len(got) == len(wanted), image
+        for score, box, name in got:  # two of nearly the same score may change places
+            near = [
+                item
+                for item in wanted
+                if item["name"] == name
+                and item["score"] == pytest.approx(score, abs=MAX_SCORE_DIFFERENCE)
+                and item["box"] == pytest.approx(box, abs=MAX_BOX_DIFFERENCE)
+            ]
+            assert near, (image, score, box, name)
+    image = reference.images[0]
+    assert run(example, *words, image, "--score", 1) == f"{image}: 0 objects\n"
+
+
+def test_the_images_show_something(reference: Reference) -> None:
+    counts = [len(detections) for detections in reference.detections]
+    assert min(counts) > 0 and max(counts) > 20, counts
+
+
+def test_python_with_onnxruntime(onnx_file: Path, reference: Reference, tmp_path: Path) -> None:
+    check_client("python_onnxruntime", [sys.executable, "detect.py", onnx_file], reference)
+    images = reference.images
+    run("python_onnxruntime", sys.executable, "detect.py", onnx_file, *images, "--out", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in images}
