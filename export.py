@@ -1,8 +1,12 @@
-"""Export a trained detector to ONNX, or to Darknet's weights, cfg and names.
+"""Export a trained detector for other runtimes; every file is checked before it appears.
 
 examples:
   python export.py --format onnx                              newest run; runs/<name>/best.onnx
   python export.py --weights runs/voc --format onnx --out voc.onnx
+  python export.py --weights runs/voc --format openvino --size 608
+  python export.py --weights runs/voc --format ncnn           for phones and small boards
+  python export.py --weights runs/voc --format tflite --batch 4
+  python export.py --weights runs/voc --format torchscript    for PyTorch in C++
   python export.py --weights runs/voc --format darknet        for Darknet and OpenCV 4
   python eval.py --weights voc.onnx                           the same numbers as from runs/voc
 """
@@ -12,16 +16,37 @@ import argparse
 from utils.core.arguments import CommandParser, integer
 from utils.core.cli import add_weights, run_command
 
+FORMATS = ("onnx", "openvino", "ncnn", "tflite", "torchscript", "darknet")
+DYNAMIC = "dynamic"
+
+
+def batch_size(text: str) -> int | str:
+    """The type of `--batch`."""
+    return text if text == DYNAMIC else integer(1, 1024)(text)
+
 
 def parse() -> argparse.Namespace:
     parser = CommandParser(__doc__)
     add_weights(parser)
-    parser.add_argument("--format", required=True, choices=("onnx", "darknet"))
+    parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument(
         "--out", metavar="FILE", help="default: next to the weights, with the format's suffix"
     )
     parser.add_argument(
         "--opset", type=integer(1, 99), help="onnx: operator set version; default: the exporter's"
+    )
+    parser.add_argument(
+        "--batch",
+        type=batch_size,
+        metavar="N|dynamic",
+        help="onnx, openvino, tflite: images per call; default: dynamic, any number; tflite: 1",
+    )
+    parser.add_argument(
+        "--size",
+        type=integer(32, 4096, 32),
+        nargs="+",
+        metavar="PIXELS",
+        help="size of the input, an integer or height and width; default: that of the weights",
     )
     return parser.parse_args()
 
@@ -31,7 +56,10 @@ def main() -> None:
     # imported here so that `--help` is immediate and `run_command` can report a missing library
     from utils.engine.export import export
 
-    print("\n".join(export(args.weights, args.format, args.out, args.opset)))
+    lines = export(
+        args.weights, args.format, args.out, opset=args.opset, batch=args.batch, size=args.size
+    )
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import torch
 from nets.inference.detector import Detector
 from nets.io import checkpoints, darknet, reference
 from nets.io.downloads import locate_weights
-from nets.io.onnx import find_runtime, read_onnx
+from nets.io.formats import FORMATS
+from nets.io.onnx import find_runtime
 from nets.io.tensors import does_not_fit, load_tensors
 from nets.io.weights import WeightsFile, load_weights, read_weights
 from nets.yolo.yolov4_tiny import build_model
@@ -29,8 +30,8 @@ def load_model(
     """Load a detector.
 
     Args:
-        path: a checkpoint of this project, a run's folder (its `best.pt`), an ONNX file that
-            `export.py` wrote, a Darknet `.weights` file, or a `.pth` of the reference
+        path: a checkpoint of this project, a run's folder (its `best.pt`), a file that
+            `export.py` wrote (`FORMATS`), a Darknet `.weights` file, or a `.pth` of the reference
             implementation; or the address of such a file, perhaps with `#sha256=`, or the name of
             public weights, such as `yolov4-tiny.weights`, which are then downloaded once.
         changes: changes to the saved configuration, dotted key to value, e.g.
@@ -50,8 +51,8 @@ def load_model(
     if path.is_dir():
         path = path / BEST
     check_input(path)
-    if path.suffix == ".onnx":
-        return _load_onnx(path, changes)
+    if path.suffix in FORMATS:
+        return _load_exported(path, changes)
     if path.suffix == ".pt":
         return _load_checkpoint(path, checkpoints.load(path), changes)
     weights = read_weights(path)
@@ -74,20 +75,23 @@ def _wanted_by(changes: Mapping[str, Any]) -> str:
     return as_words(structural) or "its configuration"
 
 
-def _load_onnx(path: Path, changes: Mapping[str, Any]) -> Detector:
-    """Load an ONNX file: its network is fixed, but limits, backend and device can be changed."""
-    saved = read_onnx(path)
-    here = {"backend": find_runtime(path), "device": "auto", "precision": "auto"}
+def _load_exported(path: Path, changes: Mapping[str, Any]) -> Detector:
+    """Load an exported file: its network is fixed, but limits, backend and device can change."""
+    file_format = FORMATS[path.suffix]
+    saved = file_format.read(path)
+    backend = find_runtime(path) if path.suffix == ".onnx" else file_format.backends[0]
+    precision = "fp32" if backend == "torch" else "auto"
+    here = {"backend": backend, "device": "auto", "precision": precision}
     config = update_config(saved.config, {**here, **changes})
     for key in ("input_size", *STRUCTURE):
         if getattr(config, key) != getattr(saved.config, key):
             raise UserError(
-                f"{path}: {key} is fixed in an ONNX file ({getattr(saved.config, key)}); "
+                f"{path}: {key} is fixed in {file_format.title} ({getattr(saved.config, key)}); "
                 "export the model again to change it"
             )
     with torch.device("meta"):
         network = build_model(config, len(saved.names), saved.anchors)
-    return Detector(network, config, saved.names, onnx=path)
+    return Detector(network, config, saved.names, exported=saved)
 
 
 def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:

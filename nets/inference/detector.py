@@ -19,6 +19,7 @@ from nets.inference.backends import (
 )
 from nets.inference.detections import Detections
 from nets.inference.tiling import Tiling
+from nets.io.exported import ExportedFile
 from nets.ops.nms import RawDetections, non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
@@ -34,12 +35,12 @@ class Detector:
 
     Args:
         network: on any device; it is moved to `config.device` and put in evaluation mode. With
-            `onnx`, on the meta device (shapes only).
+            `exported`, on the meta device (shapes only).
         config: `input_size`, `device`, `precision`, `backend` and `predict` are read.
         names: the class names.
         backend: what runs the network, one of `nets.inference.backends.BACKENDS` or "auto";
             None: `config.backend`.
-        onnx: the ONNX file to run.
+        exported: the exported file to run.
         weights: the file that the network's values came from.
 
     Attributes:
@@ -64,7 +65,7 @@ class Detector:
         config: Config,
         names: Sequence[str],
         backend: str | None = None,
-        onnx: Path | None = None,
+        exported: ExportedFile | None = None,
         weights: Path | None = None,
     ) -> None:
         self.config = config
@@ -73,10 +74,10 @@ class Detector:
         self.backend_name = backend or config.backend
         self.device = choose_device(self.backend_name, config.device)
         self.precision = choose_precision(self.backend_name, config.precision, self.device)
-        if onnx is None:
+        if exported is None:
             network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
-        self.model_spec = ModelSpec(network, config, self.names, onnx, weights)
+        self.model_spec = ModelSpec(network, config, self.names, exported, weights)
         self.classes: tuple[str, ...] | None = None
         self.tiling: Tiling | None = None
 

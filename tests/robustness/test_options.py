@@ -102,7 +102,7 @@ CASES: list[tuple[list[str], str]] = [
     ([*ONNX, "--opset", "17"], "--opset 17: expected 18 to "),
     ([*ONNX, "--opset", "18.0"], "--opset: expected an integer from 1 to 99"),
     (["export", "--weights", "{weights}"], "--format"),
-    (["export", "--weights", "{weights}", "--format", "tflite"], "--format: invalid choice"),
+    (["export", "--weights", "{weights}", "--format", "coreml"], "--format: invalid choice"),
     ([*COMPARE, "--seeds", "0", "0"], "--seeds: expected different integers"),
     ([*COMPARE, "--seeds", "0.5"], "--seeds: expected integers"),
     ([*COMPARE, "--seeds", "-1"], "--seeds"),

@@ -41,7 +41,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add `--backend`."""
     parser.add_argument(
-        "--backend", help="torch, compile, onnxruntime, openvino or auto; default: the run's"
+        "--backend",
+        help="torch, compile, onnxruntime, openvino, ncnn, litert or auto; default: the run's",
     )
 
 

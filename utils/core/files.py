@@ -15,8 +15,9 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -430,6 +431,25 @@ def new_file(path: str | Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise WriteError(f"cannot write {path}: {write_error(error)}") from None
+
+
+@contextmanager
+def new_files(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield other names to write files under; they get their own if the block ends without error.
+
+    Args:
+        files: in one folder, which is made if it is missing.
+
+    Raises:
+        WriteError: a file cannot be written.
+    """
+    with new_file(files[0]) as unused:  # makes the folder, or says why not
+        folder = unused.parent
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as temporary:
+        parts = [Path(temporary) / file.name for file in files]
+        yield parts
+        for part, file in zip(parts, files, strict=True):
+            write_file(file, read_file(part))
 
 
 def _forget(target: Path) -> None:

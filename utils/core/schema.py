@@ -473,6 +473,7 @@ class PredictConfig(ConfigSection):
 
 Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
 Name = Annotated[Words, AfterValidator(_check_name)]
+Backend = Literal["torch", "compile", "onnxruntime", "openvino", "ncnn", "litert", "auto"]
 Device = Annotated[str, AfterValidator(_check_device)]
 
 
@@ -501,10 +502,10 @@ class Config(ConfigSection):
         description="fp32, bf16, fp16, int8 (needs backend=openvino); auto: bf16 if the hardware "
         "supports it, else fp32",
     )
-    backend: Literal["torch", "compile", "onnxruntime", "openvino", "auto"] = Field(
+    backend: Backend = Field(
         "torch",
-        description="torch, compile, onnxruntime or openvino runs a trained network; auto: the "
-        "fastest on this machine, measured at startup",
+        description="torch, compile, onnxruntime, openvino, ncnn or litert runs a trained network; "
+        "auto: the fastest on this machine, measured at startup",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="number of CPU threads; 0: PyTorch's default"

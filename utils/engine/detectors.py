@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nets.inference.detector import Detector
 from nets.loading import load_model
@@ -75,6 +77,25 @@ def check_class_names(detector: Detector, changes: Mapping[str, Any], by_hand: b
             f"data.classes: expected those of the network, {shorten(', '.join(detector.names))}; "
             "they are used without data.classes"
         )
+
+
+def validation_canvases(detector: Detector, count: int) -> tuple[Tensor, str]:
+    """Return images to try a detector on.
+
+    Returns:
+        uint8 `(count, H, W, 3)`: validation images of the detector's dataset if it is at hand, else
+        noise; and which of the two, for messages.
+    """
+    config = detector.config
+    # draws no more images than needed
+    data = config.data.model_copy(update={"shapes_val": count})
+    try:
+        dataset = load_dataset(data, "val", config.input_size, detector.names, progress=False)
+    except UserError:
+        size = (count, *config.input_size, 3)
+        return torch.randint(0, 256, size, dtype=torch.uint8), "random images"
+    indices = [index % len(dataset) for index in range(count)]
+    return torch.from_numpy(dataset.canvases(indices)), "validation images"
 
 
 def describe(detector: Detector) -> str:

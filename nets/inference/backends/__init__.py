@@ -1,4 +1,4 @@
-"""Backends that run the network: PyTorch, compiled PyTorch, ONNX Runtime and OpenVINO.
+"""What runs the network: PyTorch, compiled PyTorch, ONNX Runtime, OpenVINO, ncnn and LiteRT.
 
 To add one, add a file with a class that implements `Backend`, and entries in `BACKENDS` and
 `MAKERS`.

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nets.io.onnx import write_onnx
+from nets.io.exported import ExportedFile
+from nets.io.formats import FORMATS
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
-from utils.core.files import read_file, write_file
+from utils.core.files import new_files, read_file, write_file
 from utils.core.schema import Config
 
 # Name -> the precisions that a backend supports, the default first
@@ -28,7 +29,10 @@ BACKENDS: dict[str, tuple[str, ...]] = {
     "compile": ("fp32", "bf16", "fp16"),
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16", "int8"),
+    "ncnn": ("fp32",),
+    "litert": ("fp32",),
 }
+PACKAGES = {"litert": "ai_edge_litert"}  # of backends that do not bear the name of theirs
 TORCH_BACKENDS = ("torch", "compile")
 CACHE = Path(".cache") / "models"  # next to the weights file, else in the working directory
 
@@ -61,11 +65,11 @@ class ModelSpec:
     """What a backend is built from.
 
     Attributes:
-        network: in evaluation mode; on the meta device (shapes only) if there is only an ONNX
+        network: in evaluation mode; on the meta device (shapes only) if there is only an exported
             file.
         config: as in `Detector`.
         names: the class names.
-        onnx: the ONNX file that the detector was loaded from.
+        exported: the exported file that the detector was loaded from.
         weights: the file that the weights came from; exported and quantized models are cached
             in `.cache` next to it.
         calibration: returns uint8 canvases `(n, H, W, 3)` typical of the user's data; needed for
@@ -75,21 +79,23 @@ class ModelSpec:
     network: YOLOv4Tiny
     config: Config
     names: Sequence[str]
-    onnx: Path | None = None
+    exported: ExportedFile | None = None
     weights: Path | None = None
     calibration: Callable[[], np.ndarray] | None = field(default=None, repr=False)
 
     @property
     def origin(self) -> Path | None:
         """The file that the model was loaded from."""
-        return self.onnx or self.weights
+        return self.exported.path if self.exported else self.weights
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights and of all settings that affect the model's outputs."""
         digest = hashlib.sha256()
-        if self.onnx:
-            digest.update(read_file(self.onnx))
+        if self.exported:
+            path = self.exported.path
+            for file in FORMATS[path.suffix].files(path):
+                digest.update(read_file(file))
             return digest.hexdigest()[:12]
         keys = {"input_size", "phi", "attention", "model"}
         digest.update(self.config.model_dump_json(include=keys).encode())
@@ -99,12 +105,17 @@ class ModelSpec:
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]
 
-    def onnx_file(self) -> Path:
-        """Return the model's ONNX file, exported on first use."""
-        if self.onnx:
-            return self.onnx
-        write = partial(write_onnx, self.network, self.config, self.names)
-        return cached([self.cache_file(".onnx")], write)
+    def file(self, *suffixes: str) -> Path:
+        """Return the file that it was loaded from, or its export to a format, made on first use.
+
+        Args:
+            *suffixes: of `FORMATS`: what the backend reads; the first is what is made.
+        """
+        if self.exported and self.exported.path.suffix in suffixes:
+            return self.exported.path
+        file_format = FORMATS[suffixes[0]]
+        write = partial(file_format.write, self.network, self.config, self.names)
+        return cached(file_format.files(self.cache_file(suffixes[0])), write)
 
     def cache_file(self, suffix: str) -> Path:
         """Return the path for a file derived from this model; its folder exists."""
@@ -153,10 +164,8 @@ def cached(files: Sequence[Path], make: Callable[[Path], object]) -> Path:
     """
     sums = files[0].with_name(f"{files[0].name}.crc32")
     if not sums.is_file() or read_file(sums) != _checksums(files):
-        with tempfile.TemporaryDirectory(dir=files[0].parent) as folder:
-            make(Path(folder) / files[0].name)
-            for file in files:
-                write_file(file, read_file(Path(folder) / file.name))
+        with new_files(files) as parts:
+            make(parts[0])
         write_file(sums, _checksums(files))
     return files[0]
 
@@ -189,7 +198,7 @@ def choose_device(backend: str, device: str) -> torch.device:
     if backend in (*TORCH_BACKENDS, "auto"):
         return pick_device(device)
     chosen = pick_device("cpu" if device == "auto" else device)
-    package = require_package(backend, f"backend={backend}")
+    package = require_package(PACKAGES.get(backend, backend), f"backend={backend}")
     if backend == "onnxruntime" and "CUDAExecutionProvider" in package.get_available_providers():
         return pick_device(device)
     if chosen.type != "cpu":

@@ -30,7 +30,7 @@ def _write_quantized(spec: ModelSpec, path: Path) -> None:
         raise UserError(
             f"{SETTING}: no images to calibrate on; run eval.py with {SETTING} once to calibrate"
         )
-    model = openvino.Core().read_model(spec.onnx_file())
+    model = openvino.Core().read_model(spec.file(".onnx"))
     quantized = _quantize(nncf, model, spec.calibration())
     openvino.save_model(quantized, path, compress_to_fp16=False)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
-from nets.io.onnx import INPUT, OUTPUTS, runtime_errors
+from nets.io.exported import INPUT, OUTPUTS, runtime_errors
 
 
 class OnnxRuntimeBackend:
@@ -30,7 +30,7 @@ class OnnxRuntimeBackend:
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.type == "cuda":
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-        self.file = spec.onnx_file()
+        self.file = spec.file(".onnx")
         with runtime_errors(self.file, "ONNX Runtime cannot load it"):
             self.session = onnxruntime.InferenceSession(
                 str(self.file), options, providers=providers, enable_fallback=0

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
 from nets.inference.backends.int8 import quantized_file
-from nets.io.onnx import runtime_errors
+from nets.io.exported import runtime_errors
 
 # int8: operations that are not quantized stay in float32
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -29,7 +29,7 @@ class OpenVinoBackend:
 
         self.precision = precision
         core = openvino.Core()
-        self.file = quantized_file(spec) if precision == "int8" else spec.onnx_file()
+        self.file = quantized_file(spec) if precision == "int8" else spec.file(".onnx", ".xml")
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),

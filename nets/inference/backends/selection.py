@@ -1,7 +1,7 @@
 """Making a backend by name; `auto` measures those that work on this machine."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,16 +10,17 @@ import torch
 from tqdm import tqdm
 
 from nets.inference.backends.base import (
-    BACKENDS,
-    TORCH_BACKENDS,
     Backend,
     ModelSpec,
     choose_device,
     choose_precision,
 )
+from nets.inference.backends.litert_backend import LitertBackend
+from nets.inference.backends.ncnn_backend import NcnnBackend
 from nets.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from nets.inference.backends.openvino_backend import OpenVinoBackend
 from nets.inference.backends.torch_backend import CompiledBackend, TorchBackend
+from nets.io.formats import FORMATS
 from utils.core.errors import UserError
 from utils.core.timing import Budget, interleave, timed
 
@@ -28,7 +29,10 @@ MAKERS: dict[str, Callable[[ModelSpec, str, torch.device], Backend]] = {
     "compile": CompiledBackend,
     "onnxruntime": OnnxRuntimeBackend,
     "openvino": OpenVinoBackend,
+    "ncnn": NcnnBackend,
+    "litert": LitertBackend,
 }
+ONE_IMAGE = ("ncnn", "litert")  # per call, in the files that they make for themselves
 SECONDS = 1.0  # measuring time per backend
 
 
@@ -62,10 +66,39 @@ def make_backend(name: str, spec: ModelSpec) -> Backend:
     """
     if name == "auto":
         return _fastest(spec)
-    if spec.onnx and name in TORCH_BACKENDS:
-        raise UserError(f"backend={name}: cannot run {spec.onnx}; expected onnxruntime or openvino")
+    if name not in _candidates(spec):
+        able = " or ".join(_candidates(spec))
+        raise UserError(f"backend={name}: cannot run {spec.origin}; expected {able}")
     device = choose_device(name, spec.config.device)
-    return MAKERS[name](spec, choose_precision(name, spec.config.precision, device), device)
+    backend = MAKERS[name](spec, choose_precision(name, spec.config.precision, device), device)
+    batch = spec.exported.batch if spec.exported else int(name in ONE_IMAGE)
+    return FixedBatch(backend, batch) if batch else backend
+
+
+def _candidates(spec: ModelSpec) -> Sequence[str]:
+    """The backends that can run a model, if they are installed."""
+    return FORMATS[spec.exported.path.suffix].backends if spec.exported else list(MAKERS)
+
+
+class FixedBatch:
+    """A backend that takes a fixed number of images per call, made to take any number.
+
+    Args:
+        backend: the backend.
+        batch: number of images per call.
+    """
+
+    def __init__(self, backend: Backend, batch: int) -> None:
+        self.name, self.precision = backend.name, backend.precision
+        self.backend = backend
+        self.batch = batch
+
+    def __call__(self, canvases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        missing = -len(canvases) % self.batch
+        padded = torch.cat([canvases, canvases.new_zeros(missing, *canvases.shape[1:])])
+        parts = [self.backend(part) for part in padded.split(self.batch)]
+        boxes, scores = (torch.cat(part)[: len(canvases)] for part in zip(*parts, strict=True))
+        return boxes, scores
 
 
 def _fastest(spec: ModelSpec) -> Backend:
@@ -74,7 +107,7 @@ def _fastest(spec: ModelSpec) -> Backend:
     canvas = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
     backends: dict[str, Backend] = {}
     failures: dict[str, str] = {}
-    for name in BACKENDS:
+    for name in _candidates(spec):
         try:
             backends[name] = make_backend(name, spec)
             for _ in range(2):

@@ -1,11 +1,17 @@
-"""PyTorch, eager or compiled."""
+"""PyTorch, eager or compiled, or from a TorchScript file."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
+from nets.io.exported import runtime_errors, silence
 from nets.yolo.pipeline import Pipeline
 from utils.core.errors import UserError
+from utils.core.files import read_file
 
 
 class TorchBackend:
@@ -18,13 +24,31 @@ class TorchBackend:
     """
 
     name = "torch"
+    run: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     def __init__(self, spec: ModelSpec, precision: str, device: torch.device) -> None:
         self.precision = precision
         self.device = device
+        if spec.exported:
+            self.run = self._load(spec.exported.path)
+            return
         pipeline = Pipeline(spec.network, spec.config.input_size, precision)
         self.pipeline: Pipeline = pipeline.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.run = self.pipeline.detect
+
+    def _load(self, path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        if self.precision != "fp32":
+            raise UserError(
+                f"precision={self.precision}: {path} computes in fp32, as all TorchScript files do"
+            )
+        with runtime_errors(path, "PyTorch cannot load it"), silence():
+            module = torch.jit.load(io.BytesIO(read_file(path)), map_location=self.device)
+
+        def run(canvases: Tensor) -> tuple[Tensor, Tensor]:
+            with runtime_errors(path, "PyTorch cannot run it"):
+                return module(canvases.permute(0, 3, 1, 2).float().div_(255))
+
+        return run
 
     @torch.inference_mode()
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:

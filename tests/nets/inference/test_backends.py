@@ -135,7 +135,7 @@ def test_an_onnx_file_is_a_whole_detector(
     trained: Result, reference: Detector, tmp_path: Path
 ) -> None:
     skip_without(*NEEDS["onnxruntime"])
-    file = detector_for(trained, "onnxruntime").model_spec.onnx_file()
+    file = detector_for(trained, "onnxruntime").model_spec.file(".onnx")
     assert file.parent == trained.run / ".cache" / "models", "exported once, beside the weights"
     loaded = load_model(file, {"predict.score": 0.0})
     assert loaded.names == reference.names and loaded.input_size == (64, 64)
@@ -162,7 +162,7 @@ def test_an_onnx_file_is_a_whole_detector(
 def test_openvino_reads_the_metadata_where_onnxruntime_is_missing(
     trained: Result, reference: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = detector_for(trained, "openvino").model_spec.onnx_file()
+    file = detector_for(trained, "openvino").model_spec.file(".onnx")
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name)

@@ -1,0 +1,194 @@
+"""What all exported files share: the metadata that makes one a whole detector."""
+
+import copy
+import io
+import json
+import logging
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from nets.io.checkpoints import Anchors
+from nets.io.client_metadata import client_metadata
+from nets.yolo.box_coder import map_sizes
+from nets.yolo.pipeline import Pipeline
+from nets.yolo.yolov4_tiny import YOLOv4Tiny, check_anchor_count
+from utils.core.class_names import checked_names
+from utils.core.config import dump_config, restore_config
+from utils.core.errors import UserError, shorten
+from utils.core.files import check_input, read_with
+from utils.core.schema import Config
+from utils.core.validation import validate, validate_json
+from utils.core.yaml_text import parse_yaml
+
+INPUT = "images"
+OUTPUTS = ("boxes", "scores")
+METADATA_KEYS = ("config", "names", "anchors")
+METADATA_FILE = "metadata.json"  # in or next to files without a place for metadata of their own
+ORT_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+Shapes = dict[str, list[int | None]]  # of the inputs and outputs by name; None: any size
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An exported file and its metadata.
+
+    Attributes:
+        path: the file that is named; some formats have a second one next to it.
+        config: the configuration of the experiment.
+        names: the class names.
+        anchors: (width, height) in input pixels, three per head.
+        batch: number of images that each call takes; None: any.
+    """
+
+    path: Path
+    config: Config
+    names: tuple[str, ...]
+    anchors: list[list[float]]
+    batch: int | None = None
+
+
+def metadata_texts(network: YOLOv4Tiny, config: Config, names: Sequence[str]) -> dict[str, str]:
+    """Return the metadata of an exported file: `anchors` (JSON), `config` (YAML) and more.
+
+    Args:
+        network: the network.
+        config: its configuration.
+        names: the class names.
+    """
+    return {
+        **client_metadata(config, names),
+        "anchors": json.dumps(network.coder.anchors.tolist()),
+        "config": dump_config(config),
+    }
+
+
+def export_pipeline(network: YOLOv4Tiny, config: Config) -> Pipeline:
+    """Return a copy of a network and its box coder to convert: float32, on the CPU, in eval mode.
+
+    Its weights are contiguous: litert-torch loses digits where they are channels last.
+    """
+    network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return Pipeline(network, config.input_size).eval()
+
+
+def parse_metadata(
+    path: Path, texts: Mapping[str, str], shapes: Shapes | None, batch: int | None = None
+) -> ExportedFile:
+    """Check what a file says about itself.
+
+    Args:
+        path: the file.
+        texts: what `metadata_texts` returned when it was written.
+        shapes: of its inputs and outputs; None: the format does not tell them.
+        batch: number of images that each call takes, where `shapes` do not tell it.
+
+    Raises:
+        UserError: metadata are missing or malformed, or disagree with the shapes.
+    """
+    for key in METADATA_KEYS:
+        if key not in texts:
+            raise UserError(
+                f"{path}: no {key} in its metadata; expected a file that export.py wrote"
+            )
+    values = validate(
+        dict[str, Any], parse_yaml(texts["config"], f"{path}: config"), f"{path}: config"
+    )
+    config = restore_config(values, f"{path}: config")
+    names = validate_json(list[str], texts["names"], f"{path}: names")
+    anchors = validate_json(Anchors, texts["anchors"], f"{path}: anchors")
+    check_anchor_count(anchors, config.model, f"{path}: anchors")
+    if shapes is not None:
+        _check_shapes(path, shapes, config, len(names))
+        batch = shapes[INPUT][0]
+    return ExportedFile(path, config, checked_names(names, f"{path}: names"), anchors, batch)
+
+
+def _check_shapes(path: Path, shapes: Shapes, config: Config, num_classes: int) -> None:
+    """Compare the graph's inputs and outputs with the metadata, except for the batch size."""
+    maps = map_sizes(config.input_size, config.model.heads)
+    predictions = sum(3 * height * width for height, width in maps)
+    expected = {
+        INPUT: (3, *config.input_size),
+        OUTPUTS[0]: (predictions, 4),
+        OUTPUTS[1]: (predictions, num_classes),
+    }
+    if shapes.keys() != expected.keys():
+        found = shorten(", ".join(shapes))
+        raise UserError(f"{path}: inputs and outputs {found}; expected {', '.join(expected)}")
+    for name, wanted in expected.items():
+        sizes = shapes[name][1:]
+        pairs = list(zip_longest(sizes, wanted, fillvalue=0))
+        if any(size not in (None, want) for size, want in pairs):
+            raise UserError(
+                f"{path}: {name} has shape (N, {', '.join(map(str, sizes))}), but its metadata ask "
+                f"for (N, {', '.join(map(str, wanted))})"
+            )
+
+
+@contextmanager
+def runtime_errors(path: str | Path, problem: str) -> Iterator[None]:
+    """Report in one line what a runtime raises about a file: each has exceptions of its own.
+
+    Args:
+        path: the file.
+        problem: what cannot be done with it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = ORT_CODE.sub("", lines[0])
+        raise UserError(f"{path}: {problem}: {shorten(reason, 200)}") from None
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep what libraries tell of their internals from the user: warnings, logs and prints."""
+    before = logging.root.manager.disable
+    stderr = os.dup(2)  # where libraries in C++ write
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def read_archived(path: Path, title: str) -> dict[str, str]:
+    """Read `METADATA_FILE` from a file that is, or ends in, a zip archive.
+
+    Args:
+        path: the file.
+        title: its format, for error messages.
+
+    Raises:
+        UserError: the file cannot be read, or is no archive.
+    """
+
+    def read(file: BinaryIO) -> bytes:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if Path(name).name == METADATA_FILE]
+            return archive.read(names[0]) if names else b"{}"
+
+    check_input(path)
+    with runtime_errors(path, f"not readable as {title}"):
+        content = read_with(read, path)
+    return validate_json(dict[str, str], content, f"{path}: {METADATA_FILE}")

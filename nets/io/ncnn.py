@@ -1,0 +1,79 @@
+"""ncnn's files, `.param` and `.bin`; the metadata lie next to them, in `.metadata.json`."""
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nets.io.exported import (
+    INPUT,
+    METADATA_FILE,
+    OUTPUTS,
+    ExportedFile,
+    metadata_texts,
+    parse_metadata,
+    silence,
+)
+from nets.io.torchscript import trace
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.errors import UserError, require_package, shorten
+from utils.core.files import read_file, write_file
+from utils.core.schema import Config
+from utils.core.validation import read_json
+
+METADATA_SUFFIX = f".{METADATA_FILE}"
+BLOBS = {"in0": INPUT, "out0": OUTPUTS[0], "out1": OUTPUTS[1]}  # pnnx's names: ours
+
+
+def write_ncnn(network: YOLOv4Tiny, config: Config, names: Sequence[str], path: str | Path) -> None:
+    """Convert a network with pnnx.
+
+    The blob `images` takes one image `(3, H, W)`, float32, RGB, 0..1; `boxes` is `(A, 4)`, xyxy in
+    input pixels, and `scores` `(A, C)`.
+
+    Args:
+        network: on any device.
+        config: its configuration.
+        names: the class names.
+        path: the `.param` file to write; the others are written next to it.
+
+    Raises:
+        UserError: pnnx is not installed or cannot convert the network, or a file cannot be written.
+    """
+    pnnx = require_package("pnnx", "export to ncnn")
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        with silence():
+            torch.jit.save(trace(network, config), str(Path(folder, "model.pt")))
+        height, width = config.input_size
+        command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[1,3,{height},{width}]f32", "fp16=0"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+        results = [Path(folder, f"model.ncnn.{kind}") for kind in ("param", "bin")]
+        if done.returncode or not all(result.is_file() for result in results):
+            lines = done.stderr.decode("utf-8", "replace").splitlines() or ["no reason given"]
+            raise UserError(
+                f"export to ncnn: pnnx cannot convert this network: {shorten(lines[-1])}"
+            )
+        param, weights = map(read_file, results)
+    write_file(path, re.sub(rb"\b(in0|out0|out1)\b", _our_name, param))
+    write_file(path.with_suffix(".bin"), weights)
+    texts = metadata_texts(network, config, names)
+    write_file(path.with_suffix(METADATA_SUFFIX), json.dumps(texts, ensure_ascii=False, indent=1))
+
+
+def _our_name(blob: re.Match[bytes]) -> bytes:
+    return BLOBS[blob[0].decode()].encode()
+
+
+def read_ncnn(path: Path) -> ExportedFile:
+    """Read the metadata of files that `write_ncnn` wrote.
+
+    Raises:
+        UserError: there are none next to the file, or they are malformed.
+    """
+    texts = read_json(dict[str, str], path.with_suffix(METADATA_SUFFIX))
+    return parse_metadata(path, texts, None, batch=1)

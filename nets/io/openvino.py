@@ -1,0 +1,52 @@
+"""OpenVINO's files, `.xml` and `.bin`; the metadata lie in the `.xml` as `rt_info`."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nets.io.exported import ExportedFile, parse_metadata, runtime_errors
+from nets.io.onnx import read_with_openvino, write_onnx
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.errors import require_package
+from utils.core.files import check_input
+from utils.core.schema import Config
+
+
+def write_openvino(
+    network: YOLOv4Tiny,
+    config: Config,
+    names: Sequence[str],
+    path: str | Path,
+    batch: int | None = None,
+) -> None:
+    """Convert a network from ONNX, with its metadata; inputs and outputs are those of ONNX.
+
+    Args:
+        network: on any device.
+        config: its configuration.
+        names: the class names.
+        path: the `.xml` file to write; the `.bin` is written next to it.
+        batch: number of images per call; None: any.
+
+    Raises:
+        UserError: onnx, onnxscript or openvino is not installed.
+    """
+    openvino = require_package("openvino", "export to OpenVINO")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.onnx"
+        write_onnx(network, config, names, source, batch=batch)
+        model = openvino.convert_model(source)
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def read_openvino(path: Path) -> ExportedFile:
+    """Read the metadata of a file that `write_openvino` wrote.
+
+    Raises:
+        UserError: not readable, written by another program, or openvino is not installed.
+    """
+    require_package("openvino", str(path))
+    check_input(path)
+    with runtime_errors(path, "not readable as OpenVINO"):
+        texts, shapes = read_with_openvino(str(path))
+    return parse_metadata(path, texts, shapes)

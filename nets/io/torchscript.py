@@ -1,0 +1,84 @@
+"""TorchScript files; the metadata lie in the file as `extra/metadata.json`."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nets.io.exported import (
+    METADATA_FILE,
+    ExportedFile,
+    export_pipeline,
+    metadata_texts,
+    parse_metadata,
+    read_archived,
+    silence,
+)
+from nets.yolo.box_coder import PredictionGrid
+from nets.yolo.pipeline import Pipeline
+from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.files import write_file
+from utils.core.schema import Config
+
+
+class _Traceable(nn.Module):
+    """A pipeline whose grid consists of buffers, which a traced module moves between devices."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        self.network, self.coder = pipeline.network, pipeline.coder
+        for name in ("cell", "anchor", "stride"):
+            self.register_buffer(name, getattr(pipeline.grid, name))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        grid = PredictionGrid(
+            self.get_buffer("cell"), self.get_buffer("anchor"), self.get_buffer("stride")
+        )
+        return self.coder(self.network(images), grid)
+
+
+def trace(network: YOLOv4Tiny, config: Config) -> torch.jit.ScriptModule:
+    """Trace a network and its box coder with one image of `config.input_size`.
+
+    Returns:
+        A module that takes images `(N, 3, H, W)`, float32, RGB, 0..1, and returns boxes and scores.
+    """
+    with silence():
+        return torch.jit.trace(
+            _Traceable(export_pipeline(network, config)),
+            torch.rand(1, 3, *config.input_size),
+            check_trace=False,
+        )
+
+
+def write_torchscript(
+    network: YOLOv4Tiny, config: Config, names: Sequence[str], path: str | Path
+) -> None:
+    """Write a network as TorchScript: `trace` with its metadata.
+
+    Args:
+        network: on any device.
+        config: its configuration.
+        names: the class names.
+        path: the file to write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    texts = json.dumps(metadata_texts(network, config, names))
+    buffer = io.BytesIO()
+    with silence():
+        torch.jit.save(trace(network, config), buffer, _extra_files={METADATA_FILE: texts})
+    write_file(path, buffer.getvalue())
+
+
+def read_torchscript(path: Path) -> ExportedFile:
+    """Read the metadata of a file that `write_torchscript` wrote; no code in it is run.
+
+    Raises:
+        UserError: not readable, or written by another program.
+    """
+    return parse_metadata(path, read_archived(path, "TorchScript"), None)
