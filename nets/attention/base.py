@@ -100,6 +100,26 @@ class BranchAttention(AttentionBlock):
         return {"branch": weights}
 
 
+class ResidualAttention(AttentionBlock):
+    """`y = x + attended(x)`; a subclass computes `attended`.
+
+    Args:
+        residual: add x, as a block of a network does; otherwise y = attended(x), as the layer in
+            the paper.
+    """
+
+    def __init__(self, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+
+    def attended(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attended(x)
+        return x + y if self.residual else y
+
+
 class IdentityStart(nn.Module):
     """`y = x + alpha * (block(x) - x)` with a learnable `alpha` that starts at 0.
 

@@ -94,6 +94,12 @@ def check_heads(option: str, heads: int, channels: int) -> int:
     return heads
 
 
+def default_heads(channels: int, width: int) -> int:
+    """Return the largest divisor of `channels` that leaves at least `width` channels per head."""
+    most = max(channels // width, 1)
+    return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+
+
 def divisor_hint(channels: int) -> str:
     """Return `"; expected one of: 1, 2, 4"`, the divisors of `channels`, for an error message."""
     divisors = [str(number) for number in range(1, channels + 1) if channels % number == 0]
@@ -132,8 +138,23 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def split_channels(x: Tensor, heads: int) -> Tensor:
+    """`(B, C, H, W)` -> `(B, heads, N, C / heads)`."""
+    return x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
+
+
+def join_channels(x: Tensor, size: Sequence[int]) -> Tensor:
+    """`(B, heads, N, C / heads)` -> `(B, C, H, W)`, with `size` = (H, W)."""
+    return x.transpose(2, 3).flatten(1, 2).unflatten(2, size)
+
+
 def scaled_dot_product(
-    query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Compute `softmax(scale * query key^T) value` in float32, with a fused kernel if available.
 
@@ -143,6 +164,7 @@ def scaled_dot_product(
         value: `(B, heads, M, e)`.
         scale: factor of the scores.
         dropout: probability of dropping a weight.
+        bias: added to the scores, as wide as their dtype, broadcast to `(B, heads, N, M)`.
 
     Returns:
         `(B, heads, N, e)`, in the dtype of `query`.
@@ -152,24 +174,28 @@ def scaled_dot_product(
         return heads[:, 0]
     with no_autocast(query):
         attended = F.scaled_dot_product_attention(
-            upcast(query), upcast(key), upcast(value), dropout_p=dropout, scale=scale
+            upcast(query), upcast(key), upcast(value), bias, dropout, scale=scale
         )
     return attended.to(query.dtype)
 
 
-def dot_product_weights(query: Tensor, key: Tensor, scale: float = 1.0) -> Tensor:
+def dot_product_weights(
+    query: Tensor, key: Tensor, scale: float = 1.0, bias: Tensor | None = None
+) -> Tensor:
     """Compute the weights `softmax(scale * query key^T)` of few queries, in float32.
 
     Args:
         query: `(..., n, d)`.
         key: `(..., M, d)`.
         scale: factor of the scores.
+        bias: added to the scores, broadcast to `(..., n, M)`.
 
     Returns:
         `(..., n, M)`.
     """
     with no_autocast(query):
-        return (scale * upcast(query) @ upcast(key).transpose(-2, -1)).softmax(-1)
+        scores = scale * upcast(query) @ upcast(key).transpose(-2, -1)
+        return (scores if bias is None else scores + bias).softmax(-1)
 
 
 def flat_index(point: Sequence[int] | None, size: Sequence[int]) -> int:

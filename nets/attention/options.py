@@ -27,10 +27,13 @@ def _check_odd(value: int) -> int:
 # and the largest map of a 416 x 416 input 208 x 208 positions.
 PositiveInt = Annotated[int, Field(ge=1, le=4096)]  # widths, and what divides them
 SmallInt = Annotated[int, Field(ge=1, le=64)]  # repetitions, branches, strides, sides of a grid
+SmallOrZero = Annotated[int, Field(ge=0, le=64)]  # shifts and margins
 OddInt = Annotated[int, Field(ge=1, le=63), AfterValidator(_check_odd)]  # sides of a kernel
 KernelSizes = Annotated[Sequence[OddInt], Field(max_length=16)]
 ParameterCount = Annotated[int, Field(ge=1, le=10**9)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+MlpRatio = Annotated[float, Field(ge=0, le=16)]  # hidden width of an MLP over C; 0: no MLP
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def check_options(

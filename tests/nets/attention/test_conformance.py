@@ -41,6 +41,8 @@ OPTIONS = [
     {"name": "split", "radix": 1},
     {"name": "split", "radix": 3, "groups": 2, "kernel_size": 5},
     {"name": "conv_control", "params": 40},
+    {"name": "psa_yolo", "ratio": 1, "mlp_ratio": 0.5, "residual": False},
+    {"name": "window", "heads": 4, "window": 4, "shift": 2},
 ]
 
 
@@ -75,6 +77,9 @@ CANCELLED = {
     "gsop": {"channel.reduce.bias"},
     "bam": {"channel.0.bias", "spatial.0.bias", "spatial.3.bias", "spatial.6.bias"},
     "split": {"fc1.bias"},
+    "area": {"pe.1.bias"},
+    "psa_yolo": {"pe.1.bias"},
+    "mobilevit_v2": {"query.bias"},
 }
 
 

@@ -10,9 +10,10 @@ C, H, W = 64, 5, 9
 SHAPES = {"channel": (2, C), "spatial": (2, H, W), "query": (2, H, W), "displacement": (2, H, W)}
 KEYS = {
     "channel": "se se_conv eca cam",
-    "spatial": "gc conv_control",
+    "spatial": "gc conv_control mobilevit_v2",
     "channel spatial": "cbam bam ca triplet basic_block",
-    "query": "self_attention pam non_local mhsa emsa ccnet external a2 danet_head",
+    "query": "self_attention pam non_local mhsa emsa ccnet external a2 danet_head "
+    "area psa_yolo window",
     "query channel": "danet",
     "branch": "sk psa split",
     "displacement": "stn",
@@ -94,6 +95,29 @@ def test_a_row_of_one_head_is_mhsa():
     value = block.qkv(x.flatten(2).transpose(1, 2)).chunk(3, 2)[2].transpose(1, 2).view_as(x)
     attended = torch.einsum("bhw,bchw->bc", block.attention(x, (1, 2))["query"], value)
     assert torch.allclose(block(x)[:, :, 1, 2], x[:, :, 1, 2] + block.out(attended), atol=1e-5)
+
+
+# One head: options, the last layer, and the values that the row weighs.
+ROWS = {
+    "area": ({}, "proj", lambda block, x: block.qkv(x)[:, -C:]),
+    "psa_yolo": ({"ratio": 1}, "proj", lambda block, x: block.qkv(x)[:, -C:]),
+    "window": ({"window": 4, "shift": 2}, "out", lambda block, x: block.qkv(x)[:, -C:]),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_one_head_gives_what_is_projected(name, point):
+    options, last, value = ROWS[name]
+    block, x, projected = _block(name, heads=1, **options), random_features(C), []
+    getattr(block, last).register_forward_pre_hook(lambda layer, given: projected.extend(given))
+    block(x)
+    row, value = block.attention(x, point)["query"], value(block, x)
+    assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
+    attended = torch.einsum("bhw,bchw->bc", row, value)
+    if hasattr(block, "pe"):
+        attended = attended + block.pe(value)[:, :, point[0], point[1]]
+    assert torch.allclose(projected[0][:, :, point[0], point[1]], attended, atol=1e-4)
 
 
 def test_criss_cross_reaches_the_cross_once_and_everything_twice():

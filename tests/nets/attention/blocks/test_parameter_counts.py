@@ -29,6 +29,10 @@ COUNTS = {
     "sk": (62_528, 283_328),
     "psa": (433_732, 2_276_974),
     "split": (690_048, 3_619_392),
+    "area": (277_248, 1_429_120),
+    "psa_yolo": (200_960, 1_047_424),
+    "mobilevit_v2": (197_633, 1_035_779),
+    "window": (264_520, 1_384_572),
     # two 3x3 convolutions, two norms, cbam with reduction 16
     "basic_block": (1_179_648 + 1_024 + 8_290, 6_193_152 + 3_584 + 43_302),
     # 9 h^2 + (2 C + 4) h + 2 C with h = 6, 12, 25: nearest to C^2 / 8
@@ -55,6 +59,9 @@ OPTIONS = [
     ({"name": "non_local", "bn": False}, 131_712),
     ({"name": "ccnet", "recurrence": 5}, 82_241),
     ({"name": "external", "projections": True}, 164_608),
+    ({"name": "area", "mlp_ratio": 1.2}, 435_558),
+    ({"name": "area", "kernel_size": 5}, 271_104),
+    ({"name": "psa_yolo", "mlp_ratio": 2}, 464_640),
     ({"name": "conv_control", "params": 16_482}, 16_220),
     ({"name": "conv_control", "params": 300}, 324),
     ({"name": "conv_control", "params": 5}, 9),

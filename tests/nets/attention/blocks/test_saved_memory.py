@@ -22,6 +22,9 @@ SPECS = [
         "emsa",
         "ccnet",
         "gsop",
+        "area",
+        "psa_yolo",
+        "window",
     ),
     *(
         {"name": "non_local", "mode": mode, "sub_sample": False}

@@ -1,0 +1,69 @@
+"""Cutting a map into windows for local attention: window, halo, biformer, acmix.
+
+The windows and the heads share one axis, in front of a window's tokens, so that a mask or a
+position bias of (1, windows * heads, n, M) holds for all images. Masks are numbers made by
+arithmetic, not booleans: some ONNX runtimes know no booleans.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Added to a score, it makes the weight exactly 0. Finite, so that a row of nothing else is not NaN,
+# and within the range of float16.
+MASKED = -3e4
+
+
+def pad_to_multiples(x: Tensor, window: Sequence[int]) -> Tensor:
+    """Pad `(B, C, H, W)` with zeros at the bottom and the right, to multiples of `window`."""
+    bottom, right = (-side % of for side, of in zip(x.shape[2:], window, strict=True))
+    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+
+
+def to_windows(x: Tensor, window: Sequence[int], heads: int = 1) -> Tensor:
+    """`(B, heads * d, rows * h, columns * w)` -> `(B, rows * columns * heads, h * w, d)`."""
+    height, width = window
+    x = x.unflatten(3, (-1, width)).unflatten(2, (-1, height)).unflatten(1, (heads, -1))
+    return x.permute(0, 3, 5, 1, 4, 6, 2).flatten(4, 5).flatten(1, 3)
+
+
+def from_windows(windows: Tensor, window: Sequence[int], rows: int, heads: int = 1) -> Tensor:
+    """Invert `to_windows`."""
+    x = windows.unflatten(2, tuple(window)).unflatten(1, (rows, -1, heads))
+    x = x.permute(0, 3, 6, 1, 4, 2, 5)  # (B, heads, d, rows, h, columns, w)
+    return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+def locate(place: Sequence[int], window: Sequence[int], width: int) -> tuple[int, int]:
+    """Return the number of the window with the (row, column) `place`, and the index inside it.
+
+    Args:
+        place: (row, column).
+        window: (height, width) of a window.
+        width: of the map, a multiple of the window's.
+    """
+    (row, y), (column, x) = (divmod(at, side) for at, side in zip(place, window, strict=True))
+    return row * (width // window[1]) + column, y * window[1] + x
+
+
+def outside(positions: Tensor, side: int) -> Tensor:
+    """1 for each integer position outside of `range(side)`, else 0, float32."""
+    inside = positions.clamp(0, side - 1)
+    return (positions - inside).abs().clamp(max=1).float()
+
+
+def either(rows: Tensor, columns: Tensor) -> Tensor:
+    """Combine 0 / 1 flags of rows `(R, a, ...)` and columns `(K, b, ...)` to those of windows.
+
+    Returns:
+        1 where the row's or the column's flag is 1: `(R * K, a * b, ...)`, where each further axis
+        is combined in the same way.
+    """
+    axes = rows.ndim
+    grown = rows.reshape([side for length in rows.shape for side in (length, 1)])
+    flags = torch.maximum(grown, columns.reshape([n for side in columns.shape for n in (1, side)]))
+    for axis in range(axes):
+        flags = flags.flatten(axis, axis + 1)
+    return flags
