@@ -100,6 +100,11 @@ class Plan:
         return [self._trial(setting, seed) for seed in self.seeds for setting in self.settings]
 
     @property
+    def chooses_epoch(self) -> bool:
+        """Whether the scored epoch is chosen, on another split than the test images."""
+        return any(setting.config.train.select == "best" for setting in self.settings)
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """(setting, reference): all others with the baseline, settings with their own control."""
         others = [setting for setting in self.settings if setting.name != self.baseline]
@@ -255,7 +260,29 @@ def _make_setting(base: Config, name: str, changes: dict[str, Any]) -> Setting:
         config = update_config(base, changes)
     except UserError as error:
         raise UserError(f"setting '{name}': {error}") from None
-    return Setting(name, _folder_name(name), config, seed_offset)
+    return Setting(name, _folder_name(name), _with_selection(config, name), seed_offset)
+
+
+def _with_selection(config: Config, name: str) -> Config:
+    """Settle which epoch is scored: never one chosen on the images that settings are scored on.
+
+    The best of several evaluations is the better, the noisier the curve is; so a setting with a
+    noisy curve would have an advantage.
+    """
+    train = config.train
+    if config.data.test is not None:
+        return update_config(config, {"train.select": train.select or "best"})
+    problem = None
+    if train.patience:
+        problem = f"train.patience={train.patience}: would stop at an epoch chosen on"
+    if train.select == "best":
+        problem = "train.select=best: would choose the epoch on"
+    if problem is not None:
+        raise UserError(
+            f"setting '{name}': {problem} the images that the settings are scored on; leave it "
+            "out, or name a third split as data.test"
+        )
+    return update_config(config, {"train.select": "last"})
 
 
 def _folder_name(name: str) -> str:

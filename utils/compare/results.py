@@ -77,7 +77,7 @@ class TrialResult:
 
     Attributes:
         trial: the trial.
-        ap: AP of the best weights on the test images, points 0..100.
+        ap: AP of the scored weights on the test images, points 0..100.
         ap50: AP50 of the same.
         per_class: name -> (ap, ap50), NaN if the class has no objects.
         threshold: score with the best F1.

@@ -36,7 +36,7 @@ class SharedData:
         self._loaded: dict[str, Datasets] = {}
 
     def load(self, config: Config) -> Datasets:
-        """Both splits as the configuration asks for them."""
+        """All splits as the configuration asks for them."""
         data = config.data.model_dump(mode="json")
         key = json.dumps([data, config.input_size, config.train.workers])
         if key in self._loaded:
@@ -44,7 +44,8 @@ class SharedData:
         datasets = open_datasets(config)
         # An image that is decoded every epoch may turn out to be damaged late and lose its objects
         # from then on. Trials must not depend on earlier ones, so such datasets are not shared.
-        damaged = datasets.train.notices or datasets.val.notices
+        splits = (datasets.train, datasets.val, datasets.final)
+        damaged = any(split.notices for split in splits)
         if config.data.cache != "none" and not damaged:
             self._loaded[key] = datasets
         return datasets
@@ -108,7 +109,7 @@ def _train(trial: Trial, datasets: Datasets) -> Result:
         _clear(trial.folder)
         return train(trial.config, trial.folder, datasets)
     if _read_progress(trial)["done"]:
-        return close_run(trial.folder, datasets.val)
+        return close_run(trial.folder, datasets)
     return resume(trial.folder, datasets=datasets)
 
 
@@ -130,15 +131,16 @@ def _clear(folder: Path) -> None:
 
 def _write_result(trial: Trial, result: Result, datasets: Datasets) -> None:
     """Write the detections and, last, the file that marks the trial as finished."""
-    write_detections(trial.folder / DETECTIONS, result.evaluation.detections)
+    write_detections(trial.folder / DETECTIONS, result.final.detections)
+    metrics = json.loads((trial.folder / METRICS).read_text(encoding="utf-8"))
     progress = _read_progress(trial)
     content = {
         "setting": trial.setting,
         "seed": trial.seed,
-        "truth": fingerprint(datasets.val.samples),
+        "truth": fingerprint(datasets.final.samples),
         "train_seconds": round(progress["seconds"], 2),
         "epochs": progress["epoch"],
         "best_epoch": checkpoints.load(trial.folder / BEST)["epoch"],
-        "metrics": json.loads((trial.folder / METRICS).read_text(encoding="utf-8")),
+        "metrics": metrics.get("test", metrics),
     }
     write_json(trial.folder / DONE, content)

@@ -105,7 +105,7 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     first_trials: dict[str, Trial] = {}  # a finished one of each setting
     for result in results:
         first_trials.setdefault(result.trial.setting, result.trial)
-    splits = {name: data.load(trial.config).val for name, trial in first_trials.items()}
+    splits = {name: data.load(trial.config).final for name, trial in first_trials.items()}
     sample = next(iter(splits.values())).samples[0]
     latency = measure_latency(plan.out, list(first_trials.values()), sample.read_image())
     comparison = analyze(plan, results, failed, latency, splits, read_record(plan.out))

@@ -240,6 +240,11 @@ class DataConfig(ConfigSection):
         "(2007/trainval+2012/trainval)",
     )
     val: Words = Field("val", description="validation split, named like `train`")
+    test: Words | None = Field(
+        None,
+        description="test split, named like `train`, that the chosen weights are scored on once, "
+        "at the end; null: none",
+    )
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="share of the training images that becomes the validation split; null: 0.2 if "
@@ -278,6 +283,14 @@ class DataConfig(ConfigSection):
     shapes_seed: Seed = Field(
         0, description="shapes: seed of the images, independent of the training seed"
     )
+
+    @field_validator("test")
+    @classmethod
+    def _check_test(cls, test: str | None, info: ValidationInfo) -> str | None:
+        for key in ("train", "val"):
+            if test is not None and test == info.data.get(key):
+                raise ValueError(f"expected a split of its own, got that of data.{key}")
+        return test
 
 
 class AugmentConfig(ConfigSection):
@@ -405,6 +418,11 @@ class TrainConfig(ConfigSection):
     freeze_epochs: Epochs = Field(0, description="number of first epochs with a frozen backbone")
     patience: Epochs = Field(
         0, description="stop after this many evaluations without improvement; 0: never"
+    )
+    select: Literal["best", "last"] | None = Field(
+        None,
+        description="weights in best.pt: best (of the evaluation with the highest AP) or last (of "
+        "the last epoch); null: best, but last in comparisons without data.test",
     )
     eval_every: EpochCount | None = Field(
         None, description="number of epochs between evaluations; null: a tenth of `epochs`"

@@ -33,8 +33,8 @@ def load_dataset(
 
     Args:
         data: format, folder, splits, classes and cache.
-        split: `train` and `val` stand for `data.train` and `data.val`; any other name is that of a
-                split in the dataset.
+        split: `train`, `val` and `test` stand for the splits that `data` names so; any other name
+            is that of a split in the dataset.
         input_size: (height, width) that images are letterboxed to, in pixels; synthetic images
             (`shapes`) are drawn at this size.
         class_names: class names of a trained network, which override those of the dataset.
@@ -77,7 +77,8 @@ def _read(
     data: DataConfig, split: str, input_size: tuple[int, int], progress: bool
 ) -> SplitContents:
     """Read a split; `train` and `val` may be parts of one in the dataset."""
-    source = {"train": data.train, "val": data.val}.get(split, split)
+    names = {"train": data.train, "val": data.val, "test": data.test or "test"}
+    source = names.get(split, split)
     contents = READERS[data.format](data, source, input_size, progress)
     if data.train != data.val or data.val_share is None or split not in ("train", "val"):
         return contents

@@ -17,24 +17,37 @@ class Datasets:
     Attributes:
         train: the training split.
         val: the validation split.
+        test: the test split, if `data.test` names one.
     """
 
     train: DetectionDataset
     val: DetectionDataset
+    test: DetectionDataset | None = None
+
+    @property
+    def final(self) -> DetectionDataset:
+        """The split that a finished run is scored on."""
+        return self.val if self.test is None else self.test
 
 
 def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> Datasets:
-    """Open both splits with `open_dataset`, and print a note if they share images."""
+    """Open the splits with `open_dataset`, and print a note if they share images."""
     train = open_dataset(config, "train", class_names)
     val = open_dataset(config, "val", class_names, told=train.notices)
-    shared = find_leaks(train.samples, val.samples)
+    _note_shared(train, val, "validation images are also training images")
+    if config.data.test is None:
+        return Datasets(train, val)
+    test = open_dataset(config, "test", class_names, told=train.notices)
+    _note_shared(train, test, "test images are also training images")
+    _note_shared(val, test, "test images are also validation images")
+    return Datasets(train, val, test)
+
+
+def _note_shared(first: DetectionDataset, second: DetectionDataset, title: str) -> None:
+    shared = find_leaks(first.samples, second.samples)
     if shared:
-        first, second = shared[0]
-        print(
-            f"note: {len(shared)} validation images are also training images, "
-            f"e.g. {second} is {first}"
-        )
-    return Datasets(train, val)
+        path, copy = shared[0]
+        print(f"note: {len(shared)} {title}, e.g. {copy} is {path}")
 
 
 def open_dataset(

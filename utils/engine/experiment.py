@@ -48,15 +48,25 @@ class Result:
     Attributes:
         run: its folder.
         evaluation: evaluation of its best weights on the validation split.
+        test: evaluation of the same weights on the test split, if there is one.
     """
 
     run: Path
     evaluation: Evaluation
+    test: Evaluation | None = None
+
+    @property
+    def final(self) -> Evaluation:
+        """The evaluation that the run is judged by: no epoch was chosen on a test split."""
+        return self.evaluation if self.test is None else self.test
 
     def report(self) -> str:
         """Return the metrics, and what to do next, for the terminal."""
+        tables = self.evaluation.metrics.table()
+        if self.test is not None:
+            tables = f"validation split\n{tables}\n\ntest split\n{self.test.metrics.table()}"
         return (
-            f"{self.evaluation.metrics.table()}\n\n"
+            f"{tables}\n\n"
             f"{self.run}: best.pt, metrics.json, results.csv and plots. Continue with:\n"
             f"  python eval.py --weights {self.run}\n"
             f"  python predict.py --weights {self.run} --source IMAGE"
@@ -90,7 +100,7 @@ def train(config: Config, run: Path | None = None, datasets: Datasets | None = N
         _write_division(folder, config.data, datasets)
         trainer = Trainer(folder, detector.config, detector, datasets.train, datasets.val)
         _announce(trainer)
-        return _finish(trainer)
+        return _finish(trainer, datasets)
 
 
 @distributed.main_process_only
@@ -176,7 +186,7 @@ def _resume_owned(
         distributed.broadcast_from_main(lambda: create_run(config, folder))
     progress = trainer.progress
     print(f"resuming {folder} in epoch {progress.epoch + 1}, after step {progress.step}")
-    return _finish(trainer)
+    return _finish(trainer, datasets)
 
 
 def _read_checkpoint(last: Path, asked_by: str) -> dict[str, Any]:
@@ -285,7 +295,7 @@ def _steps_text(config: TrainConfig) -> str:
     return f"{config.epoch_count} epochs, batch size {config.images_per_pass}{parts}"
 
 
-def _finish(trainer: Trainer) -> Result:
+def _finish(trainer: Trainer, datasets: Datasets) -> Result:
     """Train to the end and close the run; if that is cut short, save the state reached."""
     try:
         with trainer.log:
@@ -293,18 +303,22 @@ def _finish(trainer: Trainer) -> Result:
             note = note_if_rising(trainer.progress.history)
             if note is not None and distributed.is_main_process():
                 print(note)
-            return close_run(trainer.run, trainer.val)
+            return close_run(trainer.run, datasets)
     except (KeyboardInterrupt, ReadError):
         if trainer.save_stopped():
             print(f"\nstopped; continue with: python train.py --resume {trainer.run}")
         raise
 
 
-def close_run(run: Path, val: DetectionDataset) -> Result:
+def close_run(run: Path, datasets: Datasets) -> Result:
     """Evaluate the best weights of a finished training and write its numbers and plots."""
     distributed.barrier()  # until the main process has written them
     detector = load_model(run / BEST)
-    evaluation = evaluate_detector(detector, val)
-    write_plots(run, evaluation.metrics, evaluation.detections, val)
-    write_json(run / METRICS, evaluation.to_json(detector))  # last: it marks the run as finished
-    return Result(run, evaluation)
+    evaluation = evaluate_detector(detector, datasets.val)
+    content, test = evaluation.to_json(detector), None
+    if datasets.test is not None:
+        test = evaluate_detector(detector, datasets.test)
+        content["test"] = test.to_json(detector)
+    write_plots(run, evaluation.metrics, evaluation.detections, datasets.val)
+    write_json(run / METRICS, content)  # last: it marks the run as finished
+    return Result(run, evaluation, test)

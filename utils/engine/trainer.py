@@ -375,7 +375,8 @@ class Trainer:
         improved = metrics is not None and self._update_best(metrics.map50_95)
         out_of_patience = config.patience > 0 and progress.stale >= config.patience
         progress.done = progress.epoch >= config.epoch_count or out_of_patience
-        if improved and distributed.is_main_process():
+        chosen = progress.done if config.select == "last" else improved
+        if chosen and distributed.is_main_process():
             checkpoints.save(self.run / BEST, self.weights())
         self._save_last()
         self.log.write(progress.history)

@@ -1,5 +1,6 @@
 """Trials are kept, resumed, and fail alone."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from nets.io import checkpoints
 from utils.compare import trials, workflow
 from utils.compare.analysis import Comparison
 from utils.compare.failures import ERROR, Failure, read_failure
-from utils.compare.plan import Plan, Trial
-from utils.compare.results import DETECTIONS, DONE, read_detections, read_result
+from utils.compare.plan import Plan, Trial, make_plan
+from utils.compare.results import DETECTIONS, DONE, fingerprint, read_detections, read_result
 from utils.compare.trials import SharedData, read_state, run_trial
 from utils.compare.workflow import compare, run_trials
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset
-from utils.engine.runs import LAST
+from utils.engine.evaluation import evaluate_weights
+from utils.engine.runs import BEST, LAST
 from utils.engine.trainer import Trainer
 from utils.metrics.detection_metrics import evaluate
 
@@ -55,6 +59,35 @@ def test_a_trial_holds_what_the_evaluator_measured(finished: tuple[Plan, Compari
     assert (result.ap, result.ap50) == pytest.approx(expected, abs=1e-4)
     with pytest.raises(UserError, match="detections are not on the 7 images"):
         read_detections(trial, split.samples[1:], split.class_names)
+
+
+def test_the_last_epoch_is_scored(finished: tuple[Plan, Comparison]):
+    """The best of several evaluations on the test images flatters noisy curves."""
+    for trial in finished[0].trials:
+        best, last = (checkpoints.load(trial.folder / name) for name in (BEST, LAST))
+        assert best["epoch"] == last["epoch"] == 2
+        assert all(torch.equal(best["model"][key], last["model"][key]) for key in last["model"])
+
+
+def test_with_a_test_split_the_epoch_is_chosen_on_another(
+    tiny_words: tuple[str, ...], tmp_path: Path
+):
+    words = [*tiny_words, "data.test=test", "train.patience=1", "train.epochs=1"]
+    plan = make_plan("shapes.yaml", ("none", "se"), out=str(tmp_path), overrides=words)
+    trial, data = plan.trials[0], SharedData()
+    assert run_trial(trial, data)
+    datasets = data.load(trial.config)
+    record = json.loads((trial.folder / DONE).read_text(encoding="utf-8"))
+    metrics = json.loads((trial.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert datasets.test is not None and datasets.final is datasets.test
+    assert (
+        record["truth"] == fingerprint(datasets.test.samples) != fingerprint(datasets.val.samples)
+    )
+    assert record["metrics"] == metrics["test"] and trial.config.train.select == "best"
+    evaluation = evaluate_weights(str(trial.folder), split="test")
+    detections = read_detections(trial, datasets.test.samples, datasets.test.class_names)
+    for one, other in zip(evaluation.detections, detections, strict=True):
+        assert np.array_equal(one.boxes, other.boxes)
 
 
 def test_data_is_loaded_once(finished: tuple[Plan, Comparison]):
