@@ -57,6 +57,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", help="default: runs/compare-<config>")
     parser.add_argument("--baseline", metavar="NAME", help="default: none, else the first setting")
     parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="AP",
+        help="points; smaller differences do not matter to you: settings can then be found "
+        "practically equal. Declare it before any result is shown",
+    )
+    parser.add_argument(
         "--control",
         choices=["params", "latency"],
         help="add to every attention setting a control: plain convolutions with the same number "
@@ -95,7 +102,14 @@ def main() -> None:
     from utils.compare.workflow import compare, summarize
 
     plan = make_plan(
-        args.config, args.phi, args.settings, args.seeds, args.out, args.baseline, args.overrides
+        args.config,
+        args.phi,
+        args.settings,
+        args.seeds,
+        args.out,
+        args.baseline,
+        args.overrides,
+        args.margin,
     )
     plan = with_controls(plan, args.control)
     comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], args.ray)

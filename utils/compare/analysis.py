@@ -96,6 +96,8 @@ class PairSummary:
         images50: the same for AP50.
         combined: 95% interval of the mean AP difference for new seeds and new images.
         corrected_p: p corrected by Holm's method over the family of tests.
+        equivalence_p: p of a difference of at least the margin, corrected in the same way.
+        margin: the margin of the plan, in points.
         min_seeds: the fewest seeds that get a verdict.
         verdict: verdict on AP.
         power: probability that so many seeds find a true difference of 1 AP; NaN if unknown.
@@ -119,6 +121,8 @@ class PairSummary:
     images50: Interval
     combined: Interval
     corrected_p: float
+    equivalence_p: float
+    margin: float | None
     min_seeds: int
     verdict: Verdict
     power: float
@@ -127,6 +131,18 @@ class PairSummary:
     differences: dict[int, float]
     outliers: dict[int, float]
     per_class: dict[str, PairedDifference]
+
+    @property
+    def is_below_margin(self) -> bool:
+        """Whether the difference is less than the margin, be it proven or not."""
+        return self.equivalence_p <= statistics.ALPHA
+
+    @property
+    def is_below_margin_on_new_images(self) -> bool:
+        """Whether the same can be said of other test images."""
+        margin = self.margin or 0.0
+        inside = -margin < self.combined.low and self.combined.high < margin
+        return self.is_below_margin and inside
 
 
 @dataclass(frozen=True)
@@ -348,7 +364,8 @@ class _Analysis:
             statistics.paired_difference(list(each.values())) for each in differences.values()
         ]
         errors = [sum(self.count_failed(name, "error") for name in pair) for pair in self.pairs]
-        judged = statistics.judge(paired, family, [not count for count in errors])
+        complete = [not count for count in errors]
+        judged = statistics.judge(paired, family, complete, self.plan.margin)
         summaries = []
         for index, (name, reference) in enumerate(self.pairs):
             row = 2 * (len(self.settings) + index)
@@ -359,7 +376,6 @@ class _Analysis:
             finished = self.finished_seeds(name, reference)
             survivors = [by_seed[seed] for seed in finished]
             far = [finished[position] for position in statistics.find_outliers(survivors)]
-            corrected_p, verdict = judged[index]
             power, needed, needed_range = _outlook(ap, family)
             summary = PairSummary(
                 name=name,
@@ -377,9 +393,11 @@ class _Analysis:
                 images=images,
                 images50=bootstrap.interval(row + 1),
                 combined=statistics.combine_intervals(ap.mean, ap.interval, images),
-                corrected_p=corrected_p,
+                corrected_p=judged[index].p,
+                equivalence_p=judged[index].equivalence_p,
+                margin=self.plan.margin,
                 min_seeds=statistics.min_seeds(family),
-                verdict=verdict,
+                verdict=judged[index].verdict,
                 power=power,
                 needed=needed,
                 needed_range=needed_range,

@@ -5,7 +5,7 @@ from statistics import median
 
 from utils.compare.analysis import PairSummary, Spread
 from utils.compare.failures import FailureKind
-from utils.compare.statistics import MAX_SEEDS, NO_DIFFERENCE, NO_SPREAD, Interval
+from utils.compare.statistics import EQUAL, MAX_SEEDS, NO_SPREAD, Interval
 
 NONE = "–"
 CAUSES: dict[FailureKind, str] = {
@@ -15,53 +15,95 @@ CAUSES: dict[FailureKind, str] = {
 }
 
 
-def sentence(pair: PairSummary) -> str:
-    """Describe the result for a setting and its reference in a few sentences."""
-    seeds_interval = f"95% interval over seeds {interval(pair.ap.interval)}"
+def headline(pair: PairSummary) -> str:
+    """The verdict in one line."""
     seeds = f"on {pair.survivors.seeds} of {pair.planned} seeds"
-    if pair.verdict != NO_DIFFERENCE:
-        difference = f"{abs(pair.ap.mean):.2f} AP"
-        corrected = f"corrected p {probability(pair.corrected_p)}"
+    if pair.verdict in ("better", "worse"):
+        limit = ""
+        if pair.is_below_margin:
+            limit = f", but by less than the margin of {pair.margin:g} AP"
         return (
-            f"{pair.name} is {pair.verdict} than {pair.reference} by {difference} {seeds}"
-            f" ({seeds_interval}, {corrected}).{_failures(pair)}{_other_images(pair.combined)}"
+            f"{pair.name} is {pair.verdict} than {pair.reference} by {abs(pair.ap.mean):.2f} AP"
+            f"{limit} ({seeds})."
         )
-    certainty = seeds_interval if pair.ap.seeds > 1 else "one seed"
-    return (
-        f"{pair.name} against {pair.reference}: {pair.verdict} ({signed(pair.ap.mean)} AP {seeds},"
-        f" {certainty}).{_failures(pair)} {_outlook(pair)}"
+    difference = f"({signed(pair.ap.mean)} AP {seeds})"
+    if pair.verdict == EQUAL:
+        return (
+            f"{pair.name} and {pair.reference} are practically equal: they differ by less than"
+            f" {pair.margin:g} AP {difference}."
+        )
+    return f"{pair.name} against {pair.reference}: {pair.verdict} {difference}."
+
+
+def details(pair: PairSummary) -> str:
+    """What the verdict rests on, and what it does not cover, in a few sentences."""
+    parts = [_evidence(pair), *_failures(pair)]
+    if pair.verdict in ("better", "worse"):
+        parts += _other_images(pair.combined)
+    elif pair.verdict == EQUAL:
+        parts.append(_equal_on_other_images(pair))
+    else:
+        parts.append(_outlook(pair))
+    return " ".join(parts)
+
+
+def sentence(pair: PairSummary) -> str:
+    """The verdict and its details."""
+    return f"{headline(pair)} {details(pair)}"
+
+
+def _evidence(pair: PairSummary) -> str:
+    if pair.ap.seeds < 2:
+        return "One seed: no interval."
+    text = (
+        f"95% interval for new seeds and new images {interval(pair.combined)}, for new seeds on"
+        f" these images {interval(pair.ap.interval)}"
     )
+    if not math.isnan(pair.corrected_p):
+        text += f"; corrected p {probability(pair.corrected_p)}"
+    if not math.isnan(pair.equivalence_p):
+        text += f", p of a difference of {pair.margin:g} AP {probability(pair.equivalence_p)}"
+    return f"{text}."
 
 
-def _failures(pair: PairSummary) -> str:
-    """How many trials diverged or failed, and what the others say alone."""
-    text = ""
+def _failures(pair: PairSummary) -> list[str]:
+    """How many trials diverged or failed, and what the others say alone; outliers."""
+    parts = []
     for name, count in zip((pair.name, pair.reference), pair.diverged, strict=True):
         if count:
-            text += f" {name} diverged on {count} of {pair.planned} seeds (scored 0)."
-    if text and pair.survivors.seeds:
-        text += (
-            f" The {pair.survivors.seeds} seeds that both finished differ by"
+            parts.append(f"{name} diverged on {count} of {pair.planned} seeds (scored 0).")
+    if parts and pair.survivors.seeds:
+        parts.append(
+            f"The {pair.survivors.seeds} seeds that both finished differ by"
             f" {signed(pair.survivors.mean)} AP; that is no verdict, as they are selected."
         )
     if pair.outliers:
         shown = ", ".join(f"seed {seed} ({signed(far)})" for seed, far in pair.outliers.items())
         middle = signed(median(pair.differences.values()))
-        text += f" Outliers: {shown}, far from the median difference of {middle} AP."
+        parts.append(f"Outliers: {shown}, far from the median difference of {middle} AP.")
     if pair.errors:
-        text += (
-            f" No verdict while {pair.errors} of its trials failed with an error: mend it and run"
+        parts.append(
+            f"No verdict while {pair.errors} of its trials failed with an error: mend it and run"
             " the command again."
         )
-    return text
+    return parts
 
 
-def _other_images(combined: Interval) -> str:
+def _other_images(combined: Interval) -> list[str]:
     if not combined.low <= 0 <= combined.high:
-        return ""
+        return []
+    return [
+        "That holds for these test images; on others it may not: the interval for new images"
+        " contains zero."
+    ]
+
+
+def _equal_on_other_images(pair: PairSummary) -> str:
+    if pair.is_below_margin_on_new_images:
+        return "That holds on new images, too: the interval lies inside the margin."
     return (
-        " That holds for these test images; on others it may not: the interval for new seeds and"
-        f" new images, {interval(combined)}, contains zero."
+        "That holds for these test images; on others the difference may be larger: the interval"
+        " for new images does not lie inside the margin."
     )
 
 

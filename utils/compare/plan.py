@@ -86,6 +86,7 @@ class Plan:
         settings: the settings, in the order of the report.
         seeds: seeds of every setting.
         baseline: name of the setting that all others are compared with.
+        margin: AP points; smaller differences do not matter. None: not declared.
     """
 
     out: Path
@@ -93,6 +94,7 @@ class Plan:
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
     baseline: str
+    margin: float | None = None
 
     @property
     def trials(self) -> list[Trial]:
@@ -130,6 +132,7 @@ def make_plan(
     out: str | None = None,
     baseline: str | None = None,
     overrides: Sequence[str] = (),
+    margin: float | None = None,
 ) -> Plan:
     """Read and check all parts of a comparison before any training.
 
@@ -142,6 +145,7 @@ def make_plan(
         out: folder; None: `runs/compare-<config>`.
         baseline: name of a setting; None: `none` if there is one, else the first.
         overrides: `KEY=VALUE` words for all settings.
+        margin: differences of fewer AP points do not matter; None: not declared.
 
     Raises:
         UserError: a setting cannot be trained, or the settings cannot be compared.
@@ -164,11 +168,18 @@ def make_plan(
         settings=settings,
         seeds=_check_seeds(seeds),
         baseline=_find_baseline(baseline, settings),
+        margin=_check_margin(margin),
     )
     _check_trial_seeds(settings, plan.seeds)
     for setting in settings:
         check_config(setting.config)
     return plan
+
+
+def _check_margin(margin: float | None) -> float | None:
+    if margin is not None and not 0 < margin < 100:
+        raise UserError(f"--margin: expected AP points above 0 and below 100, got {margin:g}")
+    return margin
 
 
 def _check_seeds(seeds: Sequence[str | int]) -> tuple[int, ...]:

@@ -8,10 +8,12 @@ gets a line when trials are begun (`plan`), and one when their results are shown
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from utils.compare.plan import Plan
+from utils.core.errors import UserError
 from utils.core.files import is_file, read_file, write_file
 from utils.core.validation import SavedSection, validate_json
 
@@ -42,12 +44,14 @@ class Entry(SavedSection):
         kind: `plan` when trials are begun, `look` when results are shown.
         time: local time.
         seeds: the seeds of the plan.
+        margin: the margin of the plan, in points.
         pairs: what is compared.
     """
 
     kind: Literal["plan", "look"]
     time: str
     seeds: list[int]
+    margin: float | None = None
     pairs: list[PairRecord]
 
 
@@ -98,7 +102,25 @@ def make_entry(
         pair = PairRecord(setting=names[name], reference=names[reference], differences=by_seed)
         pairs.append(pair)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    return Entry(kind=kind, time=now, seeds=list(plan.seeds), pairs=pairs)
+    return Entry(kind=kind, time=now, seeds=list(plan.seeds), margin=plan.margin, pairs=pairs)
+
+
+def with_declared_margin(plan: Plan) -> Plan:
+    """The plan with the margin that was declared before any result was shown in its folder.
+
+    Raises:
+        UserError: it has another one, chosen when results were known.
+    """
+    looks = [entry for entry in read_record(plan.out) if entry.kind == "look"]
+    if not looks or plan.margin == looks[0].margin:
+        return plan
+    if plan.margin is None:
+        return replace(plan, margin=looks[0].margin)
+    before = "none" if looks[0].margin is None else f"{looks[0].margin:g}"
+    raise UserError(
+        f"--margin {plan.margin:g}: results in {plan.out} were already shown with the margin "
+        f"{before}, and a margin is declared before; give another --out"
+    )
 
 
 def _append(out: Path, entry: Entry) -> None:

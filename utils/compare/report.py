@@ -12,7 +12,7 @@ import jinja2
 from utils.compare import figures, statistics
 from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.examples import Example, ExampleFinder
-from utils.compare.phrases import probability, sentence
+from utils.compare.phrases import details, headline, probability
 from utils.compare.tables import report_tables
 from utils.core.files import write_file
 from utils.visualization.page import EmbeddedImage, embed_photo, embed_png, template_environment
@@ -42,6 +42,8 @@ PAIR_COLUMNS = {
     "both_high": "combined.high",
     "p": "ap.p",
     "corrected_p": "corrected_p",
+    "margin": "margin",
+    "equivalence_p": "equivalence_p",
     "sign_flip_p": "ap.sign_p",
     "sign_flip_least_p": "ap.sign_floor",
     "effect_g": "ap.effect",
@@ -89,7 +91,7 @@ def render_markdown(comparison: Comparison, command: str) -> str:
 
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = template_environment(TEMPLATES, autoescape)
-    environment.filters.update(sentence=sentence, probability=probability)
+    environment.filters.update(headline=headline, details=details, probability=probability)
     return environment
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from utils.compare.statistics import ALPHA, holm, min_seeds, t_test
+from utils.compare.statistics import ALPHA, holm, min_seeds, stats, t_test
 
 DRAWS = 40_000
 SHARED = 2.0  # standard deviation of what the settings of a seed have in common
@@ -58,6 +58,18 @@ def family_error(noise: str, settings: int, seeds: int, draws: int = DRAWS, seed
     return float((holm(t_test(differences)) <= ALPHA).any(1).mean())
 
 
+def equivalence_error(seeds: int, difference: float, draws: int = DRAWS) -> float:
+    """How often a setting whose true difference is this many margins is called practically equal.
+
+    The spread of the differences is half the margin; their noise is normal.
+    """
+    rng = np.random.default_rng([seeds, 1])
+    differences = difference + 0.5 * rng.normal(size=(draws, seeds))
+    error = differences.std(1, ddof=1) / np.sqrt(seeds)
+    p = stats.t.sf((1 - np.abs(differences.mean(1))) / error, seeds - 1)
+    return float((p <= ALPHA).mean())
+
+
 def better_though_collapsing(
     seeds: int, spread: float, draws: int = DRAWS, gain: float = 1.0
 ) -> float:
@@ -97,6 +109,13 @@ def main() -> None:
             errors = [family_error(noise, settings, seeds) for seeds in counts]
             rows.append([noise, *map(_percent, errors)])
         _print_table(["noise of a score", *(f"{count} seeds" for count in counts)], rows)
+    print("\nCalled practically equal: one comparison, spread half the margin\n")
+    counts = (5, 6, 8, 10)
+    rows = []
+    for difference in (0.0, 0.5, 1.0, 1.2):
+        shares = [equivalence_error(seeds, difference) for seeds in counts]
+        rows.append([f"{difference:g} margins", *map(_percent, shares)])
+    _print_table(["true difference", *(f"{count} seeds" for count in counts)], rows)
     print("\nCalled better: 1 AP ahead, but one run in ten collapses by 10\n")
     counts = (5, 6, 8, 10)
     rows = []

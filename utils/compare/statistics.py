@@ -7,6 +7,7 @@ numbers.
 
 Student: The probable error of a mean, Biometrika 1908.
 Holm: A simple sequentially rejective multiple test procedure, Scand. J. Statistics 1979.
+Schuirmann: A comparison of the two one-sided tests procedure, J. Pharmacokinetics 1987.
 Hedges: Distribution theory for Glass's estimator, J. Educational Statistics 1981.
 Zou, Donner: Construction of confidence limits about effect measures, Statistics in Medicine 2008.
 """
@@ -37,7 +38,16 @@ OUTLIER = 5.0  # robust standard deviations from the median
 NO_SPREAD = 1e-9  # differences this close, in points, were not drawn independently
 EXACT_SEEDS = 13  # up to here all 2^n sign flips are counted
 MAX_SEEDS = 1000
-Verdict = Literal["better", "worse", "no difference that these runs can show"]
+Verdict = Literal[
+    "better",
+    "worse",
+    "practically equal",
+    "undecided",
+    "no difference that these runs can show",
+]
+EQUAL: Verdict = "practically equal"  # the difference is less than the margin
+# Neither a difference nor, if a margin is declared, its absence can be shown
+UNDECIDED: Verdict = "undecided"
 NO_DIFFERENCE: Verdict = "no difference that these runs can show"
 
 
@@ -146,35 +156,81 @@ def holm(p: np.ndarray, family: int = 0) -> np.ndarray:
     return corrected
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the tests say of a pair.
+
+    Attributes:
+        p: p of the difference, corrected by Holm's method; NaN without a verdict.
+        verdict: the verdict.
+        equivalence_p: p of a difference of at least the margin, corrected in a family of its own;
+            NaN without a margin, or with fewer than five seeds.
+    """
+
+    p: float
+    verdict: Verdict
+    equivalence_p: float
+
+
+def equivalence_test(pair: PairedDifference, margin: float) -> float:
+    """p of two one-sided t tests (TOST): is the mean difference less than the margin, either way?
+
+    A setting that is better may pass, too: then it is better by less than the margin. If all
+    differences are equal, p is 1, as in `t_test`.
+
+    Args:
+        pair: differences of at least two seeds.
+        margin: in points, > 0.
+    """
+    if not pair.spread > NO_SPREAD:
+        return 1.0
+    distance = (margin - abs(pair.mean)) / (pair.spread / math.sqrt(pair.seeds))
+    return float(stats.t.sf(distance, pair.seeds - 1))
+
+
 def judge(
-    pairs: Sequence[PairedDifference], family: int = 0, complete: Sequence[bool] | None = None
-) -> list[tuple[float, Verdict]]:
+    pairs: Sequence[PairedDifference],
+    family: int = 0,
+    complete: Sequence[bool] | None = None,
+    margin: float | None = None,
+) -> list[Judgement]:
     """Judge the pairs of a comparison as one family.
 
     Args:
         pairs: their differences.
         family: number of tests that were ever made, if more than these.
         complete: whether each pair may get a verdict; None: all.
-
-    Returns:
-        Corrected p and verdict of each pair; p is NaN for pairs that are not complete, or have
-        fewer seeds than `min_seeds(family)`.
+        margin: differences below it, in points, do not matter; None: every difference does.
     """
     allowed = [True] * len(pairs) if complete is None else complete
     family = max(family, len(pairs))
     least = min_seeds(family)
-    judged = [index for index, pair in enumerate(pairs) if allowed[index] and pair.seeds >= least]
-    corrected = np.full(len(pairs), np.nan)
-    corrected[judged] = holm(np.array([pairs[index].p for index in judged]), family)
-    return [
-        (float(p), _verdict(pair.mean, float(p))) for pair, p in zip(pairs, corrected, strict=True)
-    ]
+    p, equivalence_p = np.full(len(pairs), np.nan), np.full(len(pairs), np.nan)
+    for index, pair in enumerate(pairs):
+        if allowed[index] and pair.seeds >= least:
+            p[index] = pair.p
+        if allowed[index] and pair.seeds >= MIN_SEEDS_OF_FAMILY and margin is not None:
+            equivalence_p[index] = equivalence_test(pair, margin)
+    undecided = NO_DIFFERENCE if margin is None else UNDECIDED
+    judgements = []
+    corrected = zip(pairs, _correct(p, family), _correct(equivalence_p, family), strict=True)
+    for pair, own, other in corrected:
+        judgements.append(Judgement(own, _verdict(pair.mean, own, other, undecided), other))
+    return judgements
 
 
-def _verdict(mean: float, corrected_p: float) -> Verdict:
-    if not corrected_p <= ALPHA:
-        return NO_DIFFERENCE
-    return "better" if mean > 0 else "worse"
+def _correct(p: np.ndarray, family: int) -> list[float]:
+    """Holm's method where p is not NaN."""
+    corrected = p.copy()
+    given = ~np.isnan(p)
+    corrected[given] = holm(p[given], family)
+    return corrected.tolist()
+
+
+def _verdict(mean: float, p: float, equivalence_p: float, undecided: Verdict) -> Verdict:
+    if p <= ALPHA:
+        return "better" if mean > 0 else "worse"
+    return EQUAL if equivalence_p <= ALPHA else undecided
 
 
 def sign_floor(seeds: int) -> float:

@@ -113,9 +113,14 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
     def verdict(pair: PairSummary) -> str:
         return "no difference shown" if pair.verdict == NO_DIFFERENCE else pair.verdict
 
+    equivalence: dict[str, Callable[[PairSummary], str]] = {}
+    if comparison.plan.margin is not None:
+        column = f"corrected p of {comparison.plan.margin:g} AP"
+        equivalence[column] = lambda pair: probability(pair.equivalence_p)
     return _table(
         "Differences",
-        "Setting minus reference on the same seeds, AP in points; trials that diverged count as 0.",
+        "Setting minus reference on the same seeds, AP in points; trials that diverged count as 0."
+        " Each interval holds by itself in 95% of cases; they are not simultaneous.",
         comparison.pairs,
         {
             "setting – reference": _pair_name,
@@ -124,11 +129,12 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
             "AP": lambda pair: number(pair.means[0]),
             "reference's AP": lambda pair: number(pair.means[1]),
             "AP difference": lambda pair: signed(pair.ap.mean),
+            "95% seeds and images": lambda pair: interval(pair.combined),
             "95% over seeds": lambda pair: interval(pair.ap.interval),
             "95% over images": lambda pair: interval(pair.images),
-            "95% seeds and images": lambda pair: interval(pair.combined),
             "p": lambda pair: probability(pair.ap.p),
             "corrected p": lambda pair: probability(pair.corrected_p),
+            **equivalence,
         },
         mark=lambda pair: pair.verdict.split()[0],
     )

@@ -11,7 +11,7 @@ from utils.compare.latency import measure_latency
 from utils.compare.phrases import sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
-from utils.compare.record import append_look, append_plan, read_record
+from utils.compare.record import append_look, append_plan, read_record, with_declared_margin
 from utils.compare.report import write_report
 from utils.compare.results import read_result
 from utils.compare.trials import SharedData, read_state, run_trial
@@ -40,6 +40,7 @@ def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Compa
         check_ray(ray, plan)
     _make_folder(plan.out)
     with locked(plan.out, "compare.py is working", "wait, or give another --out"):
+        plan = with_declared_margin(plan)
         data = SharedData()
         try:
             _run_all(plan, data, ray)

@@ -100,11 +100,15 @@ def scored(
     """`scored(none=[...], se=[...])`: a comparison as if seeds 0, 1, ... gave these AP."""
     result, split = untrained
 
-    def make(history: Sequence[Entry] | None = None, **outcomes: Sequence[Outcome]) -> Comparison:
+    def make(
+        history: Sequence[Entry] | None = None,
+        margin: float | None = None,
+        **outcomes: Sequence[Outcome],
+    ) -> Comparison:
         record = read_record(tmp_path) if history is None else history
         settings = [Setting(name, name, result.trial.config) for name in outcomes]
         seeds = tuple(range(max(map(len, outcomes.values()))))
-        plan = Plan(tmp_path, "shapes", tuple(settings), seeds, next(iter(outcomes)))
+        plan = Plan(tmp_path, "shapes", tuple(settings), seeds, next(iter(outcomes)), margin)
         results, failed = [], {}
         for name, values in outcomes.items():
             for seed, value in enumerate(values):

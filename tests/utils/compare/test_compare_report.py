@@ -99,7 +99,7 @@ def test_markdown_and_page_show_the_same_tables(finished: tuple[Plan, Comparison
         cell.strip()
         for line in text.splitlines()
         if line.startswith("| ")
-        for cell in line.strip("|").split("|")
+        for cell in line.strip("|").replace("*", "").split("|")
     ]
     assert len(cells) > 80 and all(cell in page for cell in cells if not cell.startswith("---"))
 
@@ -170,8 +170,8 @@ def pair(mean: float, spread: float, finished: tuple[Plan, Comparison]) -> PairS
 def test_the_sentence_says_what_was_measured(finished: tuple[Plan, Comparison]):
     clear = replace(pair(2.0, 0.3, finished), verdict="better", combined=Interval(1.0, 3.0))
     assert sentence(clear) == (
-        "se is better than none by 2.00 AP on 2 of 2 seeds "
-        "(95% interval over seeds +1.63 to +2.37, corrected p < 0.001)."
+        "se is better than none by 2.00 AP (on 2 of 2 seeds). 95% interval for new seeds and new"
+        " images +1.00 to +3.00, for new seeds on these images +1.63 to +2.37; corrected p < 0.001."
     )
     text = sentence(replace(clear, combined=Interval(-1.0, 5.0)))
     assert "on others it may not" in text and "−1.00 to +5.00" in text
@@ -184,6 +184,45 @@ def test_the_sentence_says_what_was_measured(finished: tuple[Plan, Comparison]):
     )
     text = sentence(replace(vague, needed=3, needed_range=(3, 3)))
     assert text.endswith("3 seeds would be needed.")
+
+
+NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
+
+
+@pytest.mark.parametrize(
+    ("ap", "combined", "words"),
+    [
+        (
+            [30.1, 30.2, 29.9, 30.2, 29.7, 30.3],
+            Interval(-0.5, 0.6),
+            "se and none are practically equal: they differ by less than 1 AP (+0.02 AP on 6 of 6"
+            " seeds).|That holds on new images, too",
+        ),
+        (
+            [30.1, 30.2, 29.9, 30.2, 29.7, 30.3],
+            Interval(-0.5, 1.2),
+            "se and none are practically equal|on others the difference may be larger",
+        ),
+        (
+            [30.4, 30.8, 30.2, 30.6, 30.3, 30.7],
+            Interval(0.1, 0.8),
+            "se is better than none by 0.45 AP, but by less than the margin of 1 AP",
+        ),
+        (
+            [32.4, 30.0, 28.2, 33.6, 30.3, 30.7],
+            Interval(-2.0, 3.0),
+            "se against none: undecided (+0.82 AP|seeds would be needed",
+        ),
+    ],
+)
+def test_four_verdicts_with_a_margin(
+    ap: list[float], combined: Interval, words: str, scored: Callable[..., Comparison]
+):
+    comparison = scored(margin=1.0, none=NONE, se=ap)
+    text = sentence(replace(comparison.pairs[0], combined=combined))
+    assert all(part in text for part in words.split("|"))
+    page = render_html(comparison, "command")
+    assert "a margin of 1 AP was declared" in page and "corrected p of 1 AP" in page
 
 
 def test_names_cannot_break_a_table(

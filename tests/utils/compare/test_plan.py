@@ -105,6 +105,7 @@ def test_options_of_the_command_line_end_where_overrides_begin(words: str, ray, 
         ("--phi none se weights=nowhere.pt", "nowhere.pt"),
         ("--phi none se train.patience=3", "train.patience=3: would stop at an epoch chosen on"),
         ("--phi none se train.select=best", "train.select=best: would .* a third split as data.te"),
+        ("--phi none se --margin 0", "--margin: expected AP points above 0 and below 100, got 0"),
         ("--phi none se data.test=val", "data.test: expected a split of its own, .* data.val"),
         (
             "--phi none se --out /dev/null/x",

@@ -1,6 +1,7 @@
 """Nothing that was ever compared in a folder leaves the family of its tests."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from utils.compare.record import (
     count_family,
     count_looks,
     read_record,
+    with_declared_margin,
 )
 from utils.core.errors import UserError
 
@@ -74,6 +76,17 @@ def test_the_record_only_grows(scored: Scored, tmp_path: Path):
     look(scored(none=NONE, se=AHEAD, a=SAME), tmp_path)
     after = (tmp_path / RECORD).read_bytes()
     assert after.startswith(before) and len(after.splitlines()) == 4
+
+
+def test_a_margin_is_declared_before_the_first_look(scored: Scored, tmp_path: Path):
+    plan = scored(none=NONE, se=SAME).plan
+    with_margin = replace(plan, margin=1.0)
+    append_plan(tmp_path, plan)
+    assert with_declared_margin(with_margin).margin == 1.0  # nothing was shown yet
+    look(scored(margin=1.0, none=NONE, se=SAME), tmp_path)
+    assert with_declared_margin(plan) == with_margin == with_declared_margin(with_margin)
+    with pytest.raises(UserError, match=r"--margin 2: results in .* with the margin 1, and a marg"):
+        with_declared_margin(replace(plan, margin=2.0))
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"kind": "look"}'])

@@ -14,6 +14,7 @@ from utils.compare.simulation import (
     better_though_collapsing,
     claims,
     draw_differences,
+    equivalence_error,
     family_error,
 )
 from utils.compare.statistics import (
@@ -21,6 +22,7 @@ from utils.compare.statistics import (
     MIN_SEEDS,
     Interval,
     combine_intervals,
+    equivalence_test,
     find_outliers,
     holm,
     judge,
@@ -86,12 +88,67 @@ def test_so_few_seeds_would_break_the_promise_and_get_no_verdict():
     differences = draw_differences(np.random.default_rng(0), 24, 3, noise, 100)
     assert not claims(differences).any()
     pairs = [paired_difference([2.0, 2.1, 1.9])] * 2
-    assert [word for _, word in judge(pairs)] == [NONE, NONE]
+    assert [each.verdict for each in judge(pairs)] == [NONE, NONE]
 
 
 def test_a_setting_that_collapses_may_be_called_better():
     """The null is an equal distribution: the report must not promise more."""
     assert 0.45 < better_though_collapsing(6, 0.3, 4000) < 0.6
+
+
+def test_the_published_differences_on_neu_det_are_less_than_1_ap():
+    """The scores of docs/neu_det.md: TOST p .0034, .0142, .0187, and after Holm .010, .028, .028.
+
+    Three seeds are too few for the verdict that would follow.
+    """
+    none = np.array([31.56, 31.13, 31.58])
+    blocks = ([31.37, 31.20, 31.61], [31.28, 31.40, 31.45], [31.27, 31.51, 31.55])
+    pairs = [paired_difference(np.array(block) - none) for block in blocks]
+    p = np.array([equivalence_test(pair, 1.0) for pair in pairs])
+    assert p == pytest.approx([0.0034, 0.0142, 0.0187], abs=2e-4)
+    assert holm(p) == pytest.approx([0.010, 0.028, 0.028], abs=6e-4)
+    assert {each.verdict for each in judge(pairs, margin=1.0)} == {"undecided"}
+
+
+def test_equivalence_by_two_tests_of_scipy():
+    values = np.array([0.2, -0.3, 0.4, 0.1, 0.0, 0.3])
+    lower = scipy.stats.ttest_1samp(values, -0.5, alternative="greater").pvalue
+    upper = scipy.stats.ttest_1samp(values, 0.5, alternative="less").pvalue
+    assert equivalence_test(paired_difference(values), 0.5) == pytest.approx(max(lower, upper))
+    assert equivalence_test(paired_difference(np.zeros(6)), 0.5) == 1  # one run, repeated
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "margin", "verdict", "below"),
+    [
+        (0.1, 0.2, 1.0, "practically equal", True),
+        (0.1, 0.2, None, NONE, False),
+        (0.6, 0.1, 1.0, "better", True),  # but by less than the margin
+        (-0.6, 0.1, 1.0, "worse", True),
+        (3.0, 0.2, 1.0, "better", False),
+        (0.5, 2.0, 1.0, "undecided", False),
+    ],
+)
+def test_the_four_verdicts(shift, spread, margin, verdict, below):
+    pair = paired_difference(shift + spread * scipy.stats.zscore(np.arange(6.0), ddof=1))
+    (judged,) = judge([pair], margin=margin)
+    assert judged.verdict == verdict and (judged.equivalence_p <= ALPHA) == below
+
+
+def test_each_of_the_two_families_is_corrected_by_itself():
+    pairs = [
+        paired_difference(shift + 0.3 * scipy.stats.zscore(np.arange(6.0), ddof=1))
+        for shift in (0.0, 0.7, 1.0)
+    ]
+    judged = judge(pairs, family=5, margin=1.0)
+    expected = holm(np.array([equivalence_test(pair, 1.0) for pair in pairs]), 5)
+    assert [each.equivalence_p for each in judged] == pytest.approx(expected)
+    assert [each.p for each in judged] == pytest.approx(holm(np.array([e.p for e in pairs]), 5))
+
+
+def test_a_difference_of_the_margin_is_rarely_called_equal():
+    assert equivalence_error(6, 1.0, 20_000) <= limit(ALPHA)
+    assert equivalence_error(6, 0.0, 20_000) > 0.85
 
 
 def test_outliers_are_far_from_the_others():
@@ -108,7 +165,7 @@ def test_the_verdict_itself_is_calibrated():
     trials = 400
     data = scores(np.random.default_rng(2), 3, 5, trials=trials)
     claims = [
-        any(word != NONE for _, word in judge([paired_difference(row) for row in report]))
+        any(each.verdict != NONE for each in judge([paired_difference(row) for row in report]))
         for report in data
     ]
     assert 0 < np.mean(claims) <= limit(ALPHA, trials)
@@ -204,18 +261,20 @@ def test_the_sign_flip_test_counts_all_patterns():
 def test_too_few_seeds_get_no_verdict():
     values = [5.0, 5.01, 5.02, 5.0, 5.01]
     (alone,) = judge([paired_difference(values[:3])])
-    assert alone[1] == "better"
+    assert alone.verdict == "better"
     judged = judge([paired_difference(values[:count]) for count in (1, 2, 3, 4, 5)])
-    assert [word for _, word in judged] == [NONE, NONE, NONE, NONE, "better"]
-    assert all(math.isnan(p) for p, _ in judged[:4])
-    assert judged[4][0] == pytest.approx(5 * paired_difference(values).p)
+    assert [each.verdict for each in judged] == [NONE, NONE, NONE, NONE, "better"]
+    assert all(math.isnan(each.p) for each in judged[:4])
+    assert judged[4].p == pytest.approx(5 * paired_difference(values).p)
     assert power(MIN_SEEDS - 1, 0.01) == 0
 
 
 def test_worse_is_distinguished_from_better():
     better = np.array([2.0, 2.1, 1.9, 2.0, 2.1])
     worse = -better
-    assert [word for _, word in judge([paired_difference(better), paired_difference(worse)])] == [
+    assert [
+        each.verdict for each in judge([paired_difference(better), paired_difference(worse)])
+    ] == [
         "better",
         "worse",
     ]
@@ -224,7 +283,7 @@ def test_worse_is_distinguished_from_better():
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_seeds_that_repeat_one_run_show_nothing(value):
     pair = paired_difference(np.full(4, value))
-    assert pair.p == 1 and math.isnan(pair.effect) and judge([pair])[0][1] == NONE
+    assert pair.p == 1 and math.isnan(pair.effect) and judge([pair])[0].verdict == NONE
 
 
 def test_seeds_needed_is_the_first_number_with_80_percent():
