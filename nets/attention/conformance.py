@@ -6,10 +6,10 @@ an AssertionError that says what is wrong. The interface is
 """
 
 import copy
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ Make = Callable[[], nn.Module]
 
 # (batch, H, W): odd, not square, tiny
 SIZES = ((2, 5, 9), (2, 13, 7), (3, 8, 8), (1, 1, 1), (1, 1, 7), (1, 6, 6))
+OPENCV = (4, 14)  # the lowest version that runs all blocks
 ZERO = 1e-9  # in float64, gradients that a later step cancels leave rounding noise below 1e-12
 
 
@@ -228,29 +229,38 @@ def compiles(make: Make, channels: int) -> None:
 
 
 def exports_to_onnx(make: Make, channels: int) -> None:
-    """Exports to ONNX with a dynamic batch size; ONNX Runtime gives the same output."""
+    """Between convolutions, exports to ONNX with a dynamic batch size; runtimes agree."""
     import onnxruntime
 
-    block, x = open_gates(make()).eval(), random_features(channels, height=13)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "block.onnx"
-        torch.onnx.export(
-            block,
-            (x,),
-            path,
-            dynamo=True,
-            verbose=False,
-            input_names=["x"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
-            external_data=False,
-        )
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for batch in (2, 3):
+    from nets.io.onnx_trace import trace
+
+    block = open_gates(make())
+    # OpenCV computes blocks of channels, and joins operators, where convolutions are near
+    around = [nn.Conv2d(channels, channels, 1) for _ in range(2)]
+    network = nn.Sequential(around[0], block, around[1]).eval().requires_grad_(False)
+    model = trace(network, random_features(channels, height=13), ["x"], ["y"]).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
         x = random_features(channels, batch, 13)
         output = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-        assert relative_difference(output, block(x).detach()) < 1e-4, (
+        assert relative_difference(output, network(x)) < 1e-4, (
             f"ONNX Runtime gives a different output at batch {batch}"
         )
+    if tuple(map(int, cv2.__version__.split(".")[:2])) >= OPENCV:
+        output = _run_in_opencv(model, x[:1])
+        assert relative_difference(output, network(x[:1])) < 1e-4, (
+            f"OpenCV {cv2.__version__} gives a different output"
+        )
+
+
+def _run_in_opencv(model: bytes, x: Tensor) -> Tensor:
+    try:
+        network = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
+        network.setInput(x.numpy())
+        return torch.from_numpy(network.forward())
+    except cv2.error as error:
+        reason = " ".join(str(error).split())
+        raise AssertionError(f"OpenCV {cv2.__version__} cannot run it: {reason}") from None
 
 
 CHECKS: dict[str, Callable[[Make, int], None]] = {

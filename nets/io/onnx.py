@@ -17,8 +17,8 @@ from nets.io.exported import (
     metadata_texts,
     parse_metadata,
     runtime_errors,
-    silence,
 )
+from nets.io.onnx_trace import trace
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError, require_package
 from utils.core.files import check_input, write_file
@@ -60,39 +60,12 @@ def write_onnx(
     highest = onnx.defs.onnx_opset_version()
     if opset is not None and not LOWEST_OPSET <= opset <= highest:
         raise UserError(f"--opset {opset}: expected {LOWEST_OPSET} to {highest}")
-    model = _trace(network, config, opset, batch)
+    images = torch.rand(batch or 2, 3, *config.input_size)
+    pipeline = export_pipeline(network, config)
+    model = trace(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
     _check_opset(model, opset)
     onnx.helper.set_model_props(model, metadata_texts(network, config, names))
     write_file(path, model.SerializeToString())
-
-
-def _trace(network: YOLOv4Tiny, config: Config, opset: int | None, batch: int | None) -> Any:
-    """Return the `onnx.ModelProto` from PyTorch's exporter."""
-    # with one image, the exporter would fix the batch at 1
-    images = torch.rand(batch or 2, 3, *config.input_size)
-    # PyTorch 2.7 needs a bound: without one it forbids a single value, 2**63 - 1
-    any_batch = torch.export.Dim("batch", max=2**31 - 1)
-    with silence():
-        try:
-            program = torch.onnx.export(
-                export_pipeline(network, config),
-                (images,),
-                dynamo=True,
-                verbose=False,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=None if batch else ({0: any_batch},),
-            )
-        except Exception as error:
-            if opset is None:
-                raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"--opset {opset}: refused by PyTorch {torch.__version__}: {reason}"
-            ) from None
-    assert program is not None
-    return program.model_proto
 
 
 def _check_opset(model: Any, opset: int | None) -> None:

@@ -111,4 +111,5 @@ class STN(AttentionBlock):
 
 
 def _identity(theta: Tensor) -> Tensor:
-    return torch.tensor(IDENTITY, dtype=theta.dtype, device=theta.device).expand_as(theta)
+    identity = torch.tensor([IDENTITY], dtype=theta.dtype, device=theta.device)
+    return 0 * theta.detach() + identity  # OpenCV 4 cannot expand a constant over the batch

@@ -1,0 +1,63 @@
+"""PyTorch's exporter to ONNX, and what makes its graphs run everywhere."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nets.io.exported import silence
+from nets.io.onnx_translations import TRANSLATIONS
+from utils.core.errors import UserError
+
+
+def trace(
+    module: nn.Module,
+    images: Tensor,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int | None = None,
+    any_batch: bool = True,
+) -> Any:
+    """Return a module as an `onnx.ModelProto` that ONNX Runtime, OpenVINO and OpenCV take.
+
+    Args:
+        module: in evaluation mode, on the CPU; takes one tensor.
+        images: an example, `(N, C, H, W)`; the model takes no other C, H and W.
+        inputs: the name of the input.
+        outputs: the names of the outputs.
+        opset: ONNX opset version; None: the default of PyTorch's exporter.
+        any_batch: the model takes any N; the example's must be above 1, where the exporter would
+            fix it.
+
+    Raises:
+        UserError: the exporter does not support the opset.
+    """
+    from nets.io.onnx_rewrites import make_portable  # needs the package onnx
+
+    # PyTorch 2.7 needs a bound: without one it forbids a single value, 2**63 - 1
+    batch = torch.export.Dim("batch", max=2**31 - 1)
+    with silence():
+        try:
+            program = torch.onnx.export(
+                module,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=({0: batch},) if any_batch else None,
+                custom_translation_table=TRANSLATIONS,
+            )
+        except Exception as error:
+            if opset is None:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"--opset {opset}: refused by PyTorch {torch.__version__}: {reason}"
+            ) from None
+    assert program is not None
+    model = program.model_proto
+    make_portable(model)
+    return model
