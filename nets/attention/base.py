@@ -8,6 +8,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from nets.attention.layers import fold_groups
+
 
 class AttentionMaps(TypedDict, total=False):
     """What a block attends to; a block returns only the keys that apply to it.
@@ -76,6 +78,38 @@ class FeatureGate(Gate):
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         gate = self.gate(x)
         return {"channel": gate.mean((2, 3)), "spatial": gate.mean(1)}
+
+
+class DualGate(AttentionBlock):
+    """A channel gate `(B, C, 1, 1)` and a spatial gate `(B, 1, H, W)`; a subclass combines them."""
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        channel, spatial = self.gates(x)
+        return {"channel": channel.flatten(1), "spatial": spatial[:, 0]}
+
+
+class GroupGate(AttentionBlock):
+    """A gate with one weight per position and group of channels; its map is the mean of the groups.
+
+    A subclass sets `groups` and implements `group_gate`, from `(B * groups, C / groups, H, W)` to
+    `(B * groups, 1, H, W)`.
+    """
+
+    groups: int
+
+    def group_gate(self, folded: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        folded = fold_groups(x, self.groups)
+        return (folded * self.group_gate(folded).expand_as(folded)).reshape_as(x)
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        gate = self.group_gate(fold_groups(x, self.groups))
+        return {"spatial": gate.unflatten(0, (-1, self.groups)).mean((1, 2))}
 
 
 class BranchAttention(AttentionBlock):

@@ -170,7 +170,7 @@ def takes_channels_last(make: Make, channels: int) -> None:
 
 def trains_in_bfloat16(make: Make, channels: int) -> None:
     """Under bf16 autocast, is close to float32 and has finite gradients."""
-    block, x = open_gates(make()).eval(), random_features(channels)
+    block, x = open_gates(make()).eval(), random_features(channels).requires_grad_()
     expected = block(x)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = [block(x), block(x.bfloat16())]
@@ -180,7 +180,7 @@ def trains_in_bfloat16(make: Make, channels: int) -> None:
             "bf16 autocast: far from the fp32 output"
         )
     outputs[0].float().square().mean().backward()
-    gradients = [parameter.grad for parameter in block.parameters() if parameter.grad is not None]
+    gradients = [part.grad for part in (x, *block.parameters()) if part.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients), (
         "bf16 autocast: gradients are not finite"
     )

@@ -47,6 +47,16 @@ class BatchNorm3d(_SingleValueNorm, nn.BatchNorm3d):
     """`nn.BatchNorm3d` that accepts one value per channel in training."""
 
 
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` that accepts one value per group: the result is the bias.
+
+    PyTorch raises if a batch holds one value per group in all, and not if it holds two images.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def conv_norm_act(
     inputs: int,
     outputs: int,
@@ -73,6 +83,31 @@ def conv_norm_act(
     padding = dilation * (kernel_size // 2)
     conv = nn.Conv2d(inputs, outputs, kernel_size, stride, padding, dilation, groups, bias)
     return [conv, BatchNorm2d(outputs), activation or nn.ReLU()]
+
+
+def depthwise(channels: int, height: int, width: int, dilation: int = 1) -> nn.Conv2d:
+    """Return a depthwise convolution with biases that keeps H and W.
+
+    Args:
+        channels: C.
+        height: rows of the kernel, odd.
+        width: columns of the kernel, odd.
+        dilation: of both axes.
+    """
+    padding = (dilation * (height // 2), dilation * (width // 2))
+    return nn.Conv2d(
+        channels, channels, (height, width), 1, padding, dilation=dilation, groups=channels
+    )
+
+
+def channel_mlp(channels: int, reduction: int, bias: bool = True) -> nn.Sequential:
+    """Return two 1x1 convolutions with a ReLU between them, C -> max(C // reduction, 1) -> C."""
+    hidden = reduced_channels(channels, reduction)
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=bias),
+        nn.ReLU(),
+        nn.Conv2d(hidden, channels, 1, bias=bias),
+    )
 
 
 def reduced_channels(channels: int, reduction: int) -> int:
@@ -116,6 +151,16 @@ def no_autocast(x: Tensor) -> AbstractContextManager:
     device = x.device.type
     active = device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if active else nullcontext()
+
+
+def fold_groups(x: Tensor, groups: int) -> Tensor:
+    """`(B, C, H, W)` -> `(B * groups, C / groups, H, W)`; `reshape_as(x)` undoes it."""
+    return x.reshape(-1, x.shape[1] // groups, *x.shape[2:])
+
+
+def spatial_correction(x: Tensor) -> int:
+    """Return what a variance over H x W subtracts from N: 1, or 0 on a map of one position."""
+    return min(1, x[0, 0].numel() - 1)
 
 
 def to_tokens(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nets.attention.base import AttentionBlock, AttentionMaps
+from nets.attention.base import DualGate
 from nets.attention.layers import BatchNorm2d, reduced_channels
 from nets.attention.options import PositiveInt
 from nets.attention.registry import register
@@ -53,7 +53,7 @@ class CBAMSpatial(nn.Module):
 
 
 @register("cbam", family="mixed", paper="Woo, Park, Lee, Kweon: CBAM, ECCV 2018, arXiv 1807.06521")
-class CBAM(AttentionBlock):
+class CBAM(DualGate):
     """Channel gate, then spatial gate.
 
     Args:
@@ -76,11 +76,10 @@ class CBAM(AttentionBlock):
         self.channelattention = CBAMChannel(channels, reduction)
         self.spatialattention = CBAMSpatial(kernel_size, norm)
 
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        channel = self.channelattention(x)
+        return channel, self.spatialattention(x * channel)
+
     def forward(self, x: Tensor) -> Tensor:
         gated = x * self.channelattention(x)
         return gated * self.spatialattention(gated)
-
-    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
-        channel = self.channelattention(x)
-        spatial = self.spatialattention(x * channel)
-        return {"channel": channel.flatten(1), "spatial": spatial[:, 0]}

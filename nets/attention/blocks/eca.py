@@ -19,6 +19,16 @@ from nets.attention.base import ChannelGate
 from nets.attention.options import OddInt
 from nets.attention.registry import register
 
+# of the rule for k above
+KernelBase = Annotated[float, Field(ge=0.01, le=100)]
+KernelShift = Annotated[float, Field(ge=-100, le=100)]
+
+
+def kernel_width(channels: int, gamma: float, b: float) -> int:
+    """Return the kernel k for C channels, by the rule above."""
+    width = int(abs(math.log2(channels) + b) / gamma)
+    return width if width % 2 else width + 1
+
 
 @register(
     "eca",
@@ -39,14 +49,13 @@ class ECA(ChannelGate):
         self,
         channels: int,
         *,
-        gamma: Annotated[float, Field(ge=0.01, le=100)] = 2,
-        b: Annotated[float, Field(ge=-100, le=100)] = 1,
+        gamma: KernelBase = 2,
+        b: KernelShift = 1,
         kernel_size: OddInt | None = None,
     ) -> None:
         super().__init__()
         if kernel_size is None:
-            width = int(abs(math.log2(channels) + b) / gamma)
-            kernel_size = width if width % 2 else width + 1
+            kernel_size = kernel_width(channels, gamma, b)
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def gate(self, x: Tensor) -> Tensor:

@@ -98,11 +98,15 @@ def test_a_pretrained_network_keeps_every_bit_with_a_block_at_one_site(name, sit
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Two noise images with two objects each; feat2 has several keys even when sub-sampled."""
+    """Two noise images with two objects each; feat2 has several keys even when sub-sampled.
+
+    The contrast is so strong that the untrained network tells the images apart: on features that
+    are all but equal, a block that normalizes over the images could not learn.
+    """
     torch.manual_seed(2)
     corners = torch.rand(2, 2, 2) * torch.tensor([40.0, 70.0])
     boxes = torch.cat([corners, corners + 16 + 32 * torch.rand(2, 2, 2)], 2)
-    return torch.rand(2, 3, 128, 96), boxes, torch.randint(0, CLASSES, (2, 2))
+    return 1000 * torch.rand(2, 3, 128, 96), boxes, torch.randint(0, CLASSES, (2, 2))
 
 
 def train(
