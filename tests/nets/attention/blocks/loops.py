@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.nn import functional as F
 
 from nets import attention
 from nets.attention.conformance import open_gates, relative_difference
@@ -38,6 +39,49 @@ def softmax(values):
 
 
 def assert_equal(block, formula, x):
-    expected = torch.stack([formula(block, image) for image in x])
     with torch.no_grad():
-        assert relative_difference(block(x), expected.detach()) < 1e-10
+        expected = torch.stack([formula(block, image) for image in x])
+        assert relative_difference(block(x), expected) < 1e-10
+
+
+def convolved(layer, x, dilation=1, stride=1):
+    """Convolution of (c, h, w), position by position; zero padding that keeps h and w."""
+    outputs, group, rows, columns = layer.weight.shape
+    wide = F.pad(x, [dilation * (columns // 2)] * 2 + [dilation * (rows // 2)] * 2)
+    weight = layer.weight.unflatten(0, (len(x) // group, -1))
+    height, width = (-(-side // stride) for side in x.shape[1:])
+    y = torch.zeros(outputs, height, width, dtype=x.dtype)
+    for h in range(height):
+        for w in range(width):
+            window = wide[:, h * stride :: dilation, w * stride :: dilation][:, :rows, :columns]
+            y[:, h, w] = (weight * window.unflatten(0, (-1, 1, group))).sum((2, 3, 4)).flatten()
+    return y if layer.bias is None else y + layer.bias[:, None, None]
+
+
+def pointwise(layer, x):
+    """1x1 convolution of (c, h, w)."""
+    return columns_through(layer, x.flatten(1)).unflatten(1, x.shape[1:])
+
+
+def adaptive_pooled(x, rows, columns):
+    """(c, rows, columns): means of cells that reach from a floor to a ceiling."""
+    height, width = x.shape[1:]
+    y = torch.zeros(len(x), rows, columns, dtype=x.dtype)
+    for r in range(rows):
+        for c in range(columns):
+            top, bottom = r * height // rows, -(-(r + 1) * height // rows)
+            left, right = c * width // columns, -(-(c + 1) * width // columns)
+            y[:, r, c] = x[:, top:bottom, left:right].mean((1, 2))
+    return y
+
+
+def standardized(values, eps):
+    """Values minus their mean, over their deviation, variance divided by their number."""
+    mean = values.mean()
+    return (values - mean) / math.sqrt(((values - mean) ** 2).mean() + eps)
+
+
+def mlp(layers, z):
+    """Two 1x1 convolutions with a ReLU between them, on a vector."""
+    hidden = columns_through(layers[0], z[:, None]).relu()
+    return columns_through(layers[2], hidden)[:, 0]

@@ -1,0 +1,46 @@
+"""Style-based recalibration: a channel's weight follows from its own mean and deviation.
+
+Lee, Kim, Nam: SRM: A Style-based Recalibration Module, ICCV 2019, arXiv 1903.10829
+
+    m, s = mean and standard deviation over H, W of x    (B, C), s = sqrt(variance + 1e-5)
+    z_c = u_c m_c + v_c s_c                              (B, C)
+    g = sigmoid(BN(z))                                   (B, C), normalized over the images
+    y = x * g                                            (B, C, H, W)
+
+u and v start at 0, and every gate at 0.5. The normalization sees one value per image: use batches
+of at least 8. On a map of one position, the variance is 0.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nets.attention.base import ChannelGate
+from nets.attention.layers import BatchNorm2d, spatial_correction, upcast
+from nets.attention.registry import register
+
+
+@register("srm", family="channel", paper="Lee, Kim, Nam: SRM, ICCV 2019, arXiv 1903.10829")
+class StyleRecalibration(ChannelGate):
+    """Style-based recalibration.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # two vectors, reshaped in use: the optimizer decays what has two axes
+        self.mean_weight = nn.Parameter(torch.zeros(channels))
+        self.deviation_weight = nn.Parameter(torch.zeros(channels))
+        self.bn = BatchNorm2d(channels)
+
+    def gate(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(
+            upcast(x), (2, 3), correction=spatial_correction(x), keepdim=True
+        )
+        deviation = (variance + 1e-5).sqrt()
+        style = (
+            self.mean_weight.view(-1, 1, 1) * mean
+            + self.deviation_weight.view(-1, 1, 1) * deviation
+        )
+        return self.bn(style).sigmoid().to(x.dtype)
