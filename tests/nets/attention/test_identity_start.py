@@ -7,7 +7,7 @@ from nets import attention
 from nets.attention import IdentityStart
 from nets.attention.conformance import leaves_the_identity
 
-SELF_STARTING = {"self_attention", "pam", "cam", "danet", "ccnet", "gc", "non_local", "stn"}
+SELF_STARTING = {"self_attention", "pam", "cam", "danet", "ccnet", "gc", "non_local", "stn", "gct"}
 
 
 @pytest.mark.parametrize("name", attention.names())

@@ -9,13 +9,14 @@ from nets.attention.conformance import open_gates, random_features
 C, H, W = 64, 5, 9
 SHAPES = {"channel": (2, C), "spatial": (2, H, W), "query": (2, H, W), "displacement": (2, H, W)}
 KEYS = {
-    "channel": "se se_conv eca cam",
-    "spatial": "gc conv_control mobilevit_v2",
-    "channel spatial": "cbam bam ca triplet basic_block",
+    "channel": "se se_conv eca cam ese gct srm fca lct parnet",
+    "spatial": "gc conv_control mobilevit_v2 sge ema",
+    "channel spatial": "cbam bam ca triplet basic_block nam ge scse simam gam shuffle polarized "
+    "mlca ela caa cpca lka lska lsk strip",
     "query": "self_attention pam non_local mhsa emsa ccnet external a2 danet_head "
     "area psa_yolo window",
     "query channel": "danet",
-    "branch": "sk psa split",
+    "branch": "sk psa split cot",
     "displacement": "stn",
 }
 EXPECTED = {name: set(keys.split()) for keys, names in KEYS.items() for name in names.split()} | {
@@ -40,7 +41,7 @@ def test_keys_and_shapes(name):
         assert value.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["se", "se_conv", "eca"])
+@pytest.mark.parametrize("name", ["se", "se_conv", "eca", "ese", "gct", "srm", "fca", "lct"])
 def test_channel_gates_are_the_factor_of_the_output(name):
     block, x = _block(name), random_features(C)
     assert torch.allclose(block(x), x * block.attention(x)["channel"][:, :, None, None], atol=1e-6)
@@ -54,12 +55,37 @@ def test_gates_of_cbam_are_the_factor_of_the_output():
     )
 
 
-@pytest.mark.parametrize("name", ["bam", "ca", "triplet"])
+@pytest.mark.parametrize(
+    "name",
+    ["bam", "ca", "triplet", "nam", "ge", "simam", "gam", "mlca", "ela", "caa", "strip"],
+)
 def test_joint_gates_are_means_of_the_factor_of_the_output(name):
     block, x = _block(name), random_features(C)
     factor, maps = block(x) / x, block.attention(x)
     assert torch.allclose(factor.mean(1), maps["spatial"], atol=1e-4)
     assert torch.allclose(factor.mean((2, 3)), maps["channel"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sge", "ema", "lka", "lska", "lsk"])
+def test_spatial_maps_are_mean_sizes_of_the_factor_of_the_output(name):
+    block, x = _block(name), random_features(C)
+    factor = (block(x) / x).abs().mean(1)
+    assert torch.allclose(factor, block.attention(x)["spatial"], rtol=1e-3)
+
+
+def test_gates_of_shuffle_are_those_of_the_input():
+    block, x = _block("shuffle"), random_features(C)
+    halves = block(x).unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)  # undo the shuffle
+    assert torch.allclose((halves / x).mean(1), block.attention(x)["spatial"], atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["parallel", "sequential"])
+def test_gates_of_polarized_are_the_factors_of_the_output(mode):
+    block, x = _block("polarized", mode=mode), random_features(C)
+    maps = block.attention(x)
+    channel, spatial = maps["channel"][:, :, None, None], maps["spatial"][:, None]
+    factor = channel + spatial if mode == "parallel" else channel * spatial
+    assert torch.allclose(block(x), x * factor, atol=1e-5)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -131,7 +157,7 @@ def test_criss_cross_reaches_the_cross_once_and_everything_twice():
     assert torch.allclose(twice.sum((1, 2)), torch.ones(2), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sk", "psa", "split"])
+@pytest.mark.parametrize("name", ["sk", "psa", "split", "cot"])
 def test_branches_share_one(name):
     weights = _block(name).attention(random_features(C))["branch"]
     assert torch.allclose(weights.sum(1), torch.ones(2, weights.shape[2]), atol=1e-6)

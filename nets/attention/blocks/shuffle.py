@@ -1,0 +1,62 @@
+"""Shuffle attention: half of every group of channels gets channel gates, half spatial gates.
+
+Zhang, Yang: SA-Net: Shuffle Attention for Deep Convolutional Neural Networks, ICASSP 2021,
+arXiv 2102.00240
+
+The channels form G groups, each cut into halves u and v of d = C / 2G:
+
+    u' = u * sigmoid(w1 z + b1)              (B G, d, H, W), z = mean over H, W of u
+    v' = v * sigmoid(w2 GN(v) + b2)          (B G, d, H, W), normalized per channel
+    y = shuffle([u'; v' of all groups])      (B, C, H, W), channel 2 i + j from i + j C / 2
+
+w, b and the affine of GN have d values, shared by the groups. w starts at 0 and b at 1: every gate
+at 0.73. The block permutes the channels: behind pretrained layers, it needs the identity start.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nets.attention.base import FeatureGate
+from nets.attention.layers import GroupNorm, fit_groups, fold_groups
+from nets.attention.options import PositiveInt
+from nets.attention.registry import register
+from utils.core.errors import UserError
+
+
+@register("shuffle", family="mixed", paper="Zhang, Yang: SA-Net, ICASSP 2021, arXiv 2102.00240")
+class ShuffleAttention(FeatureGate):
+    """Shuffle attention.
+
+    Args:
+        channels: C, even.
+        groups: G, >= 1, reduced to a divisor of C / 2; 64 as in the paper.
+    """
+
+    def __init__(self, channels: int, *, groups: PositiveInt = 64) -> None:
+        super().__init__()
+        if channels % 2:
+            raise UserError(f"shuffle: expected an even number of channels, got {channels}")
+        self.groups = fit_groups(groups, channels // 2)
+        width = channels // 2 // self.groups
+        self.channel_weight = nn.Parameter(torch.zeros(width))
+        self.channel_bias = nn.Parameter(torch.ones(width))
+        self.spatial_weight = nn.Parameter(torch.zeros(width))
+        self.spatial_bias = nn.Parameter(torch.ones(width))
+        self.norm = GroupNorm(width, width)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """The gates in the order of the input's channels."""
+        by_channel, by_position = fold_groups(x, self.groups).chunk(2, 1)
+        pooled = by_channel.mean((2, 3), keepdim=True)
+        channel = _affine(pooled, self.channel_weight, self.channel_bias)
+        spatial = _affine(self.norm(by_position), self.spatial_weight, self.spatial_bias)
+        scores = torch.cat([channel.expand_as(by_channel), spatial], 1)
+        return scores.sigmoid().reshape_as(x).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = super().forward(x).unflatten(1, (2, -1))
+        return halves.transpose(1, 2).reshape_as(x)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return weight.view(-1, 1, 1) * x + bias.view(-1, 1, 1)
