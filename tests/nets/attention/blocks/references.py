@@ -42,7 +42,7 @@ def assert_equal(block, reference, shapes=((2, 256, 5, 9), (1, 256, 13, 7)), tol
     """Equal numbers of parameters, and of outputs, in evaluation."""
     assert count(block) == count(reference)
     block.eval(), reference.eval()
-    dtype = next(block.parameters()).dtype
+    dtype = next(block.parameters(), torch.ones(())).dtype
     for shape in shapes:
         x = torch.randn(shape, dtype=dtype)
         with torch.no_grad():

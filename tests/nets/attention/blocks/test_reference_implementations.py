@@ -22,16 +22,16 @@ def test_se(bias):
 
 
 def test_ese():
-    block, reference = _block("ese"), timm_layers.EffectiveSEModule(256)
-    _copy([(block.fc, reference.fc)])
-    _assert_equal(block, reference)
+    block, reference = opened("ese"), timm_layers.EffectiveSEModule(256)
+    copy_weights((block.fc, reference.fc))
+    assert_equal(block, reference)
 
 
 @pytest.mark.parametrize("extent", [0, 2, 8])
 def test_ge(extent):
     """Without parameters; timm cannot build the others."""
-    block = _block("ge", extent=extent, gather="pool")
-    _assert_equal(block, timm_layers.GatherExcite(256, extent=extent, use_mlp=False))
+    block = opened("ge", extent=extent, gather="pool")
+    assert_equal(block, timm_layers.GatherExcite(256, extent=extent, use_mlp=False))
 
 
 @pytest.mark.parametrize(("activation", "layer"), [("relu", nn.ReLU), ("silu", nn.SiLU)])
