@@ -145,7 +145,7 @@ def memory_growth(memory: list[float]) -> float:
 def resident_mib() -> float | None:
     """Memory used by this process, in MiB; None if the system does not report it."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -107,7 +107,7 @@ def _has_bf16(device: torch.device) -> bool:
 def _cpu_flags() -> set[str]:
     """Instruction set extensions of the CPU; empty if they cannot be read (other than on Linux)."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return set()
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)

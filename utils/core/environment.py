@@ -22,7 +22,7 @@ LIBRARIES = (
 def cpu_name() -> str:
     """Model name of the CPU."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:  # not Linux
         text = ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)

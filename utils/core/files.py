@@ -38,7 +38,9 @@ OUTAGES = frozenset(
 )
 MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 TOKEN_BYTES = 8  # of the random name of an unfinished file
-ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+if os.name == "nt":
+    ABSENT.add(errno.EINVAL)  # a name with a colon or a question mark, such as an address
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),

@@ -18,7 +18,7 @@ def available_memory(device: torch.device) -> int | None:
 def _available_on_machine() -> int | None:
     """What Linux tells; other systems have no such file."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     values = dict(line.split(":") for line in lines)
@@ -28,8 +28,8 @@ def _available_on_machine() -> int | None:
 def _available_in_container() -> int | None:
     """The limit of the control group, as Docker sets it, less what is in use."""
     try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
+        limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
     except OSError:
         return None
     return None if limit == "max" else max(0, int(limit) - used)

@@ -34,7 +34,7 @@ def configure_process(threads: int = 0) -> None:
     silence_opencv()
     silence_pillow()
     if not is_main_process():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  open until the process ends
 
 
 def configure_training(device: torch.device) -> None:
