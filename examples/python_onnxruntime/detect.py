@@ -64,7 +64,7 @@ def shrink(image: np.ndarray, size: int) -> np.ndarray:
     distance = (np.arange(size)[:, None] + 0.5) * ratio - np.arange(len(image)) - 0.5
     weights = np.maximum(0, 1 - np.abs(distance) / max(1, ratio))
     weights /= weights.sum(1, keepdims=True)
-    unit = 2 ** np.floor(np.log2(32767.5 / weights.max()))
+    unit = 2 ** min(22, np.floor(np.log2(32767.5 / weights.max())))
     weights = np.floor(weights * unit + 0.5) / unit
     return np.floor(np.tensordot(weights, np.float64(image), 1) + 0.5)
 

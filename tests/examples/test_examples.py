@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import SCORE, Reference
+from client_reference import SCORE, Reference, make_reference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MAX_BOX_DIFFERENCE = 0.05  # pixels
@@ -24,7 +24,12 @@ def need(*packages: str) -> None:
             pytest.skip(f"needs {package}: pip install {package}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return make_reference(tmp_path_factory.mktemp("clients"))
+
+
+@pytest.fixture(scope="module")
 def onnx_file(reference: Reference) -> Path:
     need("onnx", "onnxscript", "onnxruntime")
     from utils.engine.export import export

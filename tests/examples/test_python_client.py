@@ -12,7 +12,7 @@ from nets.ops.nms import non_max_suppression
 from utils.core.images import Letterbox
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SIZES = ((480, 640), (97, 151), (50, 500), (1, 300), (300, 1), (1, 1), (129, 65), (256, 128))
+SIZES = ((480, 640), (97, 151), (50, 500), (1, 300), (300, 1), (1, 1), (129, 65), (256, 128), (9, 9000))
 
 
 @pytest.fixture(scope="module")

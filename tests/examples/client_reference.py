@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -80,9 +79,8 @@ def make_network(config: Config) -> YOLOv4Tiny:
     return network.eval()
 
 
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    folder = tmp_path_factory.mktemp("clients")
+def make_reference(folder: Path) -> Reference:
+    """Write the network and the images to a folder, and detect."""
     config = make_config(CONFIG)
     weights = folder / "best.pt"
     checkpoints.save(weights, checkpoints.describe(make_network(config), config, NAMES))
