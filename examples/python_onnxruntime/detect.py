@@ -9,26 +9,31 @@ import numpy as np
 import onnxruntime
 
 
+def load(path: str) -> tuple:
+    """The metadata; and the network: from an image (3, H, W) to boxes (A, 4), scores (A, C)."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    names = ["boxes", "scores"]
+    return metadata, lambda image: [out[0] for out in session.run(names, {"images": image[None]})]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="written by `export.py --format onnx`")
     parser.add_argument("images", nargs="+")
     parser.add_argument("--score", type=float, help="minimum score; default: the model's")
-    parser.add_argument("--out", type=Path, help="folder for the images with boxes")
+    parser.add_argument("--out", type=Path, help="existing folder for the images with boxes")
     args = parser.parse_args()
-    session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
-    names, size = json.loads(metadata["names"]), json.loads(metadata["imgsz"])
-    limits = json.loads(metadata["postprocessing"])
+    metadata, network = load(args.model)
+    names, size, limits = (json.loads(metadata[k]) for k in ("names", "imgsz", "postprocessing"))
     limits["score"] = limits["score"] if args.score is None else args.score
     for path in args.images:
         image = cv2.imread(path)  # BGR, upright
         if image is None:
             raise SystemExit(f"{path}: not an image that OpenCV reads")
         canvas, factors, offsets = letterbox(image[:, :, ::-1], *size)
-        batch = np.float32(canvas.transpose(2, 0, 1)[None]) / 255
-        outputs = session.run(["boxes", "scores"], {"images": batch})
-        boxes, scores, labels = select(outputs[0][0], outputs[1][0], limits)
+        boxes, scores = network(np.float32(canvas.transpose(2, 0, 1)) / 255)
+        boxes, scores, labels = select(boxes, scores, limits)
         boxes = np.clip((boxes - offsets) / factors, 0, image.shape[1::-1] * 2)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)  # the others lie in the padding
         print(f"{path}: {inside.sum()} objects")
@@ -37,9 +42,8 @@ def main() -> None:
             corners = np.rint(box).astype(int).tolist()
             cv2.rectangle(image, corners[:2], corners[2:], (0, 200, 0), 2)
             cv2.putText(image, names[label], corners[:2], cv2.FONT_HERSHEY_PLAIN, 1, (0, 0, 200))
-        if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(args.out / Path(path).name), image)
+        if args.out and not cv2.imwrite(str(args.out / Path(path).name), image):
+            raise SystemExit(f"{args.out}: cannot write there")
 
 
 def letterbox(image: np.ndarray, input_height: int, input_width: int) -> tuple[np.ndarray, ...]:
@@ -75,11 +79,10 @@ def select(boxes: np.ndarray, scores: np.ndarray, limits: dict) -> tuple[np.ndar
     order = np.argsort(-scores[row, label], kind="stable")
     boxes, scores, label = boxes[row[order]], scores[row, label][order], label[order]
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    alive = np.ones(len(boxes), bool)
-    kept: list[int] = []
-    voted: list[np.ndarray] = []
+    alive, kept = np.ones(len(boxes), bool), np.zeros(len(boxes), bool)
+    voted = boxes.copy()
     for i in range(len(boxes)):
-        if not alive[i] or len(kept) == limits["max_detections"]:
+        if not alive[i] or kept.sum() == limits["max_detections"]:
             continue
         corners = np.minimum(boxes[i, 2:], boxes[:, 2:]) - np.maximum(boxes[i, :2], boxes[:, :2])
         shared = corners.clip(0).prod(1) * (label == label[i])
@@ -88,9 +91,8 @@ def select(boxes: np.ndarray, scores: np.ndarray, limits: dict) -> tuple[np.ndar
         weights = scores * iou**2 * (iou > limits["vote_iou"])
         weights[limits["voters"] :] = 0
         weights[i] = scores[i]  # also of a box without area, or that is no voter
-        kept.append(i)
-        voted.append(weights @ boxes / weights.sum())
-    return np.reshape(voted, (-1, 4)), scores[kept], label[kept]
+        kept[i], voted[i] = True, weights @ boxes / weights.sum()
+    return voted[kept], scores[kept], label[kept]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from utils.data.readers.shapes import draw_image
 from utils.engine.prediction import PredictOptions, predict
 
 CONFIG = {
-    "phi": "eca",
     "input_size": [64, 96],
     "device": "cpu",
     "precision": "fp32",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,3 +98,30 @@ def test_python_with_onnxruntime(onnx_file: Path, reference: Reference, tmp_path
     images = reference.images
     run("python_onnxruntime", sys.executable, "detect.py", onnx_file, *images, "--out", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in images}
+
+
+def test_python_with_ncnn(reference: Reference) -> None:
+    need("ncnn", "pnnx")
+    from utils.engine.export import export
+
+    path = reference.weights.with_suffix(".param")
+    export(str(reference.weights), "ncnn", str(path))
+    check_client("python_ncnn", [sys.executable, "detect.py", path], reference)
+
+
+MISSING = re.compile(r"OpenCVConfig\.cmake|Could not find ORT_\w+|CMAKE_CXX_COMPILER")
+
+
+@pytest.mark.parametrize("example", ["cpp_opencv", "cpp_onnxruntime"])
+def test_cpp(example: str, onnx_file: Path, reference: Reference, tmp_path: Path) -> None:
+    if not shutil.which("cmake"):
+        pytest.skip("needs cmake")
+    configure = ["cmake", "-S", EXAMPLES / example, "-B", tmp_path]
+    configured = subprocess.run(configure, capture_output=True, text=True)
+    missing = MISSING.search(configured.stderr)
+    if missing:
+        pytest.skip(f"needs a C++ compiler, OpenCV and ONNX Runtime for C++: {missing[0]}")
+    assert configured.returncode == 0, configured.stderr
+    built = subprocess.run(["cmake", "--build", tmp_path], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    check_client(example, [tmp_path / "detect", onnx_file], reference)

@@ -12,7 +12,17 @@ from nets.ops.nms import non_max_suppression
 from utils.core.images import Letterbox
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SIZES = ((480, 640), (97, 151), (50, 500), (1, 300), (300, 1), (1, 1), (129, 65), (256, 128), (9, 9000))
+SIZES = (
+    (480, 640),
+    (97, 151),
+    (50, 500),
+    (1, 300),
+    (300, 1),
+    (1, 1),
+    (129, 65),
+    (256, 128),
+    (9, 9000),
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +67,13 @@ def test_the_same_boxes_are_kept_and_voted(
     np.testing.assert_allclose(found[0], ours.boxes, atol=1e-3)
     np.testing.assert_array_equal(found[1], ours.scores)
     np.testing.assert_array_equal(found[2], ours.labels)
+
+
+def test_the_python_clients_differ_in_the_network_only() -> None:
+    """Each is one file to copy; so what they share is there twice."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("python_*/*.py"))]
+    shared = [text[text.index("    metadata, network = load") :] for text in texts]
+    assert len(shared) == 2 and shared[0] == shared[1]
 
 
 def test_clients_import_nothing_of_the_project() -> None:
