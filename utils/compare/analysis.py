@@ -10,6 +10,7 @@ import numpy as np
 from utils.compare import statistics
 from utils.compare.bootstrap import RESAMPLES, BootstrapSummary, WeightedAP, bootstrap_images
 from utils.compare.failures import Failure, FailureKind
+from utils.compare.latency import Latency
 from utils.compare.plan import Plan, Setting
 from utils.compare.record import (
     Differences,
@@ -22,6 +23,7 @@ from utils.compare.results import TrialResult, fingerprint, read_detections
 from utils.compare.statistics import Interval, PairedDifference, Verdict
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
+from utils.engine.progress_text import note_if_rising
 
 Results = Mapping[tuple[str, int], TrialResult]  # by setting and seed
 SeedRange = tuple[int | None, int | None]
@@ -53,7 +55,9 @@ class SettingSummary:
         params: number of parameters.
         gflops: 10^9 operations per image.
         latency: median milliseconds per image.
-        train_seconds: training time, median over seeds.
+        latency_interval: its 95% interval.
+        train_seconds: training time, median over seeds; NaN if a trial shared its machine.
+        rising: number of trials whose AP was still rising when they ended.
         ap: AP over seeds.
         ap50: AP50 over seeds.
         ap_image_error: standard error of the mean AP over test images.
@@ -68,7 +72,9 @@ class SettingSummary:
     params: int
     gflops: float
     latency: float
+    latency_interval: Interval
     train_seconds: float
+    rising: int
     ap: Spread
     ap50: Spread
     ap_image_error: float
@@ -183,7 +189,7 @@ def analyze(
     plan: Plan,
     results: Sequence[TrialResult],
     failed: Mapping[tuple[str, int], Failure],
-    latency: Mapping[str, float],
+    latency: Mapping[str, Latency],
     splits: Mapping[str, DetectionDataset],
     history: Sequence[Entry] = (),
     resamples: int = RESAMPLES,
@@ -194,7 +200,7 @@ def analyze(
         plan: the plan of the comparison.
         results: results of the finished trials.
         failed: (setting, seed) -> why it failed.
-        latency: setting -> milliseconds per image.
+        latency: setting -> latency.
         splits: setting with a finished trial -> its test images.
         history: the record of the folder.
         resamples: number of bootstrap resamples.
@@ -323,7 +329,7 @@ class _Analysis:
         return statistic
 
     def summarize_setting(
-        self, setting: Setting, failed: int, latency: float, image_errors: np.ndarray
+        self, setting: Setting, failed: int, latency: Latency, image_errors: np.ndarray
     ) -> SettingSummary:
         """Means over finished seeds; `image_errors` are those of AP and AP50."""
         seeds = self.finished_seeds(setting.name)
@@ -339,8 +345,10 @@ class _Analysis:
             failed=failed,
             params=results[0].params,
             gflops=results[0].gflops,
-            latency=latency,
-            train_seconds=float(np.median([result.train_seconds for result in results])),
+            latency=latency.median,
+            latency_interval=latency.interval,
+            train_seconds=_train_seconds(results),
+            rising=sum(note_if_rising(result.curve) is not None for result in results),
             ap=_spread([result.ap for result in results]),
             ap50=_spread([result.ap50 for result in results]),
             ap_image_error=float(image_errors[0]),
@@ -438,6 +446,12 @@ class _Analysis:
                 differences.append(result.per_class[label][0] - other.per_class[label][0])
             paired[label] = statistics.paired_difference(differences)
         return paired
+
+
+def _train_seconds(results: Sequence[TrialResult]) -> float:
+    if not all(result.is_alone for result in results):
+        return math.nan
+    return float(np.median([result.train_seconds for result in results]))
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from nets.loading import load_model
 from utils.compare.plan import Trial
 from utils.compare.results import DONE
+from utils.compare.statistics import Interval, stats
 from utils.core.timing import Budget, interleave, timed
 from utils.core.validation import SavedSection, read_json
 from utils.engine.report import write_json
@@ -23,14 +24,38 @@ MAX_ROUNDS = 200
 WARMUP_ROUNDS = 3
 
 
+Milliseconds = Annotated[float, Field(gt=0)]
+
+
+class Latency(NamedTuple):
+    """Milliseconds of one image.
+
+    Attributes:
+        median: the median.
+        interval: 95% interval of the median, by the ranks of the times.
+    """
+
+    median: float
+    interval: Interval
+
+
 class LatencyRecord(SavedSection):
-    """The content of `latency.json`: setting -> mark of its trial, and -> milliseconds."""
+    """The content of `latency.json`.
+
+    Attributes:
+        trials: setting -> mark of its trial.
+        ms: setting -> median milliseconds.
+        low: setting -> lower end of its interval; files of earlier versions lack the ends.
+        high: setting -> upper end.
+    """
 
     trials: dict[str, str]
-    ms: dict[str, Annotated[float, Field(gt=0)]]
+    ms: dict[str, Milliseconds]
+    low: dict[str, Milliseconds] = Field(default_factory=dict)
+    high: dict[str, Milliseconds] = Field(default_factory=dict)
 
 
-def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> dict[str, float]:
+def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> dict[str, Latency]:
     """Measure the end-to-end latency (letterbox, network, NMS; batch 1) of every setting.
 
     `out/latency.json` keeps the measurement until a trial changes.
@@ -41,7 +66,7 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
         image: RGB uint8 `(h, w, 3)`.
 
     Returns:
-        Setting -> median milliseconds per image.
+        Setting -> milliseconds per image.
 
     Raises:
         UserError: the saved measurement is damaged.
@@ -52,17 +77,48 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
         marks[trial.setting] = f"{trial.seed} {(trial.folder / DONE).stat().st_mtime_ns}"
     if path.is_file():
         saved = read_json(LatencyRecord, path, "; delete it to measure again")
-        if saved.trials == marks and saved.ms.keys() == marks.keys():
-            return saved.ms
+        complete = all(part.keys() == marks.keys() for part in (saved.ms, saved.low, saved.high))
+        if saved.trials == marks and complete:
+            return _latencies(saved)
     calls = {trial.setting: partial(load_model(trial.folder / BEST), image) for trial in trials}
-    medians = interleaved_medians(calls, SECONDS)
-    write_json(path, {"trials": marks, "ms": medians})
-    return medians
+    times = interleaved_times(calls, SECONDS)
+    ends = {name: _median_interval(values) for name, values in times.items()}
+    measured = LatencyRecord(
+        trials=marks,
+        ms=_medians(times),
+        low={name: interval.low for name, interval in ends.items()},
+        high={name: interval.high for name, interval in ends.items()},
+    )
+    write_json(path, measured.model_dump())
+    return _latencies(measured)
+
+
+def _latencies(record: LatencyRecord) -> dict[str, Latency]:
+    latencies = {}
+    for name, median in record.ms.items():
+        latencies[name] = Latency(median, Interval(record.low[name], record.high[name]))
+    return latencies
+
+
+def _median_interval(times: np.ndarray) -> Interval:
+    """95% interval of the median: at least six times, without an assumption on their shape."""
+    interval = stats.quantile_test(times, p=0.5).confidence_interval()
+    return Interval(round(float(interval.low), 3), round(float(interval.high), 3))
 
 
 def interleaved_medians(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Median milliseconds of interleaved functions, measured for about `seconds` each."""
+    return _medians(interleaved_times(calls, seconds))
+
+
+def interleaved_times(
+    calls: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, np.ndarray]:
+    """Milliseconds of every run of interleaved functions, measured for about `seconds` each."""
     budget = Budget(seconds * len(calls), MIN_ROUNDS, MAX_ROUNDS, WARMUP_ROUNDS)
     clocks = {name: timed(call) for name, call in calls.items()}
-    times = interleave(clocks, budget, "measuring latency")
+    return interleave(clocks, budget, "measuring latency")
+
+
+def _medians(times: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: round(float(np.median(values)), 3) for name, values in times.items()}

@@ -3,7 +3,7 @@
 import math
 from statistics import median
 
-from utils.compare.analysis import PairSummary, Spread
+from utils.compare.analysis import Comparison, PairSummary, Spread
 from utils.compare.failures import FailureKind
 from utils.compare.statistics import EQUAL, MAX_SEEDS, NO_SPREAD, Interval
 
@@ -127,6 +127,61 @@ def _outlook(pair: PairSummary) -> str:
         f"{no_verdict}To see a difference of 1 AP in four of five comparisons,"
         f" {seed_count(pair.needed)} seeds would be needed{span}."
     )
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader of the verdicts should know about all of them."""
+    plan, found = comparison.plan, []
+    if comparison.look > 1:
+        found.append(
+            f"This is look {comparison.look} at results in this folder. The correction counts all"
+            f" {comparison.family} tests ever made here, not only those shown."
+        )
+    for setting in plan.settings:
+        keys = plan.unpaired_keys(setting)
+        if keys:
+            found.append(
+                f"{setting.name} differs from {plan.baseline} in {', '.join(keys)}: a seed no"
+                " longer gives both the same batches or the same scoring, so the pairing is only"
+                " partial, and the difference is also one of these keys."
+            )
+    rising = [setting for setting in comparison.settings if setting.rising]
+    if rising:
+        shown = ", ".join(f"{each.name} ({each.rising} of {each.ap.count})" for each in rising)
+        found.append(
+            f"AP was still rising at the last epoch in trainings of {shown}: longer trainings may"
+            " change the order."
+        )
+    return found
+
+
+def conditions(comparison: Comparison) -> list[tuple[str, str]]:
+    """(title, text) of what the numbers were measured with."""
+    plan, config = comparison.plan, comparison.plan.settings[0].config
+    data, train, limits = config.data, config.train, config.eval
+    machines = sorted({result.machine for result in comparison.results.values()} - {""})
+    chosen = f", epoch chosen on '{data.val}'" if plan.chooses_epoch else ""
+    height, width = config.input_size
+    voting = "none" if limits.vote_iou >= 1 else f"above IoU {limits.vote_iou:g}"
+    return [
+        ("Machine", " | ".join(machines) or NONE),
+        (
+            "Data",
+            f"{data.format} {data.root}: trained on '{data.train}'{chosen}, scored on"
+            f" '{data.test or data.val}', {comparison.images} images",
+        ),
+        (
+            "Training",
+            f"epochs {train.epochs}, batch size {train.batch_size}, {train.optimizer}, input"
+            f" {width}x{height}, precision {config.precision}; keys that a setting changes apart",
+        ),
+        (
+            "Detections",
+            f"score at least {limits.score:g}, NMS at IoU {limits.nms_iou:g}, box voting {voting},"
+            f" at most {limits.max_detections} per image; objects marked difficult count like all"
+            " others",
+        ),
+    ]
 
 
 def seed_count(count: int | None) -> str:

@@ -29,6 +29,20 @@ FIXED_KEYS = ("name", "output")  # the comparison itself sets them
 # All settings are measured on the same images, but these keys of `data` may still differ.
 FREE_DATA_KEYS = {"train", "cache", "cache_gb", "gpu_cache_gb", "download", "shapes_train"}
 
+# A seed gives settings that differ in one of these other batches, or they are scored otherwise.
+PAIRED_KEYS = (
+    "eval.",
+    "augment.",
+    "data.train",
+    "data.shapes_train",
+    "input_size",
+    "seed",
+    "train.batch_size",
+    "train.accumulate",
+    "train.multi_scale",
+    "train.epochs",
+)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -116,12 +130,23 @@ class Plan:
                 pairs.append((setting.control_of, setting.name))
         return pairs
 
+    def unpaired_keys(self, setting: Setting) -> list[str]:
+        """Keys by which a setting gets other batches than the baseline, or is scored otherwise."""
+        (baseline,) = [each for each in self.settings if each.name == self.baseline]
+        own, other = _values(setting), _values(baseline)
+        return [key for key in own if key.startswith(PAIRED_KEYS) and own[key] != other[key]]
+
     def _trial(self, setting: Setting, seed: int) -> Trial:
         parent = self.out / TRIALS / setting.folder
         name = f"seed-{seed}"
         changes = {"seed": seed + setting.seed_offset, "name": name, "output": str(parent)}
         config = setting.config.model_copy(update=changes)
         return Trial(setting.name, seed, parent / name, config)
+
+
+def _values(setting: Setting) -> dict[str, Any]:
+    values = dict(flatten(setting.config.model_dump(mode="json")))
+    return {**values, "seed": setting.seed_offset}
 
 
 def make_plan(

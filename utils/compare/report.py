@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +13,7 @@ import jinja2
 from utils.compare import figures, statistics
 from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.examples import Example, ExampleFinder
-from utils.compare.phrases import details, headline, probability
+from utils.compare.phrases import conditions, details, headline, notes, probability
 from utils.compare.tables import report_tables
 from utils.core.files import write_file
 from utils.visualization.page import EmbeddedImage, embed_photo, embed_png, template_environment
@@ -55,8 +56,31 @@ COST_COLUMNS = {
     "params": "params",
     "gflops": "gflops",
     "latency_ms": "latency",
+    "latency_low": "latency_interval.low",
+    "latency_high": "latency_interval.high",
     "train_seconds": "train_seconds",
 }
+
+
+# Column of a table -> heading of the paragraph that explains it
+LINKS = {
+    **dict.fromkeys(("AP", "AP50", "reference's AP", "AP difference"), "What is compared"),
+    **dict.fromkeys(("verdict", "p", "corrected p"), "Verdict"),
+    **dict.fromkeys(("GFLOPs", "latency, ms", "training, s"), "Cost"),
+    **dict.fromkeys(("sign-flip p", "smallest possible p"), "Sign-flip p"),
+    **dict.fromkeys(
+        ("spread between seeds", "effect g", "power for 1 AP", "seeds needed for 1 AP"),
+        "Effect, power, seeds needed",
+    ),
+    "95% seeds and images": "95% seeds and images",
+    "95% over seeds": "95% over seeds",
+    "95% over images": "95% over images",
+}
+
+
+def slug(heading: str) -> str:
+    """A heading as the name of an anchor."""
+    return "-".join(re.findall(r"[a-z0-9]+", heading.lower()))
 
 
 def write_report(out: Path, comparison: Comparison, command: str) -> None:
@@ -91,7 +115,9 @@ def render_markdown(comparison: Comparison, command: str) -> str:
 
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = template_environment(TEMPLATES, autoescape)
-    environment.filters.update(headline=headline, details=details, probability=probability)
+    environment.filters.update(
+        headline=headline, details=details, probability=probability, slug=slug
+    )
     return environment
 
 
@@ -103,6 +129,9 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
         "tables": report_tables(comparison),
         "command": command,
         "family": comparison.family,
+        "notes": notes(comparison),
+        "conditions": conditions(comparison),
+        "links": LINKS,
         "alpha": statistics.ALPHA,
         "min_seeds": statistics.min_seeds(comparison.family),
         "sign_floor": statistics.sign_floor(seeds),

@@ -68,6 +68,8 @@ class TrialRecord(_Saved):
 
     truth: int
     train_seconds: Amount
+    machine: str = ""
+    alone: bool = False
     metrics: TrialMetrics
 
 
@@ -84,6 +86,8 @@ class TrialResult:
         params: number of parameters.
         gflops: 10^9 operations per image.
         train_seconds: time in the training loop.
+        machine: processor and library versions.
+        is_alone: whether no other process took part of the processor meanwhile.
         curve: rows of the run's `results.csv`, one per epoch; metrics are fractions 0..1.
         truth: fingerprint of the test images' objects.
     """
@@ -98,6 +102,8 @@ class TrialResult:
     train_seconds: float
     curve: list[dict[str, float]]
     truth: int
+    machine: str = ""
+    is_alone: bool = False
 
 
 def read_result(trial: Trial) -> TrialResult:
@@ -122,6 +128,8 @@ def read_result(trial: Trial) -> TrialResult:
         train_seconds=record.train_seconds,
         curve=_read_curve(trial.folder / CURVE),
         truth=record.truth,
+        machine=record.machine,
+        is_alone=record.alone,
     )
 
 

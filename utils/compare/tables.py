@@ -1,7 +1,8 @@
 """The tables of a report as text, which the templates render."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from utils.compare.analysis import Comparison, PairSummary, SettingSummary
@@ -31,6 +32,7 @@ class ReportTable:
         head: names of the columns; the first column holds names, the others numbers.
         rows: text of the cells.
         marks: CSS class of each row, or "".
+        best: (row, column) of the cells in bold.
     """
 
     heading: str
@@ -38,6 +40,7 @@ class ReportTable:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     marks: Sequence[str]
+    best: frozenset[tuple[int, int]] = frozenset()
 
 
 def report_tables(comparison: Comparison) -> list[ReportTable]:
@@ -70,6 +73,23 @@ def _table(
     return ReportTable(heading, remark, list(columns), rows, [mark(item) for item in items])
 
 
+def _with_best(
+    table: ReportTable, column: str, values: Sequence[float], sign: int = 1
+) -> ReportTable:
+    """The table with the best value of a column in bold: the largest; sign -1: the smallest."""
+    row = _index_of_best([sign * value for value in values])
+    cells = set() if row is None else {(row, table.head.index(column))}
+    return replace(table, best=table.best | cells)
+
+
+def _index_of_best(values: Sequence[float]) -> int | None:
+    """Index of the largest value, NaN aside; None if it is the only one, or not unique."""
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < 2 or known.count(max(known)) > 1:
+        return None
+    return values.index(max(known))
+
+
 def _settings_table(comparison: Comparison) -> ReportTable:
     baseline = None
     for setting in comparison.settings:
@@ -83,14 +103,17 @@ def _settings_table(comparison: Comparison) -> ReportTable:
         return f"{text} (+{setting.params - baseline.params:,})"
 
     def latency(setting: SettingSummary) -> str:
-        text = f"{setting.latency:.1f}"
+        low, high = setting.latency_interval
+        text = f"{setting.latency:.1f} ({low:.1f} to {high:.1f})"
         if baseline in (None, setting):
             return text
-        return f"{text} ({100 * (setting.latency / baseline.latency - 1):+.0f} %)"
+        return f"{text}, {100 * (setting.latency / baseline.latency - 1):+.0f} %"
 
-    return _table(
+    settings = comparison.settings
+    table = _table(
         "Settings",
-        "Mean ± standard deviation over finished seeds, in points.",
+        "Mean ± standard deviation over finished seeds, in points. Bold: the best number, which is"
+        " no verdict.",
         comparison.settings,
         {
             "setting": lambda setting: setting.name,
@@ -100,9 +123,12 @@ def _settings_table(comparison: Comparison) -> ReportTable:
             "parameters": params,
             "GFLOPs": lambda setting: f"{setting.gflops:.3f}",
             "latency, ms": latency,
-            "training, s": lambda setting: f"{setting.train_seconds:,.0f}",
+            "training, s": lambda setting: number(setting.train_seconds, 0),
         },
     )
+    table = _with_best(table, "AP", [each.ap.mean for each in settings])
+    table = _with_best(table, "AP50", [each.ap50.mean for each in settings])
+    return _with_best(table, "latency, ms", [each.latency for each in settings], sign=-1)
 
 
 def _pair_name(pair: PairSummary) -> str:
@@ -212,13 +238,17 @@ def _score(comparison: Comparison, name: str, seed: int) -> str:
 
 def _classes_table(comparison: Comparison, heading: str, metric: int) -> ReportTable:
     """`metric`: 0 for AP, 1 for AP50."""
-    rows = []
+    rows: list[list[str]] = []
+    best = set()
     for label in comparison.settings[0].per_class:
         spreads = [setting.per_class[label][metric] for setting in comparison.settings]
+        index = _index_of_best([each.mean for each in spreads])
+        if index is not None:
+            best.add((len(rows), index + 1))
         rows.append([label, *(spread(each) for each in spreads)])
     head = ["class", *(setting.name for setting in comparison.settings)]
     remark = "Mean ± standard deviation over seeds."
-    return ReportTable(heading, remark, head, rows, [""] * len(rows))
+    return ReportTable(heading, remark, head, rows, [""] * len(rows), frozenset(best))
 
 
 def _class_differences_table(comparison: Comparison) -> ReportTable:

@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from nets.io import checkpoints
 from utils.compare.failures import ERROR, Failure, classify, write_failure
+from utils.compare.machine import LoadWatch, describe_machine
 from utils.compare.plan import FIXED_KEYS, Trial
 from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detections
 from utils.core.config import flatten, load_config
+from utils.core.devices import pick_device
 from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
@@ -94,7 +96,9 @@ def run_trial(trial: Trial, data: SharedData) -> bool:
     try:
         (trial.folder / ERROR).unlink(missing_ok=True)
         datasets = data.load(trial.config)
-        _write_result(trial, _train(trial, datasets), datasets)
+        is_new, watch = not (trial.folder / LAST).is_file(), LoadWatch()
+        result = _train(trial, datasets)
+        _write_result(trial, result, datasets, is_new and watch.is_alone())
         return True
     except Exception as error:  # the other trials continue
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()
@@ -129,7 +133,7 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_result(trial: Trial, result: Result, datasets: Datasets) -> None:
+def _write_result(trial: Trial, result: Result, datasets: Datasets, is_alone: bool) -> None:
     """Write the detections and, last, the file that marks the trial as finished."""
     write_detections(trial.folder / DETECTIONS, result.final.detections)
     metrics = json.loads((trial.folder / METRICS).read_text(encoding="utf-8"))
@@ -139,6 +143,8 @@ def _write_result(trial: Trial, result: Result, datasets: Datasets) -> None:
         "seed": trial.seed,
         "truth": fingerprint(datasets.final.samples),
         "train_seconds": round(progress["seconds"], 2),
+        "machine": describe_machine(pick_device(trial.config.device)),
+        "alone": is_alone,
         "epochs": progress["epoch"],
         "best_epoch": checkpoints.load(trial.folder / BEST)["epoch"],
         "metrics": metrics.get("test", metrics),

@@ -15,9 +15,11 @@ from nets.inference.detections import Detections
 from utils.compare import latency
 from utils.compare.analysis import Comparison, analyze
 from utils.compare.failures import Failure
+from utils.compare.latency import Latency
 from utils.compare.plan import Plan, Setting, Trial, make_plan
 from utils.compare.record import Entry, read_record
 from utils.compare.results import DETECTIONS, TrialResult, fingerprint, write_detections
+from utils.compare.statistics import Interval
 from utils.compare.workflow import compare
 from utils.core.config import make_config
 from utils.data.dataset import DetectionDataset
@@ -35,7 +37,7 @@ TINY_TRIAL = (
     "train.optimizer=sgd",
     "train.save_minutes=1e-6",
 )
-TIME_COLUMNS = ("latency_ms", "train_seconds")
+TIME_COLUMNS = ("latency_ms", "latency_low", "latency_high", "train_seconds")
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +120,7 @@ def scored(
                     trial = replace(result.trial, setting=name, seed=seed)
                     results.append(replace(result, trial=trial, ap=value))
         splits = {each.trial.setting: split for each in results}
-        latency = dict.fromkeys(splits, 1.0)
+        latency = dict.fromkeys(splits, Latency(1.0, Interval(0.9, 1.2)))
         return analyze(plan, results, failed, latency, splits, record, resamples=10)
 
     return make

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -19,16 +20,18 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from utils.compare import report, statistics
-from utils.compare.analysis import Comparison, PairSummary
-from utils.compare.latency import interleaved_medians, measure_latency
-from utils.compare.phrases import sentence
+from utils.compare import machine, report, statistics
+from utils.compare.analysis import Comparison, PairSummary, analyze
+from utils.compare.latency import Latency, interleaved_medians, measure_latency
+from utils.compare.machine import LoadWatch
+from utils.compare.phrases import notes, sentence
 from utils.compare.plan import Plan, make_plan
+from utils.compare.record import make_entry
 from utils.compare.report import render_html, render_markdown
 from utils.compare.statistics import Interval
-from utils.compare.tables import ReportTable
+from utils.compare.tables import ReportTable, report_tables
 from utils.compare.workflow import compare, summarize
-from utils.core.config import PROJECT_DIR
+from utils.core.config import PROJECT_DIR, update_config
 
 VOID = {"meta", "img", "br", "link", "input"}
 WAIT = 300  # seconds until a started comparison counts as stuck
@@ -73,7 +76,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_page_is_whole_and_loads_nothing(finished: tuple[Plan, Comparison]):
     path = finished[0].out / "report.html"
     page, source = read_page(path), path.read_text(encoding="utf-8")
-    assert len(page.sources) >= 3 and all(item.startswith("data:image/") for item in page.sources)
+    loaded = [item for item in page.sources if not item.startswith("#")]
+    assert len(loaded) >= 3 and all(item.startswith("data:image/") for item in loaded)
+    anchors = {item.removeprefix("#") for item in page.sources} - set(loaded)
+    assert len(anchors) > 5 and all(f'id="{anchor}"' in source for anchor in anchors)
     source = re.sub(r'src="data:[^"]*"', "", source)
     assert not any(text in source for text in ("url(", "@import", "<script", "//"))
     text = " ".join(page.text)
@@ -143,13 +149,18 @@ def test_the_command_line_sums_up(finished: tuple[Plan, Comparison]):
 def test_latency_is_kept_until_a_trial_changes(copied: Plan, monkeypatch: pytest.MonkeyPatch):
     image, trials = np.zeros((64, 64, 3), np.uint8), copied.trials[:2]
     first = measure_latency(copied.out, trials, image)
-    assert first.keys() == {"none", "se"} and all(value > 0 for value in first.values())
-    monkeypatch.setattr(
-        "utils.compare.latency.interleaved_medians", lambda calls, seconds: {"none": 1.0, "se": 2.0}
-    )
+    assert first.keys() == {"none", "se"}
+    for median, (low, high) in first.values():
+        assert 0 < low <= median <= high
+    times = {"none": np.arange(1.0, 21.0), "se": np.full(20, 2.0)}
+    monkeypatch.setattr("utils.compare.latency.interleaved_times", lambda calls, seconds: times)
     assert measure_latency(copied.out, trials, image) == first
     (trials[0].folder / "trial.json").touch()
-    assert measure_latency(copied.out, trials, image) == {"none": 1.0, "se": 2.0}
+    # the 6th and the 15th of 20: below the 6th are fewer than half with a probability of 2.1%
+    again = {"none": (10.5, (6.0, 15.0)), "se": (2.0, (2.0, 2.0))}
+    assert measure_latency(copied.out, trials, image) == again
+    record = json.loads((copied.out / "latency.json").read_text(encoding="utf-8"))
+    assert record["ms"] == {"none": 10.5, "se": 2.0}
 
 
 def test_settings_are_interleaved():
@@ -223,6 +234,92 @@ def test_four_verdicts_with_a_margin(
     assert all(part in text for part in words.split("|"))
     page = render_html(comparison, "command")
     assert "a margin of 1 AP was declared" in page and "corrected p of 1 AP" in page
+
+
+def settings_rows(comparison: Comparison) -> dict[str, list[str]]:
+    table = report_tables(comparison)[0]
+    return {row[0]: row for row in table.rows}
+
+
+def test_a_training_time_is_shown_where_the_machine_was_not_shared(scored: Callable):
+    comparison = scored(none=NONE, se=NONE)
+    assert settings_rows(comparison)["se"][-1] == "–"
+    alone = {key: replace(each, is_alone=True) for key, each in comparison.results.items()}
+    alone["se", 3] = comparison.results["se", 3]
+    args = comparison.plan, list(alone.values()), {}, latencies(comparison), comparison.splits
+    rows = settings_rows(analyze(*args, resamples=10))
+    assert rows["none"][-1] == "60" and rows["se"][-1] == "–"
+    assert rows["none"][-2] == "1.0 (0.9 to 1.2)"
+
+
+def latencies(comparison: Comparison) -> dict[str, Latency]:
+    return {each.name: Latency(each.latency, each.latency_interval) for each in comparison.settings}
+
+
+def test_others_on_the_machine_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    counters = tmp_path / "stat"
+
+    def count(seconds: float) -> None:
+        """As if all processes had used the processor this long."""
+        ticks = int((seconds + sum(os.times()[:4])) * os.sysconf("SC_CLK_TCK"))
+        counters.write_text(f"cpu  {ticks} 0 0 999 5 0 0 0 0 0\ncpu0 1 1\n")
+
+    monkeypatch.setattr(machine, "STATISTICS", counters)
+    monkeypatch.setattr(machine.time, "monotonic", lambda: clock[0])
+    clock = [0.0]
+    count(5)
+    watch = LoadWatch()
+    clock[0] = 100.0
+    count(10)
+    assert watch.is_alone()
+    count(30)  # a quarter of a core
+    assert not watch.is_alone()
+    counters.unlink()
+    assert not LoadWatch().is_alone()
+
+
+def test_best_values_are_bold_in_both_files(scored: Callable):
+    comparison = scored(none=NONE, se=[value + 1 for value in NONE])
+    assert '<td class="best">31.05 ± 0.19</td>' in render_html(comparison, "command")
+    text = render_markdown(comparison, "command")
+    assert "| **31.05 ± 0.19** |" in text and "| 30.05 ± 0.19 |" in text
+    same = scored(none=NONE, se=NONE)
+    assert not report_tables(same)[0].best
+
+
+def test_what_makes_a_pairing_partial_is_noted(scored: Callable):
+    comparison = scored(none=NONE, se=NONE)
+    assert notes(comparison) == []
+    none, se = comparison.plan.settings
+    changes = {"phi": "se", "augment.mosaic": 0.0, "eval.nms_iou": 0.7, "train.lr": 0.1}
+    se = replace(se, config=update_config(se.config, changes))
+    plan = replace(comparison.plan, settings=(none, se))
+    (note,) = notes(replace(comparison, plan=plan))
+    assert note.startswith("se differs from none in augment.mosaic, eval.nms_iou: ")
+
+
+def test_an_ap_that_still_rises_is_noted(scored: Callable):
+    comparison = scored(none=NONE, se=NONE)
+    curve = [{"epoch": epoch, "map50_95": 0.05 * epoch} for epoch in range(1, 13)]
+    results = dict(comparison.results)
+    results["se", 2] = replace(results["se", 2], curve=curve)
+    args = comparison.plan, list(results.values()), {}, latencies(comparison), comparison.splits
+    (note,) = notes(analyze(*args, resamples=10))
+    assert note.startswith("AP was still rising at the last epoch in trainings of se (1 of 6)")
+
+
+def test_a_second_look_is_noted(scored: Callable):
+    first = scored(none=NONE[:5], se=NONE[:5])
+    second = scored([make_entry("look", first.plan, first.tests)], none=NONE, se=NONE)
+    assert notes(second)[0].startswith("This is look 2 at results in this folder. The correction")
+    assert "look 2" in render_markdown(second, "command").splitlines()[2]
+
+
+def test_the_conditions_are_named(scored: Callable):
+    text = render_markdown(scored(none=NONE, se=NONE), "command")
+    assert "scored on 'val', 8 images" in text
+    assert "NMS at IoU 0.5, box voting above IoU 0.6, at most 100 per image" in text
+    assert "objects marked difficult count" in text and "they are not simultaneous" in text
 
 
 def test_names_cannot_break_a_table(
