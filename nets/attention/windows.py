@@ -48,10 +48,32 @@ def locate(place: Sequence[int], window: Sequence[int], width: int) -> tuple[int
     return row * (width // window[1]) + column, y * window[1] + x
 
 
+def window_means(x: Tensor, window: Sequence[int]) -> Tensor:
+    """Means over windows without the padding, `(B, C, H, W)` -> `(B, C, rows, columns)`.
+
+    An average pool with `ceil_mode`, which some ONNX runtimes compute otherwise.
+    """
+    means = F.avg_pool2d(pad_to_multiples(x, window), tuple(window))
+    rows, columns = (
+        (side - of * torch.arange(-(-side // of), device=x.device)).clamp(max=of) / of
+        for side, of in zip(x.shape[2:], window, strict=True)
+    )
+    return means / (rows[:, None] * columns).to(x.dtype)
+
+
 def outside(positions: Tensor, side: int) -> Tensor:
     """1 for each integer position outside of `range(side)`, else 0, float32."""
     inside = positions.clamp(0, side - 1)
     return (positions - inside).abs().clamp(max=1).float()
+
+
+def padding_of_windows(size: Sequence[int], window: Sequence[int], device: torch.device) -> Tensor:
+    """1 where `pad_to_multiples` added a position, else 0: `(windows, h * w)`, float32."""
+    axes = (
+        outside(torch.arange(side + -side % of, device=device), side).unflatten(0, (-1, of))
+        for side, of in zip(size, window, strict=True)
+    )
+    return either(*axes)
 
 
 def either(rows: Tensor, columns: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ OPTIONS = [
     {"name": "split", "radix": 3, "groups": 2, "kernel_size": 5},
     {"name": "conv_control", "params": 40},
     {"name": "psa_yolo", "ratio": 1, "mlp_ratio": 0.5, "residual": False},
+    {"name": "biformer", "windows": 3, "topk": 2, "kernel_size": 0, "residual": False},
+    {"name": "dat", "groups": 2, "stride": 1, "offset_range": -1, "reference": "code"},
+    {"name": "axial", "mode": "sequential", "heads": 4},
+    {"name": "outlook", "kernel_size": 5, "heads": 4},
+    {"name": "aft", "mode": "simple"},
     {"name": "window", "heads": 4, "window": 4, "shift": 2},
 ]
 
@@ -101,6 +106,7 @@ CANCELLED = {
     "polarized": {"channel.query.bias"},
     "caa": {"layers.5.bias"},
     "cot": {"fuse.0.bias"},
+    "dat": {"key.bias"},
 }
 
 

@@ -1,5 +1,6 @@
 """Self-attention blocks against their formulas, as loops over queries and keys in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -108,3 +109,190 @@ def test_window(shift):
     block = opened("window", heads=heads, window=side, shift=shift)
     for size in ((5, 4), (3, 7), (1, 1)):
         assert_equal(block, formula, features(C, *size))
+
+
+def _heads(heads):
+    """The channels of each head."""
+    width = C // heads
+    return [slice(head * width, (head + 1) * width) for head in range(heads)]
+
+
+@pytest.mark.parametrize("kernel_size", [0, 3])
+def test_biformer(kernel_size):
+    regions, taken = 3, 2
+
+    def formula(block, x):
+        query, key, value = _maps(block.qkv, x, 3)
+        region = [math.ceil(side / regions) for side in x.shape[1:]]
+        members = {}
+        for row, column in _places(x):
+            members.setdefault((row // region[0], column // region[1]), []).append((row, column))
+        means = {
+            name: [sum(part[:, r, c] for r, c in at) / len(at) for part in (query, key)]
+            for name, at in members.items()
+        }
+        out = torch.zeros_like(x) if block.pe is None else _depthwise(block.pe, value)
+        for name, at in members.items():
+            scores = {other: (means[name][0] @ means[other][1]).item() for other in members}
+            ranked = sorted(members, key=scores.get, reverse=True)
+            others = [place for other in ranked[:taken] for place in members[other]]
+            for (row, column), own in itertools.product(at, _heads(2)):
+                out[own, row, column] += _attend(
+                    query[own, row, column],
+                    [key[own, r, c] for r, c in others],
+                    [value[own, r, c] for r, c in others],
+                    C**-0.5,
+                )
+        return x + columns_through(block.out, out.flatten(1)).view(x.shape)
+
+    block = opened("biformer", heads=2, windows=regions, topk=taken, kernel_size=kernel_size)
+    assert_equal(block, formula, features(C, 4, 7))
+    assert_equal(block, formula, features(C, 6, 3))
+
+
+def _bilinear(x, row, column):
+    """x (C, H, W) at a fractional place, zero outside."""
+    total = torch.zeros_like(x[:, 0, 0])
+    for r in (math.floor(row), math.floor(row) + 1):
+        for c in (math.floor(column), math.floor(column) + 1):
+            if 0 <= r < x.shape[1] and 0 <= c < x.shape[2]:
+                total = total + (1 - abs(row - r)) * (1 - abs(column - c)) * x[:, r, c]
+    return total
+
+
+def _sample_point(index, offset, points, side, options):
+    """Where, along one axis of `side` positions, one of `points` samples is taken."""
+    steps = max(points - 1, 1)
+    at = 2 * (index + (0.5 if options["reference"] == "code" else 0)) / steps - 1
+    if options["offset_range"] < 0:
+        at = min(max(at + offset, -1), 1)
+    else:
+        at += math.tanh(offset) * options["offset_range"] / steps
+    return (at + 1) / 2 * (side - 1)
+
+
+def _offsets_of(layers, query, stride):
+    """The grid's size, and the two offsets at each of its places."""
+    local = F.conv2d(query[None], layers.conv.weight, layers.conv.bias, stride, 1, 1, len(query))[0]
+    offsets = {}
+    for row, column in _places(local):
+        token = local[:, row, column]
+        token = (token - token.mean()) / (token.var(unbiased=False) + 1e-5).sqrt()
+        token = token * layers.norm.weight + layers.norm.bias
+        token = token * (1 + torch.erf(token / math.sqrt(2))) / 2
+        offsets[row, column] = (layers.out.weight @ token).tolist()
+    return local.shape[1:], offsets
+
+
+@pytest.mark.parametrize(
+    ("stride", "offset_range", "reference"), [(2, 4, "paper"), (1, 2, "code"), (2, -1, "paper")]
+)
+def test_dat(stride, offset_range, reference):
+    options = {"stride": stride, "offset_range": offset_range, "reference": reference}
+
+    def sampled(block, x, query):
+        """x at the points, (C, h * w)."""
+        groups = []
+        for own in _heads(2):
+            grid, offsets = _offsets_of(block.offsets, query[own], stride)
+            points = []
+            for place, offset in offsets.items():
+                axes = zip(place, offset, grid, x.shape[1:], strict=True)
+                points.append(_bilinear(x[own], *(_sample_point(*a, options) for a in axes)))
+            groups.append(torch.stack(points, 1))
+        return torch.cat(groups)
+
+    def formula(block, x):
+        query = _maps(block.query, x, 1)[0]
+        points = sampled(block, x, query)
+        key, value = (columns_through(layer, points) for layer in (block.key, block.value))
+        out = _depthwise(block.pe, query)
+        for (row, column), own in itertools.product(_places(x), _heads(4)):
+            scale = (C // 4) ** -0.5
+            out[own, row, column] += _attend(
+                query[own, row, column], key[own].T, value[own].T, scale
+            )
+        return x + columns_through(block.out, out.flatten(1)).view(x.shape)
+
+    block = opened("dat", heads=4, groups=2, **options)
+    for size in ((3, 5), (1, 2)):
+        assert_equal(block, formula, features(C, *size))
+
+
+def test_samples_that_stay_are_the_positions_themselves():
+    block, mhsa = opened("dat", heads=2, groups=1, stride=1), opened("mhsa", heads=2)
+    for parameter in (block.offsets.out.weight, *block.pe.parameters()):
+        torch.nn.init.zeros_(parameter)
+    layers = [block.query, block.key, block.value]
+    mhsa.qkv.weight.data = torch.cat([layer.weight.flatten(1) for layer in layers])
+    mhsa.qkv.bias.data = torch.cat([layer.bias for layer in layers])
+    mhsa.out.weight.data, mhsa.out.bias.data = block.out.weight.flatten(1), block.out.bias
+    x = features(C, 5, 7)
+    assert torch.allclose(block(x), mhsa(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["sum", "sequential"])
+def test_axial(mode):
+    def along_columns(lines, x):
+        query, key, value = _maps(lines.qkv, x, 3)
+        out = torch.zeros_like(x)
+        for (row, column), own in itertools.product(_places(x), _heads(2)):
+            out[own, row, column] = _attend(
+                query[own, row, column], key[own, :, column].T, value[own, :, column].T, 0.5
+            )
+        return columns_through(lines.out, out.flatten(1)).view(x.shape)
+
+    def formula(block, x):
+        vertical = along_columns(block.columns, x)
+        before = vertical if mode == "sequential" else x
+        horizontal = along_columns(block.rows, before.transpose(1, 2)).transpose(1, 2)
+        return x + horizontal + (0 if mode == "sequential" else vertical)
+
+    assert_equal(opened("axial", heads=2, mode=mode), formula, features())
+
+
+def test_outlook():
+    k = 5
+
+    def formula(block, x):
+        value, scores = _maps(block.value, x, 1)[0], _maps(block.weights, x, 1)[0]
+        out = torch.zeros_like(x)
+        inside = set(_places(x))
+        for (row, column), (head, own) in itertools.product(_places(x), enumerate(_heads(2))):
+            window = [(row + place // k - 2, column + place % k - 2) for place in range(k * k)]
+            rows = scores[:, row, column].view(2, k * k, k * k)[head] * (C // 2) ** -0.5
+            for target, numbers in zip(window, rows, strict=True):
+                if target in inside:
+                    for (r, c), weight in zip(window, softmax(numbers.tolist()), strict=True):
+                        if (r, c) in inside:
+                            out[own, target[0], target[1]] += weight * value[own, r, c]
+        return x + columns_through(block.out, out.flatten(1)).view(x.shape)
+
+    assert_equal(opened("outlook", heads=2, kernel_size=k), formula, features(C, 3, 2)[:1])
+
+
+@pytest.mark.parametrize("mode", ["conv", "simple"])
+def test_aft(mode):
+    def offset_weight(block, channel, dy, dx):
+        if mode == "simple" or max(abs(dy), abs(dx)) > 1:
+            return 0.0
+        return block.table[channel * 2 // C, 0, dy + 1, dx + 1].item()
+
+    def formula(block, x):
+        query, key, value = _maps(block.qkv, x, 3)
+        out, places = x.clone(), _places(x)
+        for (row, column), channel in itertools.product(places, range(C)):
+            weights = softmax(
+                [
+                    key[channel, r, c].item() + offset_weight(block, channel, r - row, c - column)
+                    for r, c in places
+                ]
+            )
+            mean = sum(w * value[channel, r, c] for w, (r, c) in zip(weights, places, strict=True))
+            out[channel, row, column] += query[channel, row, column].sigmoid() * mean
+        return out
+
+    block = opened("aft", heads=2, mode=mode, kernel_size=3)
+    assert_equal(block, formula, features(C, 3, 4))
+    block.qkv.bias.data[C : 2 * C] = 2000  # e^2000 is not finite
+    assert_equal(block, formula, features(C, 3, 4))

@@ -14,10 +14,10 @@ KEYS = {
     "channel spatial": "cbam bam ca triplet basic_block nam ge scse simam gam shuffle polarized "
     "mlca ela caa cpca lka lska lsk strip",
     "query": "self_attention pam non_local mhsa emsa ccnet external a2 danet_head "
-    "area psa_yolo window",
+    "area psa_yolo window biformer axial outlook aft",
     "query channel": "danet",
     "branch": "sk psa split cot",
-    "displacement": "stn",
+    "displacement": "stn dat",
 }
 EXPECTED = {name: set(keys.split()) for keys, names in KEYS.items() for name in names.split()} | {
     "gsop": {"channel"}
@@ -128,6 +128,7 @@ ROWS = {
     "area": ({}, "proj", lambda block, x: block.qkv(x)[:, -C:]),
     "psa_yolo": ({"ratio": 1}, "proj", lambda block, x: block.qkv(x)[:, -C:]),
     "window": ({"window": 4, "shift": 2}, "out", lambda block, x: block.qkv(x)[:, -C:]),
+    "biformer": ({"windows": 4}, "out", lambda block, x: block.qkv(x)[:, -C:]),
 }
 
 
@@ -141,9 +142,59 @@ def test_a_row_of_one_head_gives_what_is_projected(name, point):
     row, value = block.attention(x, point)["query"], value(block, x)
     assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
     attended = torch.einsum("bhw,bchw->bc", row, value)
-    if hasattr(block, "pe"):
+    if name != "window":
         attended = attended + block.pe(value)[:, :, point[0], point[1]]
     assert torch.allclose(projected[0][:, :, point[0], point[1]], attended, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_row_of_outlook_sums_the_windows(point):
+    block, x, projected = _block("outlook", heads=1, kernel_size=5), random_features(C), []
+    block.out.register_forward_pre_hook(lambda layer, given: projected.extend(given))
+    block(x)
+    row = block.attention(x, point)["query"]
+    attended = torch.einsum("bhw,bchw->bc", row, block.value(x))
+    assert torch.allclose(projected[0][:, :, point[0], point[1]], attended, atol=1e-4)
+    assert (row.sum((1, 2)) < 25.001).all() and (row.sum((1, 2)) > 1).all()
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("mode", ["sum", "sequential"])
+def test_a_row_of_axial_attention(mode, point):
+    """With one head and values and outputs as they are, the row weighs x."""
+    block, x = _block("axial", heads=1, mode=mode, residual=False), random_features(C)
+    for lines in (block.columns, block.rows):
+        torch.nn.init.eye_(lines.out.weight)
+        torch.nn.init.zeros_(lines.out.bias)
+        lines.qkv.weight.data[-C:] = torch.eye(C)
+    row = block.attention(x, point)["query"]
+    assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
+    expected = torch.einsum("bhw,bchw->bc", row, x) * (1 if block.sequential else 2)
+    assert torch.allclose(block(x)[:, :, point[0], point[1]], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("mode", ["conv", "simple"])
+def test_a_row_of_one_channel_is_the_attention_free_transformer(mode, point):
+    block = open_gates(attention.build({"name": "aft", "heads": 1, "mode": mode}, 1)).eval()
+    x = random_features(1)
+    query, _, value = block.qkv(x).chunk(3, 1)
+    mean = (block.attention(x, point)["query"] * value[:, 0]).sum((1, 2))
+    expected = (x + query.sigmoid() * mean[:, None, None, None])[:, 0, point[0], point[1]]
+    assert torch.allclose(block(x)[:, 0, point[0], point[1]], expected, atol=1e-5)
+
+
+def test_samples_of_deformable_attention_move_in_cells():
+    block = attention.build({"name": "dat", "stride": 1, "offset_range": -1}, C).eval()
+    offsets = block.offsets
+    for parameter in (offsets.norm.weight, offsets.out.weight):
+        torch.nn.init.zeros_(parameter)
+    offsets.norm.bias.data[0] = 1.0  # one number, gelu(1), the same everywhere
+    offsets.out.weight.data[0, 0] = -0.5  # of rows
+    up = 0.5 * torch.nn.functional.gelu(torch.ones(())) * (H - 1) / 2
+    moved = block.attention(random_features(C))["displacement"]
+    assert moved[:, 0].abs().max() < 1e-6  # cut off at the border
+    assert torch.allclose(moved[:, 1:], up.expand(2, H - 1, W), atol=1e-5)
 
 
 def test_criss_cross_reaches_the_cross_once_and_everything_twice():

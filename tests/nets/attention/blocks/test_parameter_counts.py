@@ -57,6 +57,11 @@ COUNTS = {
     "psa_yolo": (200_960, 1_047_424),
     "mobilevit_v2": (197_633, 1_035_779),
     "window": (264_520, 1_384_572),
+    "biformer": (269_824, 1_403_136),
+    "dat": (266_624, 1_391_936),
+    "axial": (524_800, 2_754_304),
+    "outlook": (297_864, 1_562_204),
+    "aft": (197_768, 1_036_056),
     # two 3x3 convolutions, two norms, cbam with reduction 16
     "basic_block": (1_179_648 + 1_024 + 8_290, 6_193_152 + 3_584 + 43_302),
     # 9 h^2 + (2 C + 4) h + 2 C with h = 6, 12, 25: nearest to C^2 / 8
@@ -117,6 +122,10 @@ def _count(spec, channels):
     return sum(parameter.numel() for parameter in attention.build(spec, channels).parameters())
 
 
+ONE_HEAD = {name: {"heads": 1} for name in ("mhsa", "biformer", "axial", "aft")}
+ONE_HEAD["dat"] = {"heads": 1, "groups": 1}
+
+
 def test_every_block_is_counted():
     missing = set(attention.names()) - set(COUNTS)
     assert not missing, (
@@ -141,5 +150,5 @@ def test_count_with_options(spec, expected):
     "name", sorted(set(COUNTS) - {"psa", "shuffle"})
 )  # psa needs four equal groups of channels, shuffle two
 def test_few_channels_still_have_a_hidden_layer(name):
-    block = attention.build({"name": name, "heads": 1} if name == "mhsa" else name, 3)
+    block = attention.build({"name": name, **ONE_HEAD.get(name, {})}, 3)
     assert all(parameter.numel() > 0 for parameter in block.parameters())

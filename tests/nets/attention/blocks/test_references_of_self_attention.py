@@ -13,6 +13,10 @@ def _copy_yolo(block, reference):
         copy_weights((layer[0], reference_layer.conv), (layer[1], reference_layer.bn))
 
 
+def _channels_first(layer, x):
+    return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def _attention_layers(block):
     return [block.qkv, block.pe, block.proj]
 
@@ -52,6 +56,15 @@ def test_separable_attention():
     assert_equal(block, one_patch, tolerance=1e-12)
 
 
+def test_outlook():
+    volo = pytest.importorskip("timm.models.volo")
+    block = opened("outlook", residual=False).double()
+    reference = volo.OutlookAttention(256, 8).double()
+    copy_weights((block.value, reference.v), (block.weights, reference.attn))
+    copy_weights((block.out, reference.proj))
+    assert_equal(block, Adapted(reference, _channels_first), tolerance=1e-12)
+
+
 @pytest.mark.parametrize("shift", [0, 3])
 def test_window(shift):
     swin = pytest.importorskip("torchvision.models.swin_transformer")
@@ -61,8 +74,5 @@ def test_window(shift):
     with torch.no_grad():
         reference.relative_position_bias_table.copy_(block.table)
 
-    def channels_first(layer, x):
-        return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
     sizes = ((2, 256, 13, 17), (1, 256, 14, 7), (1, 256, 5, 9))
-    assert_equal(block, Adapted(reference, channels_first), sizes, 1e-12)
+    assert_equal(block, Adapted(reference, _channels_first), sizes, 1e-12)

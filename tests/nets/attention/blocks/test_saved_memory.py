@@ -25,6 +25,9 @@ SPECS = [
         "area",
         "psa_yolo",
         "window",
+        "biformer",
+        "axial",
+        "outlook",
     ),
     *(
         {"name": "non_local", "mode": mode, "sub_sample": False}
