@@ -58,14 +58,14 @@ def test_absent_devices_end_in_one_line(
 def test_auto_precision_follows_the_processor(
     cpuinfo: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda self: cpuinfo)
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: cpuinfo)
     assert pick_precision("auto", CPU) == expected
 
 
 def test_auto_precision_where_the_processor_cannot_be_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def absent(self: Path) -> str:
+    def absent(self: Path, encoding: str) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", absent)
