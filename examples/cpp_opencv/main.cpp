@@ -13,7 +13,8 @@ using Field = std::pair<int, std::string_view>;
 uint64_t read_varint(std::string_view &bytes) {
     uint64_t value = 0;
     for (int shift = 0;; shift += 7) {
-        const unsigned char byte = bytes.at(0);
+        if (bytes.empty() || shift > 63) throw std::runtime_error("not an ONNX file");
+        const unsigned char byte = bytes[0];
         bytes.remove_prefix(1);
         value |= uint64_t(byte & 127) << shift;
         if (byte < 128) return value;
@@ -41,11 +42,11 @@ std::map<std::string, std::string> read_metadata(const std::string &path) {
     std::ifstream file(path, std::ios::binary);
     const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     std::map<std::string, std::string> metadata;
-    for (const auto &[number, entry] : fields(bytes))
-        if (number == 14) {
-            const std::vector<Field> pair = fields(entry);
-            metadata[std::string(pair.at(0).second)] = pair.at(1).second;
-        }
+    for (const auto &[number, entry] : fields(bytes)) {
+        if (number != 14) continue;
+        const std::vector<Field> pair = fields(entry);
+        if (pair.size() == 2) metadata[std::string(pair[0].second)] = pair[1].second;
+    }
     return metadata;
 }
 
