@@ -4,6 +4,8 @@ examples:
   python export.py --format onnx                              newest run; runs/<name>/best.onnx
   python export.py --weights runs/voc --format onnx --out voc.onnx
   python export.py --weights runs/voc --format openvino --size 608
+  python export.py --weights runs/voc --format openvino --int8
+  python export.py --weights runs/voc --format onnx --opset 12 --batch 1 --nms --half
   python export.py --weights runs/voc --format ncnn           for phones and small boards
   python export.py --weights runs/voc --format tflite --batch 4
   python export.py --weights runs/voc --format torchscript    for PyTorch in C++
@@ -48,17 +50,26 @@ def parse() -> argparse.Namespace:
         metavar="PIXELS",
         help="size of the input, an integer or height and width; default: that of the weights",
     )
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--half", action="store_true", help="onnx, openvino, ncnn: store the weights as float16"
+    )
+    weights.add_argument(
+        "--int8", action="store_true", help="openvino: quantize, calibrated on training images"
+    )
+    parser.add_argument(
+        "--nms", action="store_true", help="onnx: end with NMS, which has no box voting"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
     # imported here so that `--help` is immediate and `run_command` can report a missing library
-    from utils.engine.export import export
+    from utils.engine.export import ExportOptions, export
 
-    lines = export(
-        args.weights, args.format, args.out, opset=args.opset, batch=args.batch, size=args.size
-    )
+    options = ExportOptions(args.opset, args.batch, args.half, args.int8, args.nms)
+    lines = export(args.weights, args.format, args.out, options, args.size)
     print("\n".join(lines))
 
 

@@ -80,13 +80,18 @@ def _load_exported(path: Path, changes: Mapping[str, Any]) -> Detector:
     file_format = FORMATS[path.suffix]
     saved = file_format.read(path)
     backend = find_runtime(path) if path.suffix == ".onnx" else file_format.backends[0]
-    precision = "fp32" if backend == "torch" else "auto"
-    here = {"backend": backend, "device": "auto", "precision": precision}
+    precision = "fp32" if backend == "torch" else saved.precision or "auto"
+    here: dict[str, Any] = {"backend": backend, "device": "auto", "precision": precision}
+    if saved.has_nms:  # without voting
+        here |= {"predict.vote_iou": 1.0, "eval.vote_iou": 1.0}
     config = update_config(saved.config, {**here, **changes})
-    for key in ("input_size", *STRUCTURE):
-        if getattr(config, key) != getattr(saved.config, key):
+    fixed = {key: getattr(saved.config, key) for key in ("input_size", *STRUCTURE)}
+    if saved.precision:
+        fixed["precision"] = saved.precision
+    for key, value in fixed.items():
+        if getattr(config, key) != value:
             raise UserError(
-                f"{path}: {key} is fixed in {file_format.title} ({getattr(saved.config, key)}); "
+                f"{path}: {key} is fixed in {file_format.title} ({value}); "
                 "export the model again to change it"
             )
     with torch.device("meta"):

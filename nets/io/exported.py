@@ -15,7 +15,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from nets.io.checkpoints import Anchors
 from nets.io.client_metadata import client_metadata
@@ -32,7 +34,9 @@ from utils.core.yaml_text import parse_yaml
 
 INPUT = "images"
 OUTPUTS = ("boxes", "scores")
+DETECTIONS = "detections"  # the only output of a file that ends with NMS
 METADATA_KEYS = ("config", "names", "anchors")
+PRECISION = "precision"  # metadata of a quantized file
 METADATA_FILE = "metadata.json"  # in or next to files without a place for metadata of their own
 ORT_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
@@ -49,6 +53,8 @@ class ExportedFile:
         names: the class names.
         anchors: (width, height) in input pixels, three per head.
         batch: number of images that each call takes; None: any.
+        precision: "int8" if it was quantized.
+        has_nms: whether it ends with NMS, and returns `detections`.
     """
 
     path: Path
@@ -56,6 +62,8 @@ class ExportedFile:
     names: tuple[str, ...]
     anchors: list[list[float]]
     batch: int | None = None
+    precision: str | None = None
+    has_nms: bool = False
 
 
 def metadata_texts(network: YOLOv4Tiny, config: Config, names: Sequence[str]) -> dict[str, str]:
@@ -111,18 +119,29 @@ def parse_metadata(
     if shapes is not None:
         _check_shapes(path, shapes, config, len(names))
         batch = shapes[INPUT][0]
-    return ExportedFile(path, config, checked_names(names, f"{path}: names"), anchors, batch)
+    return ExportedFile(
+        path,
+        config,
+        checked_names(names, f"{path}: names"),
+        anchors,
+        batch,
+        texts.get(PRECISION),
+        has_nms=DETECTIONS in (shapes or {}),
+    )
 
 
 def _check_shapes(path: Path, shapes: Shapes, config: Config, num_classes: int) -> None:
     """Compare the graph's inputs and outputs with the metadata, except for the batch size."""
     maps = map_sizes(config.input_size, config.model.heads)
     predictions = sum(3 * height * width for height, width in maps)
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         INPUT: (3, *config.input_size),
         OUTPUTS[0]: (predictions, 4),
         OUTPUTS[1]: (predictions, num_classes),
     }
+    if DETECTIONS in shapes:
+        count = min(config.predict.max_detections, predictions * num_classes)
+        expected = {INPUT: expected[INPUT], DETECTIONS: (count, 6)}
     if shapes.keys() != expected.keys():
         found = shorten(", ".join(shapes))
         raise UserError(f"{path}: inputs and outputs {found}; expected {', '.join(expected)}")
@@ -134,6 +153,28 @@ def _check_shapes(path: Path, shapes: Shapes, config: Config, num_classes: int) 
                 f"{path}: {name} has shape (N, {', '.join(map(str, sizes))}), but its metadata ask "
                 f"for (N, {', '.join(map(str, wanted))})"
             )
+
+
+def output_names(exported: ExportedFile | None) -> list[str]:
+    """Return the outputs of a file; None: of those that backends make for themselves."""
+    return [DETECTIONS] if exported and exported.has_nms else list(OUTPUTS)
+
+
+def unpack(outputs: Sequence[np.ndarray], num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return boxes and scores, also of a file that ends with NMS.
+
+    Args:
+        outputs: boxes and scores; or detections alone, `(N, K, 6)`.
+        num_classes: number of classes.
+
+    Returns:
+        Boxes `(N, A, 4)` and scores `(N, A, C)`. A detection has a score in its class only.
+    """
+    tensors = [torch.from_numpy(output) for output in outputs]
+    if len(tensors) == 2:
+        return tensors[0], tensors[1]
+    boxes, best, label = tensors[0].split([4, 1, 1], -1)
+    return boxes, best * (label == torch.arange(num_classes))
 
 
 @contextmanager

@@ -29,7 +29,13 @@ METADATA_SUFFIX = f".{METADATA_FILE}"
 BLOBS = {"in0": INPUT, "out0": OUTPUTS[0], "out1": OUTPUTS[1]}  # pnnx's names: ours
 
 
-def write_ncnn(network: YOLOv4Tiny, config: Config, names: Sequence[str], path: str | Path) -> None:
+def write_ncnn(
+    network: YOLOv4Tiny,
+    config: Config,
+    names: Sequence[str],
+    path: str | Path,
+    half: bool = False,
+) -> None:
     """Convert a network with pnnx.
 
     The blob `images` takes one image `(3, H, W)`, float32, RGB, 0..1; `boxes` is `(A, 4)`, xyxy in
@@ -40,6 +46,7 @@ def write_ncnn(network: YOLOv4Tiny, config: Config, names: Sequence[str], path: 
         config: its configuration.
         names: the class names.
         path: the `.param` file to write; the others are written next to it.
+        half: store the weights as float16; what is computed depends on the runtime's options.
 
     Raises:
         UserError: pnnx is not installed or cannot convert the network, or a file cannot be written.
@@ -50,7 +57,8 @@ def write_ncnn(network: YOLOv4Tiny, config: Config, names: Sequence[str], path: 
         with silence():
             torch.jit.save(trace(network, config), str(Path(folder, "model.pt")))
         height, width = config.input_size
-        command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[1,3,{height},{width}]f32", "fp16=0"]
+        settings = [f"inputshape=[1,3,{height},{width}]f32", f"fp16={half:d}"]
+        command = [pnnx.EXEC_PATH, "model.pt", *settings]
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
         results = [Path(folder, f"model.ncnn.{kind}") for kind in ("param", "bin")]
         if done.returncode or not all(result.is_file() for result in results):

@@ -11,6 +11,7 @@ from nets.io.exported import (
     INPUT,
     METADATA_KEYS,
     OUTPUTS,
+    PRECISION,
     ExportedFile,
     Shapes,
     export_pipeline,
@@ -18,13 +19,15 @@ from nets.io.exported import (
     parse_metadata,
     runtime_errors,
 )
-from nets.io.onnx_trace import trace
+from nets.io.onnx_trace import trace, trace_formerly
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError, require_package
 from utils.core.files import check_input, write_file
 from utils.core.schema import Config
 
-LOWEST_OPSET = 18  # of PyTorch's exporter; its conversions to lower opsets fail
+LOWEST_OPSET = 12
+# of PyTorch's exporter; its conversions to lower opsets fail, but its former exporter writes them
+LOWEST_DEFAULT_OPSET = 18
 RUNTIMES = ("onnxruntime", "openvino")
 
 
@@ -35,8 +38,10 @@ def write_onnx(
     path: str | Path,
     opset: int | None = None,
     batch: int | None = None,
+    half: bool = False,
+    nms: bool = False,
 ) -> None:
-    """Write a network as ONNX without NMS.
+    """Write a network as ONNX.
 
     Input `images` `(N, 3, H, W)`, float32, RGB, 0..1; H and W are `config.input_size`.
     Outputs `boxes` `(N, A, 4)`, xyxy in input pixels, and `scores` `(N, A, C)`, objectness times
@@ -50,6 +55,10 @@ def write_onnx(
         path: the file to write.
         opset: ONNX opset version; None: the default of PyTorch's exporter.
         batch: N; None: any.
+        half: store the weights of convolutions as float16; what is computed stays float32.
+        nms: end with class-wise NMS by the limits of `config.predict`, without box voting. The only
+            output is then `detections` `(N, predict.max_detections, 6)`: x1, y1, x2, y2, score and
+            class, the best first; the rest of the rows have score 0.
 
     Raises:
         UserError: onnx or onnxscript is not installed, the exporter does not support the opset, or
@@ -57,14 +66,24 @@ def write_onnx(
     """
     onnx = require_package("onnx", "export to ONNX")
     require_package("onnxscript", "export to ONNX")
+    from nets.io.onnx_changes import append_nms, halve_weights
+
     highest = onnx.defs.onnx_opset_version()
     if opset is not None and not LOWEST_OPSET <= opset <= highest:
         raise UserError(f"--opset {opset}: expected {LOWEST_OPSET} to {highest}")
+    # with one image, the exporter would fix the batch at 1
     images = torch.rand(batch or 2, 3, *config.input_size)
     pipeline = export_pipeline(network, config)
-    model = trace(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
+    if opset is not None and opset < LOWEST_DEFAULT_OPSET:
+        model = trace_formerly(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
+    else:
+        model = trace(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
+        _split_unsqueezes(model)
     _check_opset(model, opset)
-    _split_unsqueezes(model)
+    if half:
+        halve_weights(model)
+    if nms:
+        append_nms(model, config, len(names))
     onnx.helper.set_model_props(model, metadata_texts(network, config, names))
     write_file(path, model.SerializeToString())
 
@@ -153,7 +172,7 @@ def read_with_openvino(path: str) -> tuple[dict[str, str], Shapes]:
 
     model = openvino.Core().read_model(path)
     texts = {}
-    for key in METADATA_KEYS:
+    for key in (*METADATA_KEYS, PRECISION):
         key_path = ["framework", key]
         if model.has_rt_info(key_path):
             texts[key] = model.get_rt_info(key_path).astype(str)

@@ -1,6 +1,8 @@
 """PyTorch's exporter to ONNX, and what makes its graphs run everywhere."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from nets.io.exported import silence
 from nets.io.onnx_translations import TRANSLATIONS
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
 
 
 def trace(
@@ -37,27 +39,61 @@ def trace(
 
     # PyTorch 2.7 needs a bound: without one it forbids a single value, 2**63 - 1
     batch = torch.export.Dim("batch", max=2**31 - 1)
-    with silence():
-        try:
-            program = torch.onnx.export(
-                module,
-                (images,),
-                dynamo=True,
-                verbose=False,
-                opset_version=opset,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=({0: batch},) if any_batch else None,
-                custom_translation_table=TRANSLATIONS,
-            )
-        except Exception as error:
-            if opset is None:
-                raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"--opset {opset}: refused by PyTorch {torch.__version__}: {reason}"
-            ) from None
+    with silence(), _refusals(opset):
+        program = torch.onnx.export(
+            module,
+            (images,),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=({0: batch},) if any_batch else None,
+            custom_translation_table=TRANSLATIONS,
+        )
     assert program is not None
     model = program.model_proto
     make_portable(model)
     return model
+
+
+def trace_formerly(
+    module: nn.Module,
+    images: Tensor,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int,
+    any_batch: bool = True,
+) -> Any:
+    """`trace` by PyTorch's former exporter, which writes opsets below 18, for older runtimes."""
+    import onnx
+
+    file = io.BytesIO()
+    with silence(), _refusals(opset):
+        torch.onnx.export(
+            module,
+            (images,),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)}
+            if any_batch
+            else None,
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+@contextmanager
+def _refusals(opset: int | None) -> Iterator[None]:
+    """Report in one line that an exporter does not support the opset that was asked for."""
+    try:
+        yield
+    except Exception as error:
+        if opset is None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"--opset {opset}: refused by PyTorch {torch.__version__}: {shorten(reason, 200)}"
+        ) from None

@@ -18,6 +18,7 @@ def write_openvino(
     names: Sequence[str],
     path: str | Path,
     batch: int | None = None,
+    half: bool = False,
 ) -> None:
     """Convert a network from ONNX, with its metadata; inputs and outputs are those of ONNX.
 
@@ -27,6 +28,7 @@ def write_openvino(
         names: the class names.
         path: the `.xml` file to write; the `.bin` is written next to it.
         batch: number of images per call; None: any.
+        half: store the weights as float16; what is computed stays float32.
 
     Raises:
         UserError: onnx, onnxscript or openvino is not installed.
@@ -36,7 +38,7 @@ def write_openvino(
         source = Path(folder) / "model.onnx"
         write_onnx(network, config, names, source, batch=batch)
         model = openvino.convert_model(source)
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def read_openvino(path: Path) -> ExportedFile:

@@ -163,5 +163,10 @@ class BoxCoder(nn.Module):
 
 def flatten_maps(maps: Sequence[Tensor]) -> Tensor:
     """Flatten maps `(B, 3*(5+C), h, w)` of all heads to `(B, N, 5+C)`, ordered like the grid."""
-    flat = [m.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3) for m in maps]
-    return torch.cat(flat, 1)
+    return torch.cat([_flatten(m) for m in maps], 1)
+
+
+def _flatten(m: Tensor) -> Tensor:
+    # by `reshape`: opset 12 of ONNX has no `unflatten`
+    anchors = m.reshape(m.shape[0], 3, -1, *m.shape[2:])
+    return anchors.permute(0, 1, 3, 4, 2).flatten(1, 3)

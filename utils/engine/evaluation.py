@@ -12,6 +12,7 @@ from nets.analysis.flops import measure_cost
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.tiling import Tiling
+from nets.io.formats import FORMATS
 from nets.loading import load_model
 from utils.core import distributed
 from utils.core.config import load_config
@@ -152,7 +153,9 @@ def evaluate_weights(
             write_json(Path(json_path), evaluation.to_json(detector))
         if plots:
             write_plots(Path(plots), evaluation.metrics, evaluation.detections, dataset)
-        if reference or detector.precision == "int8":
+        exported = detector.model_spec.exported
+        is_quantized = exported is not None and exported.precision == "int8"
+        if reference or (detector.precision == "int8" and not is_quantized):
             print(_precision_line(evaluation, detector, path, changes, dataset))
         return evaluation
 
@@ -165,7 +168,8 @@ def _precision_line(
     dataset: DetectionDataset,
 ) -> str:
     """What the detector's precision costs, measured against float32 on the same images."""
-    exact_backend = "onnxruntime" if path.suffix == ".onnx" else "torch"
+    exported = detector.model_spec.exported
+    exact_backend = FORMATS[exported.path.suffix].backends[0] if exported else "torch"
     exact = load_model(path, changes, backend=exact_backend, precision="fp32")
     exact.tiling = detector.tiling
     ap = 100 * evaluation.metrics.map50_95

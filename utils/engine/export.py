@@ -1,13 +1,17 @@
 """Exported files, each checked before it appears; implements `export.py`."""
 
 import importlib.util
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from nets.inference.backends import Backend
+from nets.inference.backends.int8 import quantize_file
 from nets.inference.detector import Detector
 from nets.io.darknet import write_darknet
 from nets.io.darknet_cfg import darknet_cfg
@@ -15,11 +19,14 @@ from nets.io.downloads import is_download
 from nets.io.formats import FORMATS, Format
 from nets.io.onnx import RUNTIMES
 from nets.loading import load_model
+from nets.ops.nms import non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
 from utils.core.files import claimed_outputs, is_file, new_files, write_file
 from utils.core.schema import Config
-from utils.engine.detectors import open_detector, validation_canvases
+from utils.engine.datasets import open_dataset
+from utils.engine.detectors import calibration_images, open_detector, validation_canvases
+from utils.engine.evaluation import evaluate_detector
 from utils.engine.runs import find_weights
 
 SUFFIXES = {  # of the file that is written by default
@@ -33,12 +40,12 @@ SUFFIXES = {  # of the file that is written by default
 OPTIONS = {  # option: the formats that have it
     "opset": ("onnx",),
     "batch": ("onnx", "openvino", "tflite"),
+    "half": ("onnx", "openvino", "ncnn"),
+    "int8": ("openvino",),
+    "nms": ("onnx",),
 }
 DYNAMIC = "dynamic"  # batch
 ANY_BATCH = ("onnx", "openvino", "torchscript")  # formats of any number of images per call
-# largest differences that a different order of float32 summation can cause
-MAX_BOX_DIFFERENCE = 0.05  # pixels
-MAX_SCORE_DIFFERENCE = 1e-4
 IMAGES = 2  # to compare on
 RUNTIME_TITLES = {
     "torch": "PyTorch",
@@ -47,6 +54,37 @@ RUNTIME_TITLES = {
     "litert": "LiteRT",
     "ncnn": "ncnn",
 }
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest differences that are only rounding.
+
+    Attributes:
+        box: pixels.
+        score: 0..1.
+    """
+
+    box: float
+    score: float
+
+    def check(self, box: float, score: float) -> str:
+        """Return differences as text.
+
+        Raises:
+            UserError: they are larger.
+        """
+        # NaN fails both comparisons
+        if not (box <= self.box and score <= self.score):
+            raise UserError(
+                "the exported file gives different results, and was removed: "
+                f"boxes differ by {box:.3g} px, scores by {score:.3g}"
+            )
+        return f"largest difference {box:.2g} px in boxes, {score:.2g} in scores"
+
+
+FLOAT32 = Tolerance(0.05, 1e-4)  # a different order of summation
+HALF = Tolerance(2.0, 0.02)  # weights of 11 bits
 
 
 def _write_darknet(network: YOLOv4Tiny, config: Config, names: Sequence[str], path: Path) -> None:
@@ -58,12 +96,31 @@ def _write_darknet(network: YOLOv4Tiny, config: Config, names: Sequence[str], pa
 DARKNET = Format("Darknet weights", _write_darknet, (".cfg", ".names"))
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """What can be asked of a format; `OPTIONS` says which has what.
+
+    Attributes:
+        opset: ONNX operator set version; None: the exporter's default.
+        batch: number of images per call, or "dynamic" for any; None: any, where the format allows
+            it, else 1.
+        half: store the weights as float16.
+        int8: quantize the convolutions, calibrated on training images.
+        nms: end with NMS, by the limits of `predict` in the configuration.
+    """
+
+    opset: int | None = None
+    batch: int | str | None = None
+    half: bool = False
+    int8: bool = False
+    nms: bool = False
+
+
 def export(
     weights: str | None,
     kind: str,
     out: str | None = None,
-    opset: int | None = None,
-    batch: int | str | None = None,
+    options: ExportOptions | None = None,
     size: Sequence[int] | None = None,
 ) -> list[str]:
     """Export a detector.
@@ -73,10 +130,9 @@ def export(
         kind: one of `SUFFIXES`; "darknet" is for Darknet and OpenCV 4.
         out: the file to write; None: next to the weights, or here if they were downloaded, with the
             format's suffix.
-        opset: ONNX operator set version; None: the exporter's default.
-        batch: number of images per call, or "dynamic" for any; None: any, where the format allows
-            it, else 1.
-        size: (height, width) of the input, pixels; None: that of the weights.
+        options: of the format; None: its defaults.
+        size: (height, width) of the input, or one number for both, in pixels; None: that of the
+            weights.
 
     Returns:
         Lines that state what was written and how closely it agrees with the detector.
@@ -91,35 +147,58 @@ def export(
             f"--weights {source}: {FORMATS[source.suffix].title} is already exported; expected "
             ".pt, .pth or .weights"
         )
-    options = _applicable(kind, {"opset": opset, "batch": batch})
+    options = options or ExportOptions()
+    arguments = _applicable(kind, options)
     path = _output(source, kind, out)
     file_format = FORMATS.get(path.suffix, DARKNET)
     files = file_format.files(path)
     with claimed_outputs(*(("--out", file) for file in files)):
         detector = open_detector(
-            source, backend="torch", device="cpu", precision="fp32", input_size=size
+            source, _sides(size), backend="torch", device="cpu", precision="fp32"
         )
         with new_files(files) as parts:
-            file_format.write(
-                detector.network, detector.config, detector.names, parts[0], **options
-            )
-            check = _check(detector, parts[0])
+            _write(file_format, detector, parts[0], arguments)
+            lines = [*_interface(detector, kind, options), _check(detector, parts[0], options)]
     sizes = ", ".join(f"{file} ({_megabytes(file)})" for file in files)
-    return [f"written: {sizes}", *_interface(detector, kind), f"  {check}"]
+    return [f"written: {sizes}", *(f"  {line}" for line in lines)]
 
 
-def _applicable(kind: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given.
+def _sides(size: Sequence[int] | None) -> dict[str, Any]:
+    if size is None:
+        return {}
+    if len(size) > 2:
+        raise UserError(f"--size: {len(size)} numbers, expected one, or height and width")
+    return {"input_size": list(size) * (3 - len(size))}
+
+
+def _applicable(kind: str, options: ExportOptions) -> dict[str, Any]:
+    """The options that differ from a format's defaults, by name.
 
     Raises:
         UserError: the format does not have one of them.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in asdict(options).items() if value not in (None, False)}
     for name, value in given.items():
         formats = ANY_BATCH if value == DYNAMIC else OPTIONS[name]
         if kind not in formats:
-            raise UserError(f"--{name} {value}: only for --format {', '.join(formats)}")
+            written = name if value is True else f"{name} {value}"
+            raise UserError(f"--{written}: only for --format {', '.join(formats)}")
     return {name: value for name, value in given.items() if value != DYNAMIC}
+
+
+def _write(
+    file_format: Format, detector: Detector, path: Path, arguments: Mapping[str, Any]
+) -> None:
+    """Write all files of an export."""
+    content = (detector.network, detector.config, detector.names)
+    if "int8" not in arguments:
+        file_format.write(*content, path, **arguments)
+        return
+    canvases = calibration_images(detector.config, detector.names)
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / f"exact{path.suffix}"
+        file_format.write(*content, exact)
+        quantize_file(exact, path, canvases, arguments.get("batch"))
 
 
 def _output(source: Path, kind: str, out: str | None) -> Path:
@@ -143,28 +222,31 @@ def _output(source: Path, kind: str, out: str | None) -> Path:
     return path
 
 
-def _interface(detector: Detector, kind: str) -> list[str]:
+def _interface(detector: Detector, kind: str, options: ExportOptions) -> list[str]:
     """What a program that runs the file must know."""
-    height, width = detector.input_size
-    classes = len(detector.names)
-    images = {
-        "tflite": f"(N, {height}, {width}, 3)",
-        "ncnn": f"(3, {height}, {width})",
-    }.get(kind, f"(N, 3, {height}, {width})")
-    batch = "" if kind == "ncnn" else "N, "
     if kind == "darknet":
         return []
-    return [
-        f"  input images {images} float32, RGB, 0..1; outputs boxes ({batch}A, 4) and scores "
-        f"({batch}A, {classes}); NMS is left to the caller"
-    ]
+    height, width = detector.input_size
+    batch = {"ncnn": "", "tflite": f"{options.batch or 1}, "}.get(kind, "N, ")
+    if isinstance(options.batch, int):
+        batch = f"{options.batch}, "
+    sides = f"{height}, {width}, 3" if kind == "tflite" else f"3, {height}, {width}"
+    classes = len(detector.names)
+    outputs = f"boxes ({batch}A, 4) and scores ({batch}A, {classes}); NMS is left to the caller"
+    if options.nms:
+        limits = detector.config.predict
+        outputs = (
+            f"detections ({batch}K, 6): x1, y1, x2, y2, score, class after NMS, without box voting "
+            f"(score over {limits.score:g}, IoU up to {limits.nms_iou:g})"
+        )
+    return [f"input images ({batch}{sides}) float32, RGB, 0..1; outputs {outputs}"]
 
 
 def _megabytes(path: Path) -> str:
     return f"{path.stat().st_size / 2**20:.1f} MB"
 
 
-def _check(detector: Detector, path: Path) -> str:
+def _check(detector: Detector, path: Path, options: ExportOptions) -> str:
     """Compare a file with the detector that it was written from; say how, and the result.
 
     Raises:
@@ -172,14 +254,30 @@ def _check(detector: Detector, path: Path) -> str:
     """
     if path.suffix == ".onnx" and not any(map(importlib.util.find_spec, RUNTIMES)):
         return "not verified: pip install onnxruntime"
+    if options.int8:
+        return _ap_lost(detector, load_model(path, device="cpu"))
     exported = load_model(path, device="cpu", precision="fp32")
     canvases, origin = validation_canvases(detector, IMAGES)
-    differences = _compare(detector, exported.backend, canvases)
+    limits = HALF if options.half else FLOAT32
+    if options.nms:
+        differences = _compare_detections(detector, exported, canvases, limits)
+    else:
+        differences = _compare(detector, exported.backend, canvases, limits)
     title = RUNTIME_TITLES[exported.backend.name]
     return f"verified with {title} on {origin}: {differences}"
 
 
-def _compare(detector: Detector, exported: Backend, canvases: Tensor) -> str:
+def _ap_lost(detector: Detector, exported: Detector) -> str:
+    """What the file's precision costs on the validation split."""
+    dataset = open_dataset(detector.config, "val", detector.names)
+    before, after = (
+        100 * evaluate_detector(one, dataset).metrics.map50_95 for one in (detector, exported)
+    )
+    lost = f"{before - after:+.2f} AP lost"
+    return f"verified on the validation split: AP {after:.2f}, {before:.2f} before: {lost}"
+
+
+def _compare(detector: Detector, exported: Backend, canvases: Tensor, limits: Tolerance) -> str:
     """The largest differences between the detector and its exported file.
 
     Raises:
@@ -188,15 +286,35 @@ def _compare(detector: Detector, exported: Backend, canvases: Tensor) -> str:
     boxes, scores = detector.backend(canvases)
     detector.model_spec.check_outputs(boxes, scores)
     exported_boxes, exported_scores = exported(canvases)
-    box = _max_difference(boxes, exported_boxes)
-    score = _max_difference(scores, exported_scores)
-    # NaN fails both comparisons
-    if not (box <= MAX_BOX_DIFFERENCE and score <= MAX_SCORE_DIFFERENCE):
-        raise UserError(
-            "the exported file gives different results, and was removed: "
-            f"boxes differ by {box:.3g} px, scores by {score:.3g}"
-        )
-    return f"largest difference {box:.2g} px in boxes, {score:.2g} in scores"
+    return limits.check(
+        _max_difference(boxes, exported_boxes), _max_difference(scores, exported_scores)
+    )
+
+
+def _compare_detections(
+    detector: Detector, exported: Detector, canvases: Tensor, limits: Tolerance
+) -> str:
+    """`_compare` for a file that ends with NMS."""
+    limit = detector.config.predict
+    suppress = partial(
+        non_max_suppression,
+        score=limit.score,
+        nms_iou=limit.nms_iou,
+        max_detections=limit.max_detections,
+    )
+    wanted, found = suppress(*detector.backend(canvases)), suppress(*exported.backend(canvases))
+    box = score = 0.0
+    for one, other in zip(wanted, found, strict=True):
+        if one.labels.tolist() != other.labels.tolist():
+            raise UserError(
+                "the exported file gives different results, and was removed: "
+                f"{len(other.labels)} detections, expected {len(one.labels)}"
+            )
+        if len(one.labels):
+            box = max(box, _max_difference(one.boxes, other.boxes))
+            score = max(score, _max_difference(one.scores, other.scores))
+    count = sum(len(one.labels) for one in wanted)
+    return f"{count} detections, {limits.check(box, score)}"
 
 
 def _max_difference(first: Tensor, second: Tensor) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nets.inference.backends.base import ModelSpec, cached
+from nets.io.exported import PRECISION
 from utils.core.errors import UserError, require_package
 
 SETTING = "precision=int8"
@@ -19,19 +20,38 @@ def quantized_file(spec: ModelSpec) -> Path:
     Raises:
         UserError: a package is missing, or there are no images to calibrate on.
     """
+    if spec.exported and spec.exported.precision == "int8":
+        return spec.exported.path
     path = spec.cache_file("-int8.xml")
     return cached([path, path.with_suffix(".bin")], partial(_write_quantized, spec))
 
 
 def _write_quantized(spec: ModelSpec, path: Path) -> None:
-    openvino = require_package("openvino", SETTING)
-    nncf = require_package("nncf", SETTING)
     if spec.calibration is None:
         raise UserError(
             f"{SETTING}: no images to calibrate on; run eval.py with {SETTING} once to calibrate"
         )
-    model = openvino.Core().read_model(spec.file(".onnx"))
-    quantized = _quantize(nncf, model, spec.calibration())
+    quantize_file(spec.file(".onnx", ".xml"), path, spec.calibration())
+
+
+def quantize_file(source: Path, path: Path, canvases: np.ndarray, batch: int | None = None) -> None:
+    """Quantize an ONNX or OpenVINO file.
+
+    Args:
+        source: the file, of any batch size.
+        path: the `.xml` file to write; the `.bin` is written next to it.
+        canvases: uint8 `(n, H, W, 3)` to calibrate on.
+        batch: number of images per call; None: any.
+
+    Raises:
+        UserError: openvino or nncf is not installed.
+    """
+    openvino = require_package("openvino", SETTING)
+    nncf = require_package("nncf", SETTING)
+    quantized = _quantize(nncf, openvino.Core().read_model(source), canvases)
+    if batch:
+        quantized.reshape([batch, 3, *canvases.shape[1:3]])
+    quantized.set_rt_info("int8", ["framework", PRECISION])
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 

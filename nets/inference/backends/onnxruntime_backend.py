@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
-from nets.io.exported import INPUT, OUTPUTS, runtime_errors
+from nets.io.exported import INPUT, output_names, runtime_errors, unpack
 
 
 class OnnxRuntimeBackend:
@@ -24,6 +24,8 @@ class OnnxRuntimeBackend:
         import onnxruntime  # `choose_device` has checked that it is installed
 
         self.precision = precision
+        self.num_classes = len(spec.names)
+        self.outputs = output_names(spec.exported)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # its errors are raised, too
@@ -39,5 +41,5 @@ class OnnxRuntimeBackend:
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
         images = canvases.permute(0, 3, 1, 2).float().contiguous().div_(255)
         with runtime_errors(self.file, "ONNX Runtime cannot run it"):
-            boxes, scores = self.session.run(list(OUTPUTS), {INPUT: images.numpy()})
-        return torch.from_numpy(boxes), torch.from_numpy(scores)
+            outputs = self.session.run(self.outputs, {INPUT: images.numpy()})
+        return unpack(outputs, self.num_classes)

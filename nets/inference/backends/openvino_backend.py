@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
 from nets.inference.backends.int8 import quantized_file
-from nets.io.exported import runtime_errors
+from nets.io.exported import output_names, runtime_errors, unpack
 
 # int8: operations that are not quantized stay in float32
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -28,6 +28,8 @@ class OpenVinoBackend:
         import openvino  # `choose_device` has checked that it is installed
 
         self.precision = precision
+        self.num_classes = len(spec.names)
+        self.outputs = output_names(spec.exported)
         core = openvino.Core()
         self.file = quantized_file(spec) if precision == "int8" else spec.file(".onnx", ".xml")
         settings = {
@@ -42,7 +44,7 @@ class OpenVinoBackend:
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
         with runtime_errors(self.file, "OpenVINO cannot run it"):
             outputs = self.model([canvases.numpy()])
-        return torch.from_numpy(outputs["boxes"]), torch.from_numpy(outputs["scores"])
+        return unpack([outputs[name] for name in self.outputs], self.num_classes)
 
 
 def _with_canvas_input(openvino: Any, model: Any) -> Any:

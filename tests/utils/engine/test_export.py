@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(
         ),
         (
             ["--weights", weights, "--format", "onnx", "--opset", "3"],
-            "--opset 3: expected 18 to ",
+            "--opset 3: expected 12 to ",
         ),
         (["--weights", with_attention(tmp_path), "--format", "darknet"], "only phi=none"),
         (
