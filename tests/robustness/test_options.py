@@ -99,7 +99,7 @@ CASES: list[tuple[list[str], str]] = [
     ([*DARKNET, "--out", "a.names"], "expected a file name that ends in .weights"),
     ([*DARKNET, "--opset", "18"], "--opset 18: only for --format onnx"),
     ([*ONNX, "--opset", "98"], "--opset 98: expected 12 to "),
-    ([*ONNX, "--opset", "17"], "--opset 17: expected 18 to "),
+    ([*ONNX, "--opset", "11"], "--opset 11: expected 12 to "),
     ([*ONNX, "--opset", "18.0"], "--opset: expected an integer from 1 to 99"),
     (["export", "--weights", "{weights}"], "--format"),
     (["export", "--weights", "{weights}", "--format", "coreml"], "--format: invalid choice"),
