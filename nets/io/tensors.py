@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from utils.core.errors import UserError, shorten
+from utils.core.errors import NonFiniteError, UserError, shorten
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 )
 HEADS = {"predict32": 512, "predict16": 256, "predict8": 128}  # name -> channels of its input
+NOT_FINITE = "contains NaN or infinity"
 LOWEST_VARIANCE = -nn.BatchNorm2d(1).eps  # below, batch normalization gives NaN
 
 
@@ -23,13 +24,15 @@ def check_tensors(tensors: Mapping[str, Tensor], origin: str) -> None:
         origin: the file, and the key that they are under.
 
     Raises:
-        UserError: names the first tensor that is not dense, is larger than its storage, has another
-            type than `DTYPES`, or contains NaN or infinity; or a variance that is negative.
+        NonFiniteError: names the first tensor that contains NaN or infinity.
+        UserError: names the first one that is not dense, is larger than its storage, has another
+            type than `DTYPES`, or holds a variance that is negative.
     """
     for name, tensor in tensors.items():
         problem = _find_problem(name, tensor)
         if problem:
-            raise UserError(f"{origin}: {shorten(name)}: {problem}")
+            error = NonFiniteError if problem == NOT_FINITE else UserError
+            raise error(f"{origin}: {shorten(name)}: {problem}")
 
 
 def _find_problem(name: str, tensor: Tensor) -> str:
@@ -45,7 +48,7 @@ def _find_problem(name: str, tensor: Tensor) -> str:
     if size > tensor.untyped_storage().nbytes():
         return f"shape {tuple(tensor.shape)}, but the file has fewer values"
     if not torch.isfinite(tensor).all():
-        return "contains NaN or infinity"
+        return NOT_FINITE
     if name.endswith("running_var") and (tensor <= LOWEST_VARIANCE).any():
         return "contains negative variances"
     return ""

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from utils.core.errors import is_out_of_memory
+from utils.core.errors import NonFiniteError, is_out_of_memory
 from utils.core.files import ReadError, WriteError, read_file, write_file
-from utils.engine.nonfinite import NonFiniteError
 
 ERROR = "error.txt"  # first line: the kind; then the message
 
@@ -23,8 +22,8 @@ class Failure:
     """Why a trial failed.
 
     Attributes:
-        kind: `diverged` (its loss was not finite), `infrastructure` (memory, disk, a lost worker)
-            or `error` (anything else).
+        kind: `diverged` (its loss or weights were not finite), `infrastructure` (memory, disk, a
+            lost worker) or `error` (anything else).
         reason: one line for the report; to be written, it may have more.
     """
 

@@ -8,6 +8,7 @@ from utils.compare.failures import FailureKind
 from utils.compare.statistics import EQUAL, MAX_SEEDS, NO_SPREAD, Interval
 
 NONE = "–"
+LEAST_MARGINS = 5  # AP that is fewer margins says little about equality
 CAUSES: dict[FailureKind, str] = {
     "diverged": "diverged",
     "infrastructure": "the machine",
@@ -42,7 +43,7 @@ def details(pair: PairSummary) -> str:
         parts += _other_images(pair.combined)
     elif pair.verdict == EQUAL:
         parts.append(_equal_on_other_images(pair))
-    else:
+    elif not pair.errors:
         parts.append(_outlook(pair))
     return " ".join(parts)
 
@@ -143,8 +144,14 @@ def notes(comparison: Comparison) -> list[str]:
             found.append(
                 f"{setting.name} differs from {plan.baseline} in {', '.join(keys)}: a seed no"
                 " longer gives both the same batches or the same scoring, so the pairing is only"
-                " partial, and the difference is also one of these keys."
+                " partial, and the difference may come from there."
             )
+    ap = max(setting.ap.mean for setting in comparison.settings)
+    if plan.margin is not None and ap < LEAST_MARGINS * plan.margin:
+        found.append(
+            f"The margin of {plan.margin:g} AP is large against the AP reached, {ap:.2f}: networks"
+            " that have learned little are practically equal whatever their settings."
+        )
     rising = [setting for setting in comparison.settings if setting.rising]
     if rising:
         shown = ", ".join(f"{each.name} ({each.rising} of {each.ap.count})" for each in rising)

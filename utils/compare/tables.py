@@ -98,7 +98,7 @@ def _settings_table(comparison: Comparison) -> ReportTable:
 
     def params(setting: SettingSummary) -> str:
         text = f"{setting.params:,}"
-        if baseline in (None, setting) or setting.params < baseline.params:
+        if baseline in (None, setting) or setting.params <= baseline.params:
             return text
         return f"{text} (+{setting.params - baseline.params:,})"
 

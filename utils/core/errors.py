@@ -12,6 +12,10 @@ class UserError(Exception):
     """A mistake the user can fix: one line that names the file or key and what was expected."""
 
 
+class NonFiniteError(UserError):
+    """A loss, gradient or weight that is NaN or infinite: a training that diverged."""
+
+
 def shorten(value: object, limit: int = 80, quoted: bool = False) -> str:
     """A value for an error message: on one line, and without its middle if it is long.
 

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from utils.core.errors import UserError
+from utils.core.errors import NonFiniteError
 
 LIMIT = 5  # steps in a row that may be skipped
 SHOWN = 4  # number of image names per message
-
-
-class NonFiniteError(UserError):
-    """A training that cannot go on because its loss or gradient is not finite."""
 
 
 class NonFiniteGuard:

@@ -20,7 +20,7 @@ from nets.losses.yolo_loss import YoloLoss, weights_of_classes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core import distributed
 from utils.core.devices import autocast
-from utils.core.errors import UserError, is_out_of_memory
+from utils.core.errors import NonFiniteError, UserError, is_out_of_memory
 from utils.core.progress import progress_bar
 from utils.core.schema import Config
 from utils.core.signals import deferred
@@ -31,12 +31,7 @@ from utils.engine.batches import BatchMaker, generator_for, resident_pool
 from utils.engine.evaluation import evaluate_detector
 from utils.engine.log import RunLog
 from utils.engine.meter import LossMeter
-from utils.engine.nonfinite import (
-    NonFiniteError,
-    NonFiniteGuard,
-    problem_in_gradient,
-    problem_in_losses,
-)
+from utils.engine.nonfinite import NonFiniteGuard, problem_in_gradient, problem_in_losses
 from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
 from utils.engine.progress_text import Clock, epoch_line
 from utils.engine.report import write_batch

@@ -298,6 +298,13 @@ def test_what_makes_a_pairing_partial_is_noted(scored: Callable):
     assert note.startswith("se differs from none in augment.mosaic, eval.nms_iou: ")
 
 
+def test_equality_of_networks_that_learned_nothing_is_noted(scored: Callable):
+    little = [value / 100 for value in NONE]
+    (note,) = notes(scored(margin=1.0, none=little, se=little))
+    assert note.startswith("The margin of 1 AP is large against the AP reached, 0.30: ")
+    assert notes(scored(margin=1.0, none=NONE, se=NONE)) == []
+
+
 def test_an_ap_that_still_rises_is_noted(scored: Callable):
     comparison = scored(none=NONE, se=NONE)
     curve = [{"epoch": epoch, "map50_95": 0.05 * epoch} for epoch in range(1, 13)]

@@ -1,19 +1,21 @@
 """Trials that failed are part of the result, not missing from it."""
 
 import errno
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from nets.io.tensors import check_tensors
 from utils.compare.analysis import Comparison
 from utils.compare.failures import Failure, classify, read_failure, write_failure
 from utils.compare.phrases import sentence
 from utils.compare.statistics import NO_DIFFERENCE
 from utils.compare.tables import report_tables
-from utils.core.errors import UserError
+from utils.core.errors import NonFiniteError, UserError
 from utils.core.files import WriteError
-from utils.engine.nonfinite import NonFiniteError
 
 Scored = Callable[..., Comparison]
 DIVERGED = Failure("diverged", "the loss is not finite in epoch 3")
@@ -68,6 +70,13 @@ def test_an_error_of_unknown_cause_prevents_a_verdict(scored: Scored):
     (pair,) = scored(none=NONE, se=[BROKEN, *BETTER[1:]]).pairs
     assert pair.verdict == NO_DIFFERENCE
     assert "1 of its trials failed with an error" in sentence(pair)
+    assert "would be needed" not in sentence(pair)
+
+
+def test_weights_that_are_not_finite_are_a_training_that_diverged():
+    """A large learning rate may ruin the last step, so that best.pt cannot be read."""
+    with pytest.raises(NonFiniteError, match=r"best\.pt: bias: contains NaN"):
+        check_tensors({"bias": torch.tensor([1.0, math.nan])}, "best.pt")
 
 
 @pytest.mark.parametrize(
