@@ -4,6 +4,8 @@ PyTorch's exporter writes valid ONNX which ONNX Runtime and OpenVINO run as it i
 some of it, or computes it wrongly:
 
     4.x: `Unsqueeze` of several axes; constants of type bool, as in `masked_fill` with a fixed mask;
+         a constant index of `Gather` that is also an axis of another operator; `Split` of a
+         constant; the slope of `HardSigmoid`;
          `InstanceNormalization` of values with a mean far above their deviation, of which it takes
          the variance as the mean of the squares less the square of the mean
     5.0: sums and products of feature maps of different shapes that come from convolutions: these
@@ -49,9 +51,13 @@ class _Graph:
     def constant(self, values: np.ndarray, near: str) -> str:
         """Add a constant; return its name, which starts with `near`."""
         name = f"{near}.constant{len(self.constants)}"
+        self.add(name, values)
+        return name
+
+    def add(self, name: str, values: np.ndarray) -> None:
+        """Add a constant of that name."""
         self.constants[name] = values
         self.graph.initializer.append(numpy_helper.from_array(values, name))
-        return name
 
     def rewrite(self, rules: dict[str, Callable[["_Graph", NodeProto], list[NodeProto]]]) -> None:
         """Replace each node by what the rule of its operator returns, and drop unused constants."""
@@ -146,6 +152,42 @@ def _operand_to_reshape(graph: _Graph, node: NodeProto) -> int | None:
     return 0 if sizes[0] < sizes[1] else 1
 
 
+def _with_own_index(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+    """`Gather` with a constant index: one that no other operator has."""
+    index = graph.constants.get(node.input[1])
+    if index is not None:
+        node.input[1] = graph.constant(index, node.output[0])
+    return [node]
+
+
+def _split_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+    """`Split` of a constant: its parts, of the sizes that it is given or all alike."""
+    values = graph.constants.get(node.input[0])
+    if values is None:
+        return [node]
+    axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+    size = -(-values.shape[axis] // len(node.output))
+    ends = range(size, values.shape[axis], size)
+    if len(node.input) > 1:
+        ends = np.cumsum(graph.constants[node.input[1]])[:-1]
+    for name, part in zip(node.output, np.split(values, ends, axis), strict=True):
+        graph.add(name, part)
+    return []
+
+
+def _clipped(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+    """`HardSigmoid` by its definition: `Clip(alpha * x + beta, 0, 1)`."""
+    given = {item.name: item.f for item in node.attribute}
+    output = node.output[0]
+    values = (given.get("alpha", 0.2), given.get("beta", 0.5), 0, 1)
+    alpha, beta, low, high = (graph.constant(np.array(x, np.float32), output) for x in values)
+    return [
+        onnx.helper.make_node("Mul", [node.input[0], alpha], [f"{output}.scaled"]),
+        onnx.helper.make_node("Add", [f"{output}.scaled", beta], [f"{output}.shifted"]),
+        onnx.helper.make_node("Clip", [f"{output}.shifted", low, high], [output]),
+    ]
+
+
 def _centered(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     """The instance norm of a softmax: the mean is 1 / (length of the softmax), and cancels."""
     name = node.input[0]
@@ -161,6 +203,9 @@ def _centered(graph: _Graph, node: NodeProto) -> list[NodeProto]:
 RULES: dict[str, Callable[[_Graph, NodeProto], list[NodeProto]]] = {
     "Unsqueeze": _one_axis_at_a_time,
     "Where": _without_bool,
+    "Split": _split_constant,
+    "HardSigmoid": _clipped,
+    "Gather": _with_own_index,
     "InstanceNormalization": _centered,
     **dict.fromkeys(BROADCASTING, _without_layout),
 }
