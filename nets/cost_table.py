@@ -18,9 +18,9 @@ import torch
 from nets import attention
 from nets.analysis.block_costs import CostOptions, cost_page, measure_block_costs
 from utils.core.arguments import CommandParser, integer
-from utils.core.cli import run_command
+from utils.core.cli import run_command, show_page
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs, write_file
+from utils.core.files import claimed_outputs
 
 
 def _parse() -> argparse.Namespace:
@@ -80,12 +80,7 @@ def main() -> None:
     with claimed_outputs(("--out", args.out)):
         plain, costs = measure_block_costs(args.blocks or attention.names(), options)
         command = f"python -m nets.cost_table {shlex.join(sys.argv[1:])}".strip()
-        page = cost_page(plain, costs, options, command)
-        if args.out is None:
-            print(page)
-        else:
-            write_file(args.out, page)
-            print(f"written: {args.out}")
+        show_page(cost_page(plain, costs, options, command), args.out)
 
 
 if __name__ == "__main__":

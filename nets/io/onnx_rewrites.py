@@ -167,7 +167,7 @@ def _split_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
         return [node]
     axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
     size = -(-values.shape[axis] // len(node.output))
-    ends = range(size, values.shape[axis], size)
+    ends = np.arange(size, values.shape[axis], size)
     if len(node.input) > 1:
         ends = np.cumsum(graph.constants[node.input[1]])[:-1]
     for name, part in zip(node.output, np.split(values, ends, axis), strict=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.core import library_output
 from utils.core.errors import UserError, is_out_of_memory, shorten
-from utils.core.files import write_error
+from utils.core.files import write_error, write_file
 from utils.core.openmp import adapt_to_load
 from utils.core.signals import Stopped, install_handlers, received
 
@@ -60,6 +60,20 @@ def add_tiling(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="what a tile has in common with the next one, 0 to 0.9; default: 0.2",
     )
+
+
+def show_page(page: str, out: str | None) -> None:
+    """Print a page, or write it to a file.
+
+    Args:
+        page: the text.
+        out: the file; None: print it.
+    """
+    if out is None:
+        print(page)
+    else:
+        write_file(out, page)
+        print(f"written: {out}")
 
 
 def run_command(main: Callable[[], None]) -> None:
