@@ -36,6 +36,23 @@ def from_windows(windows: Tensor, window: Sequence[int], rows: int, heads: int =
     return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
 
+def neighborhoods(x: Tensor, block: int, margin: int, heads: int) -> Tensor:
+    """Cut out each block of b x b positions with the m positions around it.
+
+    Args:
+        x: `(B, heads * d, rows * b + 2 m, columns * b + 2 m)`, the margin included.
+        block: b.
+        margin: m.
+        heads: as in `to_windows`.
+
+    Returns:
+        `(B, rows * columns * heads, (b + 2 m)^2, d)`.
+    """
+    cut = F.unfold(x, block + 2 * margin, stride=block)
+    cut = cut.unflatten(1, (heads, -1, (block + 2 * margin) ** 2))
+    return cut.permute(0, 4, 1, 3, 2).flatten(1, 2)
+
+
 def locate(place: Sequence[int], window: Sequence[int], width: int) -> tuple[int, int]:
     """Return the number of the window with the (row, column) `place`, and the index inside it.
 

@@ -62,6 +62,9 @@ OPTIONS = [
     {"name": "axial", "mode": "sequential", "heads": 4},
     {"name": "outlook", "kernel_size": 5, "heads": 4},
     {"name": "aft", "mode": "simple"},
+    {"name": "clo", "local_heads": 0, "window": 3},
+    {"name": "halo", "heads": 4, "block": 3, "halo": 2, "mask": False},
+    {"name": "acmix", "heads": 2, "kernel_att": 3, "kernel_conv": 5, "bias": True},
     {"name": "window", "heads": 4, "window": 4, "shift": 2},
 ]
 
@@ -107,6 +110,7 @@ CANCELLED = {
     "caa": {"layers.5.bias"},
     "cot": {"fuse.0.bias"},
     "dat": {"key.bias"},
+    "acmix": {"position.bias"},
 }
 
 

@@ -8,6 +8,8 @@ import torch
 from loops import C, assert_equal, columns_through, features, normalized, opened, softmax
 from torch.nn import functional as F
 
+from nets import attention
+
 
 def _attend(query, keys, values, scale, bias=None):
     """The weighted sum for one query (d), from lists of keys (d) and values (e)."""
@@ -296,3 +298,189 @@ def test_aft(mode):
     assert_equal(block, formula, features(C, 3, 4))
     block.qkv.bias.data[C : 2 * C] = 2000  # e^2000 is not finite
     assert_equal(block, formula, features(C, 3, 4))
+
+
+def _at(maps, places):
+    """The vectors of a map at each of the places."""
+    return [maps[:, row, column] for row, column in places]
+
+
+@pytest.mark.parametrize("local_heads", [0, 1, 2])
+def test_clo(local_heads):
+    window, width = 2, C // 2
+    local, far = local_heads * width, (2 - local_heads) * width
+
+    def around(layers, x):
+        maps = columns_through(layers.qkv, x.flatten(1)).view(-1, *x.shape[1:])
+        query, key, value = _depthwise(layers.local, maps).chunk(3)
+        hidden = columns_through(layers.gate[0], (query * key).flatten(1))
+        gate = columns_through(layers.gate[2], hidden * hidden.sigmoid()).view(value.shape)
+        return (width**-0.5 * gate).tanh() * value
+
+    def coarse(x):
+        means = torch.zeros(C, math.ceil(x.shape[1] / window), math.ceil(x.shape[2] / window))
+        means = means.double()
+        for row, column in _places(means):
+            part = x[:, row * window :, column * window :][:, :window, :window]
+            means[:, row, column] = part.flatten(1).mean(1)
+        return means
+
+    def seen(layers, x):
+        query = _maps(layers.query, x, 1)[0]
+        means = coarse(x)
+        key, value = _maps(layers.key_value, means, 2)
+        out = torch.zeros_like(query)
+        for (row, column), own in itertools.product(_places(x), _heads(2)[: 2 - local_heads]):
+            places = _places(means)
+            out[own, row, column] = _attend(
+                query[own, row, column], _at(key[own], places), _at(value[own], places), width**-0.5
+            )
+        return out
+
+    def formula(block, x):
+        parts = [around(block.around, x)] if local else []
+        parts += [seen(block.far, x)] if far else []
+        return x + columns_through(block.out, torch.cat(parts).flatten(1)).view(x.shape)
+
+    block = opened("clo", heads=2, local_heads=local_heads, kernel_size=3, window=window)
+    assert_equal(block, formula, features())
+
+
+def test_ufo():
+    def unit(values):
+        length = math.sqrt(sum(value.item() ** 2 for value in values))
+        return values / length if length else values
+
+    def formula(block, x):
+        query, key, value = _maps(block.qkv, x, 3)
+        out = torch.zeros_like(x)
+        for head, own in enumerate(_heads(2)):
+            summary = key[own].flatten(1) @ value[own].flatten(1).T
+            rows = torch.stack([block.gain[head, 0, 0] * unit(row) for row in summary])
+            for row, column in _places(x):
+                direction = block.gain[head, 0, 0] * unit(query[own, row, column])
+                out[own, row, column] = direction @ rows
+        return x + columns_through(block.out, out.flatten(1)).view(x.shape)
+
+    block = opened("ufo", heads=2)
+    assert_equal(block, formula, features())
+    torch.nn.init.zeros_(block.qkv.bias)
+    assert_equal(block, formula, torch.zeros_like(features()))  # no length, and no NaN
+
+
+def test_muse():
+    def formula(block, x):
+        query, key, value = _maps(block.qkv, x, 3)
+        attended, places = torch.zeros_like(x), _places(x)
+        for (row, column), own in itertools.product(places, _heads(2)):
+            attended[own, row, column] = _attend(
+                query[own, row, column], _at(key[own], places), _at(value[own], places), 0.5
+            )
+        y = x + columns_through(block.out, attended.flatten(1)).view(x.shape)
+        for share, layers in zip(softmax(block.shares.tolist()), block.scales, strict=True):
+            local = _depthwise(layers[0], value) if len(layers) == 2 else value
+            y = y + share * columns_through(layers[-1], local.flatten(1)).view(x.shape)
+        return y
+
+    block = opened("muse", heads=2)
+    assert [layers[0].kernel_size for layers in block.scales] == [(1, 1), (3, 3), (5, 5)]
+    assert_equal(block, formula, features())
+
+
+def test_halo():
+    side, margin = 3, 1
+    window = side + 2 * margin
+
+    def formula(block, x):
+        query = _maps(block.query, x, 1)[0]
+        packed = _maps(block.key_value, x, 2)  # for each head the keys, then the values
+        out = x.clone()
+        for (row, column), head in itertools.product(_places(x), range(2)):
+            own = _heads(2)[head]
+            key, value = packed[head].chunk(2)
+            first = [at // side * side - margin for at in (row, column)]
+            others = [
+                (r, c)
+                for r, c in _places(x)
+                if 0 <= r - first[0] < window and 0 <= c - first[1] < window
+            ]
+            vector = query[own, row, column]
+            scores = [
+                vector
+                @ (
+                    block.rows[r - first[0] - row % side + window - 1]
+                    + block.columns[c - first[1] - column % side + window - 1]
+                )
+                for r, c in others
+            ]
+            out[own, row, column] += _attend(
+                vector, _at(key, others), _at(value, others), 0.5, [s.item() for s in scores]
+            )
+        return out
+
+    block = opened("halo", heads=2, block=side, halo=margin)
+    for size in ((5, 7), (1, 2)):
+        assert_equal(block, formula, features(C, *size))
+
+
+def _reflected(index, length):
+    index = abs(index)
+    return max(2 * (length - 1) - index if index > length - 1 else index, 0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_acmix(bias):
+    heads, width, window = 2, C // 2, 5
+
+    def coordinate(index, length):
+        return 2 * index / (length - 1) - 1 if length > 1 else -1.0
+
+    def position(block, x, row, column):
+        at = [coordinate(column, x.shape[2]), coordinate(row, x.shape[1])]
+        return columns_through(block.position, torch.tensor(at, dtype=x.dtype)[:, None])[:, 0]
+
+    def convolved(block, maps, size):
+        layers = block.shared
+        mixed = torch.zeros(width * 9, *size, dtype=maps[0].dtype)
+        for channel in range(width):
+            parts = [part[own][channel] for part in maps for own in _heads(heads)]
+            rows = columns_through(layers.mix, torch.stack(parts).flatten(1))
+            mixed[channel * 9 : channel * 9 + 9] = rows.view(9, *size)
+        padded = F.pad(mixed, [1] * 4)
+        out = torch.zeros(C, *size, dtype=mixed.dtype)
+        for channel, (dy, dx) in itertools.product(range(C), itertools.product(range(3), range(3))):
+            group = slice(channel // heads * 9, channel // heads * 9 + 9)
+            kernel = layers.conv.weight[channel, :, dy, dx][:, None, None]
+            shifted = padded[group, dy : dy + size[0], dx : dx + size[1]]
+            out[channel] += (kernel * shifted).sum(0)
+        return out if layers.conv.bias is None else out + layers.conv.bias[:, None, None]
+
+    def formula(block, x):
+        maps = _maps(block.qkv, x, 3)
+        query, key, value = maps
+        y = x + block.share_conv * convolved(block, maps, x.shape[1:])
+        for (row, column), own in itertools.product(_places(x), _heads(heads)):
+            others = [
+                (_reflected(row + dy, x.shape[1]), _reflected(column + dx, x.shape[2]))
+                for dy in range(-(window // 2), window // 2 + 1)
+                for dx in range(-(window // 2), window // 2 + 1)
+            ]
+            here = position(block, x, row, column)
+            keys = [key[own, r, c] + here - position(block, x, r, c) for r, c in others]
+            y[own, row, column] += block.share_att * _attend(
+                query[own, row, column], keys, _at(value[own], others), width**-0.5
+            )
+        return y
+
+    block = opened("acmix", heads=heads, kernel_att=window, bias=bias)
+    for size in ((6, 4), (3, 2), (1, 1)):
+        assert_equal(block, formula, features(C, *size)[:1])
+
+
+def test_the_convolution_of_acmix_starts_as_the_sum_of_shifts():
+    block = attention.build({"name": "acmix", "heads": 2}, C)
+    mixed = torch.randn(1, C // 2 * 9, 4, 5)
+    padded = F.pad(mixed, [1] * 4).unflatten(1, (C // 2, 9))
+    shifts = [padded[:, :, i, i // 3 : i // 3 + 4, i % 3 : i % 3 + 5] for i in range(9)]
+    expected = sum(shifts).repeat_interleave(2, 1)  # the same for each head
+    assert torch.allclose(block.shared.conv(mixed), expected, atol=1e-6)

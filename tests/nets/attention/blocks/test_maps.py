@@ -14,7 +14,9 @@ KEYS = {
     "channel spatial": "cbam bam ca triplet basic_block nam ge scse simam gam shuffle polarized "
     "mlca ela caa cpca lka lska lsk strip",
     "query": "self_attention pam non_local mhsa emsa ccnet external a2 danet_head "
-    "area psa_yolo window biformer axial outlook aft",
+    "area psa_yolo window biformer axial outlook aft ufo halo acmix",
+    "query spatial": "clo",
+    "query branch": "muse",
     "query channel": "danet",
     "branch": "sk psa split cot",
     "displacement": "stn dat",
@@ -129,6 +131,13 @@ ROWS = {
     "psa_yolo": ({"ratio": 1}, "proj", lambda block, x: block.qkv(x)[:, -C:]),
     "window": ({"window": 4, "shift": 2}, "out", lambda block, x: block.qkv(x)[:, -C:]),
     "biformer": ({"windows": 4}, "out", lambda block, x: block.qkv(x)[:, -C:]),
+    "muse": ({}, "out", lambda block, x: block.qkv(x)[:, -C:]),
+    "clo": (
+        {"local_heads": 0, "window": 1},
+        "out",
+        lambda block, x: block.far.key_value(x)[:, -C:],
+    ),
+    "ufo": ({}, "out", lambda block, x: block.qkv(x)[:, -C:]),
 }
 
 
@@ -140,11 +149,26 @@ def test_a_row_of_one_head_gives_what_is_projected(name, point):
     getattr(block, last).register_forward_pre_hook(lambda layer, given: projected.extend(given))
     block(x)
     row, value = block.attention(x, point)["query"], value(block, x)
-    assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
+    if name != "ufo":
+        assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
     attended = torch.einsum("bhw,bchw->bc", row, value)
-    if name != "window":
+    if hasattr(block, "pe"):
         attended = attended + block.pe(value)[:, :, point[0], point[1]]
     assert torch.allclose(projected[0][:, :, point[0], point[1]], attended, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_row_of_halo_and_acmix_gives_the_output_at_its_point(point):
+    x = random_features(C)
+    halo = _block("halo", heads=1, block=3, halo=1, residual=False)
+    acmix = _block("acmix", heads=1, kernel_att=5, residual=False)
+    acmix.share_att.data.fill_(1.0)
+    acmix.share_conv.data.zero_()
+    for block, value in ((halo, halo.key_value(x)[:, C:]), (acmix, acmix.qkv(x)[:, 2 * C :])):
+        row = block.attention(x, point)["query"]
+        assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
+        attended = torch.einsum("bhw,bchw->bc", row, value)
+        assert torch.allclose(block(x)[:, :, point[0], point[1]], attended, atol=1e-4)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -208,7 +232,7 @@ def test_criss_cross_reaches_the_cross_once_and_everything_twice():
     assert torch.allclose(twice.sum((1, 2)), torch.ones(2), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sk", "psa", "split", "cot"])
+@pytest.mark.parametrize("name", ["sk", "psa", "split", "cot", "muse"])
 def test_branches_share_one(name):
     weights = _block(name).attention(random_features(C))["branch"]
     assert torch.allclose(weights.sum(1), torch.ones(2, weights.shape[2]), atol=1e-6)

@@ -62,6 +62,11 @@ COUNTS = {
     "axial": (524_800, 2_754_304),
     "outlook": (297_864, 1_562_204),
     "aft": (197_768, 1_036_056),
+    "clo": (306_176, 1_587_712),
+    "ufo": (263_176, 1_379_864),
+    "halo": (198_336, 1_038_240),
+    "muse": (469_763, 2_446_985),
+    "acmix": (218_414, 1_108_458),
     # two 3x3 convolutions, two norms, cbam with reduction 16
     "basic_block": (1_179_648 + 1_024 + 8_290, 6_193_152 + 3_584 + 43_302),
     # 9 h^2 + (2 C + 4) h + 2 C with h = 6, 12, 25: nearest to C^2 / 8
@@ -110,6 +115,7 @@ OPTIONS = [
     ({"name": "ccnet", "recurrence": 5}, 82_241),
     ({"name": "external", "projections": True}, 164_608),
     ({"name": "area", "mlp_ratio": 1.2}, 435_558),
+    ({"name": "acmix", "bias": True}, 218_670),
     ({"name": "area", "kernel_size": 5}, 271_104),
     ({"name": "psa_yolo", "mlp_ratio": 2}, 464_640),
     ({"name": "conv_control", "params": 16_482}, 16_220),
@@ -122,8 +128,12 @@ def _count(spec, channels):
     return sum(parameter.numel() for parameter in attention.build(spec, channels).parameters())
 
 
-ONE_HEAD = {name: {"heads": 1} for name in ("mhsa", "biformer", "axial", "aft")}
+ONE_HEAD = {
+    name: {"heads": 1}
+    for name in ("mhsa", "biformer", "axial", "aft", "ufo", "halo", "muse", "acmix")
+}
 ONE_HEAD["dat"] = {"heads": 1, "groups": 1}
+ONE_HEAD["clo"] = {"heads": 1, "local_heads": 1}
 
 
 def test_every_block_is_counted():

@@ -65,6 +65,17 @@ def test_outlook():
     assert_equal(block, Adapted(reference, _channels_first), tolerance=1e-12)
 
 
+def test_halo():
+    timm_halo = pytest.importorskip("timm.layers.halo_attn")
+    block = opened("halo", mask=False, residual=False).double()
+    reference = timm_halo.HaloAttn(256).double()
+    copy_weights((block.query, reference.q), (block.key_value, reference.kv))
+    with torch.no_grad():
+        reference.pos_embed.height_rel.copy_(block.rows)
+        reference.pos_embed.width_rel.copy_(block.columns)
+    assert_equal(block, reference, ((2, 256, 8, 16), (1, 256, 24, 8)), 1e-12)
+
+
 @pytest.mark.parametrize("shift", [0, 3])
 def test_window(shift):
     swin = pytest.importorskip("torchvision.models.swin_transformer")

@@ -28,6 +28,10 @@ SPECS = [
         "biformer",
         "axial",
         "outlook",
+        "clo",
+        "halo",
+        "muse",
+        "acmix",
     ),
     *(
         {"name": "non_local", "mode": mode, "sub_sample": False}
