@@ -105,7 +105,7 @@ class GroupGate(AttentionBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         folded = fold_groups(x, self.groups)
-        return (folded * self.group_gate(folded).expand_as(folded)).reshape_as(x)
+        return (folded * self.group_gate(folded)).reshape_as(x)
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         gate = self.group_gate(fold_groups(x, self.groups))

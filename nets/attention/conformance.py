@@ -129,6 +129,19 @@ def _learns(parameter: Tensor) -> bool:
     return gradient.abs().max().item() > ZERO
 
 
+def survives_constant_maps(make: Make, channels: int) -> None:
+    """On maps without any contrast, such as after a dead ReLU, output and gradients are finite."""
+    for value in (0.0, 3.0):
+        block = open_gates(make()).train()
+        x = torch.full((2, channels, 5, 9), value, requires_grad=True)
+        y = block(x)
+        y.sum().backward()
+        gradients = [part.grad for part in (x, *block.parameters()) if part.grad is not None]
+        assert all(part.isfinite().all() for part in (y, *gradients)), (
+            f"maps of {value} everywhere: the output or a gradient is not finite"
+        )
+
+
 def saves_and_loads(make: Make, channels: int) -> None:
     """Gives the same output after its state_dict is loaded into another block."""
     block, other = open_gates(make()), open_gates(make())
@@ -270,6 +283,7 @@ CHECKS: dict[str, Callable[[Make, int], None]] = {
         leaves_the_input,
         registers_its_parts,
         learns_everywhere,
+        survives_constant_maps,
         saves_and_loads,
         evaluates_the_same_twice,
         keeps_images_apart,

@@ -158,9 +158,15 @@ def fold_groups(x: Tensor, groups: int) -> Tensor:
     return x.reshape(-1, x.shape[1] // groups, *x.shape[2:])
 
 
-def spatial_correction(x: Tensor) -> int:
-    """Return what a variance over H x W subtracts from N: 1, or 0 on a map of one position."""
-    return min(1, x[0, 0].numel() - 1)
+def spatial_variance(squares: Tensor) -> Tensor:
+    """Return the unbiased variance over H x W, `(B, C, 1, 1)`; 0 on a map of one position.
+
+    Written out because PyTorch's gives NaN there, and an ONNX graph that OpenCV 4 refuses.
+
+    Args:
+        squares: squared deviations from the mean over H x W, `(B, C, H, W)`.
+    """
+    return squares.sum((2, 3), keepdim=True) / max(squares[0, 0].numel() - 1, 1)
 
 
 def to_tokens(x: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """ONNX for operators that PyTorch's exporter writes in a way that only some runtimes take.
 
 Adaptive pooling becomes two matrix products; PyTorch gathers every window with `GatherND`, which
-OpenCV 4 lacks. Bilinear sampling becomes four `Gather` of whole positions: OpenCV 4 and NCNN's
+OpenCV 4 lacks. Upsampling to a size, by which nothing is divided evenly, becomes two `Gather`:
+OpenCV takes no `Resize` to a computed shape. OpenCV computes `HardSigmoid` wrongly; it becomes a
+`Clip`. Bilinear sampling becomes four `Gather` of whole positions: OpenCV 4 and NCNN's
 importer lack `GridSample`, and ONNX Runtime takes three to five times as long for it.
 """
 
@@ -49,6 +51,40 @@ def pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
         start, end = index * inputs // outputs, -(-(index + 1) * inputs // outputs)
         row[start:end] = 1 / (end - start)
     return matrix
+
+
+def _upsample_nearest(
+    features: Any, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None
+) -> Any:
+    from onnxscript import opset18 as op
+
+    sides = features.shape[-2:]
+    sizes = output_size or [
+        int(side * scale) for side, scale in zip(sides, scale_factors or (), strict=True)
+    ]
+    if any(size % side for side, size in zip(sides, sizes, strict=True)):
+        for axis, side, size in zip((2, 3), sides, sizes, strict=True):
+            cells = np.arange(size) * side // size
+            features = op.Gather(features, _constant(op, cells), axis=axis)
+        return features
+    scales = [1, 1, *(size // side for side, size in zip(sides, sizes, strict=True))]
+    return op.Resize(
+        features,
+        None,
+        _constant(op, np.array(scales, np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def _hard_sigmoid(features: Any) -> Any:
+    from onnxscript import opset18 as op
+
+    sixth, half = np.array(1 / 6, np.float32), np.array(0.5, np.float32)
+    scaled = op.Add(op.Mul(features, _constant(op, sixth)), _constant(op, half))
+    low, high = np.array(0, np.float32), np.array(1, np.float32)
+    return op.Clip(scaled, _constant(op, low), _constant(op, high))
 
 
 def _grid_sample(features: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
@@ -131,4 +167,6 @@ def _blend(op: Any, start: Any, end: Any, share: Any) -> Any:
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_pool,
     torch.ops.aten.grid_sampler.default: _grid_sample,
+    torch.ops.aten.hardsigmoid.default: _hard_sigmoid,
+    torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest,
 }

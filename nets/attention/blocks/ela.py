@@ -57,8 +57,11 @@ class EfficientLocalAttention(FeatureGate):
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gates of the rows (B, C, H, 1) and of the columns (B, C, 1, W)."""
-        rows, columns = (self.norm(self.conv(x.mean(axis))).sigmoid() for axis in (3, 2))
-        return rows.unsqueeze(3), columns.unsqueeze(2)
+        # normalized as maps: OpenCV 5.0 has no group normalization of sequences
+        rows, columns = (
+            self.norm(self.conv(x.mean(axis)).unsqueeze(axis)).sigmoid() for axis in (3, 2)
+        )
+        return rows, columns
 
     def gate(self, x: Tensor) -> Tensor:
         rows, columns = self._gates(x)

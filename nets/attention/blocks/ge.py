@@ -20,6 +20,7 @@ Extent 0 is the mean over the whole map; with mlp, that is se with biases.
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,22 @@ from nets.attention.layers import channel_mlp, conv_norm_act
 from nets.attention.options import PositiveInt
 from nets.attention.registry import register
 from utils.core.errors import UserError
+
+
+class MeanPool(nn.Module):
+    """The averages G(x), or the mean of the whole map at extent 0."""
+
+    def __init__(self, extent: int) -> None:
+        super().__init__()
+        self.extent = extent
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.extent == 0:
+            return x.mean((2, 3), keepdim=True)
+        # not count_include_pad=False: OpenCV 4 counts the padding all the same
+        inside = torch.ones_like(x[:1, :1])
+        window = (2 * self.extent - 1, self.extent, self.extent - 1)
+        return F.avg_pool2d(x, *window) / F.avg_pool2d(inside, *window)
 
 
 @register("ge", family="channel", paper="Hu et al.: Gather-Excite, NeurIPS 2018, arXiv 1810.12348")
@@ -54,13 +71,9 @@ class GatherExcite(FeatureGate):
         super().__init__()
         if gather == "conv" and extent == 0:
             raise UserError("ge.extent: 0 needs ge.gather=pool; expected 2, 4, 8 or 16")
-        self.gather: nn.Module
+        self.gather: nn.Module = MeanPool(extent)
         if gather == "conv":
             self.gather = nn.Sequential(*_strided_convolutions(channels, extent))
-        elif extent == 0:
-            self.gather = nn.AdaptiveAvgPool2d(1)
-        else:
-            self.gather = nn.AvgPool2d(2 * extent - 1, extent, extent - 1, count_include_pad=False)
         self.mlp = channel_mlp(channels, reduction) if mlp else nn.Identity()
 
     def gate(self, x: Tensor) -> Tensor:

@@ -155,5 +155,4 @@ class LargeSelectiveKernel(LargeKernel):
         both = torch.cat(parts, 1)
         planes = torch.cat([both.mean(1, keepdim=True), both.amax(1, keepdim=True)], 1)
         shares = self.select(planes).sigmoid().split(1, 1)
-        selected = [part * share.expand_as(part) for part, share in zip(parts, shares, strict=True)]
-        return self.out(selected[0] + selected[1])
+        return self.out(parts[0] * shares[0] + parts[1] * shares[1])

@@ -62,6 +62,7 @@ class MixedLocalChannelAttention(FeatureGate):
         cells = F.adaptive_avg_pool2d(x, self.size).flatten(2).transpose(1, 2)  # (B, n n, C)
         local = self.local(cells.flatten(1).unsqueeze(1)).reshape_as(cells)
         whole = self.whole(cells.mean(1, keepdim=True))
-        gates = local.sigmoid().lerp(whole.sigmoid().expand_as(local), 1 - self.local_weight)
+        share = self.local_weight
+        gates = share * local.sigmoid() + (1 - share) * whole.sigmoid()
         grid = gates.transpose(1, 2).unflatten(2, (self.size, self.size))
         return F.adaptive_avg_pool2d(grid, (x.shape[2], x.shape[3]))

@@ -128,5 +128,4 @@ class PolarizedSelfAttention(DualGate):
     def forward(self, x: Tensor) -> Tensor:
         channel, spatial = self.gates(x)
         by_channel = x * channel
-        spatial = spatial.expand_as(x)
         return by_channel + x * spatial if self.parallel else by_channel * spatial

@@ -50,5 +50,5 @@ class ConcurrentSE(DualGate):
 
     def forward(self, x: Tensor) -> Tensor:
         channel, spatial = self.gates(x)
-        by_channel, by_position = x * channel, x * spatial.expand_as(x)
+        by_channel, by_position = x * channel, x * spatial
         return by_channel + by_position if self.add else torch.maximum(by_channel, by_position)

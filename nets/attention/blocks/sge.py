@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.attention.base import GroupGate
-from nets.attention.layers import fit_groups, spatial_correction, upcast
+from nets.attention.layers import fit_groups, spatial_variance, upcast
 from nets.attention.options import PositiveInt
 from nets.attention.registry import register
 
@@ -38,10 +38,10 @@ class SpatialGroupEnhance(GroupGate):
     def group_gate(self, folded: Tensor) -> Tensor:
         wide = upcast(folded)  # the products pass 65504
         likeness = (wide * wide.mean((2, 3), keepdim=True)).sum(1, keepdim=True)
-        deviation, mean = torch.std_mean(
-            likeness, (2, 3), correction=spatial_correction(likeness), keepdim=True
-        )
-        normed = (likeness - mean) / (deviation + 1e-5)
+        centered = likeness - likeness.mean((2, 3), keepdim=True)
+        # 1e-20: the root of 0 has no derivative
+        deviation = (spatial_variance(centered.square()) + 1e-20).sqrt()
+        normed = centered / (deviation + 1e-5)
         by_group = normed.reshape(-1, self.groups, *folded.shape[2:])
         scores = self.weight.view(-1, 1, 1) * by_group + self.bias.view(-1, 1, 1)
         return scores.sigmoid().reshape_as(normed).to(folded.dtype)

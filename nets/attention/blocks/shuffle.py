@@ -16,7 +16,7 @@ at 0.73. The block permutes the channels: behind pretrained layers, it needs the
 import torch
 from torch import Tensor, nn
 
-from nets.attention.base import FeatureGate
+from nets.attention.base import AttentionBlock, AttentionMaps
 from nets.attention.layers import GroupNorm, fit_groups, fold_groups
 from nets.attention.options import PositiveInt
 from nets.attention.registry import register
@@ -24,7 +24,7 @@ from utils.core.errors import UserError
 
 
 @register("shuffle", family="mixed", paper="Zhang, Yang: SA-Net, ICASSP 2021, arXiv 2102.00240")
-class ShuffleAttention(FeatureGate):
+class ShuffleAttention(AttentionBlock):
     """Shuffle attention.
 
     Args:
@@ -44,18 +44,25 @@ class ShuffleAttention(FeatureGate):
         self.spatial_bias = nn.Parameter(torch.ones(width))
         self.norm = GroupNorm(width, width)
 
-    def gate(self, x: Tensor) -> Tensor:
-        """The gates in the order of the input's channels."""
+    def _gates(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The halves of all groups, and their gates (B G, d, 1, 1) and (B G, d, H, W)."""
         by_channel, by_position = fold_groups(x, self.groups).chunk(2, 1)
         pooled = by_channel.mean((2, 3), keepdim=True)
         channel = _affine(pooled, self.channel_weight, self.channel_bias)
         spatial = _affine(self.norm(by_position), self.spatial_weight, self.spatial_bias)
-        scores = torch.cat([channel.expand_as(by_channel), spatial], 1)
-        return scores.sigmoid().reshape_as(x).to(x.dtype)
+        return [by_channel, by_position], [channel.sigmoid(), spatial.sigmoid()]
 
     def forward(self, x: Tensor) -> Tensor:
-        halves = super().forward(x).unflatten(1, (2, -1))
-        return halves.transpose(1, 2).reshape_as(x)
+        halves, gates = self._gates(x)
+        gated = torch.cat([half * gate for half, gate in zip(halves, gates, strict=True)], 1)
+        parts = gated.reshape(-1, 2, x.shape[1] // 2, *x.shape[2:])
+        return parts.transpose(1, 2).reshape_as(x)
+
+    def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
+        """Return means of the gates, in the order of the input's channels."""
+        halves, (channel, spatial) = self._gates(x)
+        gate = torch.cat([channel.expand_as(halves[0]), spatial], 1).reshape_as(x)
+        return {"channel": gate.mean((2, 3)), "spatial": gate.mean(1)}
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nets.attention.base import FeatureGate
-from nets.attention.layers import spatial_correction, upcast
+from nets.attention.layers import spatial_variance, upcast
 from nets.attention.registry import register
 
 
@@ -39,7 +39,5 @@ class SimAM(FeatureGate):
     def gate(self, x: Tensor) -> Tensor:
         wide = upcast(x)  # the squares pass 65504
         squares = (wide - wide.mean((2, 3), keepdim=True)).square()
-        positions = x[0, 0].numel() - spatial_correction(x)
-        variance = squares.sum((2, 3), keepdim=True) / positions
-        scores = squares * (0.25 / (variance + self.e_lambda)) + 0.5
+        scores = squares * (0.25 / (spatial_variance(squares) + self.e_lambda)) + 0.5
         return scores.sigmoid().to(x.dtype)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.attention.base import ChannelGate
-from nets.attention.layers import BatchNorm2d, spatial_correction, upcast
+from nets.attention.layers import BatchNorm2d, spatial_variance, upcast
 from nets.attention.registry import register
 
 
@@ -35,10 +35,9 @@ class StyleRecalibration(ChannelGate):
         self.bn = BatchNorm2d(channels)
 
     def gate(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(
-            upcast(x), (2, 3), correction=spatial_correction(x), keepdim=True
-        )
-        deviation = (variance + 1e-5).sqrt()
+        wide = upcast(x)
+        mean = wide.mean((2, 3), keepdim=True)
+        deviation = (spatial_variance((wide - mean).square()) + 1e-5).sqrt()
         style = (
             self.mean_weight.view(-1, 1, 1) * mean
             + self.deviation_weight.view(-1, 1, 1) * deviation
