@@ -66,16 +66,19 @@ class ExportedFile:
     has_nms: bool = False
 
 
-def metadata_texts(network: YOLOv4Tiny, config: Config, names: Sequence[str]) -> dict[str, str]:
+def metadata_texts(
+    network: YOLOv4Tiny, config: Config, names: Sequence[str], has_nms: bool = False
+) -> dict[str, str]:
     """Return the metadata of an exported file: `anchors` (JSON), `config` (YAML) and more.
 
     Args:
         network: the network.
         config: its configuration.
         names: the class names.
+        has_nms: whether the file ends with NMS.
     """
     return {
-        **client_metadata(config, names),
+        **client_metadata(config, names, has_nms),
         "anchors": json.dumps(network.coder.anchors.tolist()),
         "config": dump_config(config),
     }

@@ -66,7 +66,7 @@ def write_onnx(
     """
     onnx = require_package("onnx", "export to ONNX")
     require_package("onnxscript", "export to ONNX")
-    from nets.io.onnx_changes import append_nms, halve_weights
+    from nets.io.onnx_changes import append_nms, drop_identities, halve_weights, split_unsqueezes
 
     highest = onnx.defs.onnx_opset_version()
     if opset is not None and not LOWEST_OPSET <= opset <= highest:
@@ -78,13 +78,14 @@ def write_onnx(
         model = trace_formerly(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
     else:
         model = trace(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
-        _split_unsqueezes(model)
+    drop_identities(model)
+    split_unsqueezes(model)
     _check_opset(model, opset)
     if half:
         halve_weights(model)
     if nms:
         append_nms(model, config, len(names))
-    onnx.helper.set_model_props(model, metadata_texts(network, config, names))
+    onnx.helper.set_model_props(model, metadata_texts(network, config, names, nms))
     write_file(path, model.SerializeToString())
 
 
@@ -96,28 +97,6 @@ def _check_opset(model: Any, opset: int | None) -> None:
             f"--opset {opset}: PyTorch {torch.__version__} cannot convert this network to it, only "
             f"to {written}"
         )
-
-
-def _split_unsqueezes(model: Any) -> None:
-    """Give each new axis an operator of its own; OpenCV 4 refuses several in one."""
-    import onnx  # `write_onnx` has checked that it is installed
-
-    constants = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
-    nodes = []
-    for node in model.graph.node:
-        axes = constants.get(node.input[1]) if node.op_type == "Unsqueeze" else None
-        if axes is None or len(axes) < 2 or min(axes) < 0:
-            nodes.append(node)
-            continue
-        source = node.input[0]
-        for axis in sorted(axes):
-            name = f"{node.output[0]}_axis_{axis}"
-            model.graph.initializer.append(onnx.numpy_helper.from_array(axis.reshape(1), name))
-            target = node.output[0] if axis == max(axes) else f"{name}_added"
-            nodes.append(onnx.helper.make_node("Unsqueeze", [source, name], [target]))
-            source = target
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
 
 
 def find_runtime(path: str | Path) -> str:

@@ -21,6 +21,7 @@ from utils.data.readers.shapes import draw_image
 from utils.engine.prediction import PredictOptions, predict
 
 CONFIG = {
+    "phi": "se",
     "input_size": [64, 96],
     "device": "cpu",
     "precision": "fp32",

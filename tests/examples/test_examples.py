@@ -33,10 +33,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 @pytest.fixture(scope="module")
 def onnx_file(reference: Reference) -> Path:
     need("onnx", "onnxscript", "onnxruntime")
-    from utils.engine.export import export
+    from utils.engine.export import ExportOptions, export
 
     path = reference.weights.with_suffix(".onnx")
-    export(str(reference.weights), "onnx", str(path))
+    export(str(reference.weights), "onnx", str(path), ExportOptions(opset=12))
     return path
 
 
