@@ -78,6 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
         "(auto, host:6379, ray://host:10001)",
     )
     parser.add_argument(
+        "--language", choices=["en", "zh"], default="en", help="of the report; default: en"
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="for all settings, e.g. train.epochs=10"
     )
     return parser
@@ -112,7 +115,7 @@ def main() -> None:
         args.margin,
     )
     plan = with_controls(plan, args.control)
-    comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], args.ray)
+    comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], args.ray, args.language)
     print(f"\n{summarize(comparison)}")
 
 

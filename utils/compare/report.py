@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.examples import Example, ExampleFinder
 from utils.compare.phrases import conditions, details, headline, notes, probability
 from utils.compare.tables import report_tables
+from utils.compare.translation import LANGUAGE_FOLDER, Language, Translator, read_phrases
 from utils.core.files import write_file
 from utils.visualization.page import EmbeddedImage, embed_photo, embed_png, template_environment
 
 TEMPLATES = Path(__file__).with_name("templates")
+HTML_LANGUAGES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 # Columns of results.csv and the sources of their values.
 SCORE_COLUMNS = {
     "setting": "name",
@@ -83,15 +86,17 @@ def slug(heading: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", heading.lower()))
 
 
-def write_report(out: Path, comparison: Comparison, command: str) -> None:
-    """Write the four files into `out`.
+def write_report(
+    out: Path, comparison: Comparison, command: str, language: Language = "en"
+) -> None:
+    """Write the four files into `out`; the tables of numbers (CSV) are in English.
 
     Raises:
         WriteError: a file cannot be written.
     """
     texts = {
-        "report.html": render_html(comparison, command),
-        "report.md": render_markdown(comparison, command),
+        "report.html": render_html(comparison, command, language),
+        "report.md": render_markdown(comparison, command, language),
         "results.csv": results_csv(comparison),
         "trials.csv": trials_csv(comparison),
     }
@@ -99,24 +104,31 @@ def write_report(out: Path, comparison: Comparison, command: str) -> None:
         write_file(out / name, text)
 
 
-def render_html(comparison: Comparison, command: str) -> str:
+def render_html(comparison: Comparison, command: str, language: Language = "en") -> str:
     """The HTML page, with all images embedded."""
     context = _context(comparison, command)
     context["figures"] = _figures(comparison)
     context["examples"] = _examples(comparison)
-    return _environment(autoescape=True).get_template("report.html").render(context)
+    context["language"] = HTML_LANGUAGES[language]
+    return _environment(language, autoescape=True).get_template("report.html").render(context)
 
 
-def render_markdown(comparison: Comparison, command: str) -> str:
+def render_markdown(comparison: Comparison, command: str, language: Language = "en") -> str:
     """The same text and tables without images."""
     context = _context(comparison, command)
-    return _environment(autoescape=False).get_template("report.md").render(context)
+    return _environment(language, autoescape=False).get_template("report.md").render(context)
 
 
-def _environment(autoescape: bool) -> jinja2.Environment:
-    environment = template_environment(TEMPLATES, autoescape)
+def _environment(language: Language, autoescape: bool) -> jinja2.Environment:
+    environment = template_environment(LANGUAGE_FOLDER / language, TEMPLATES, autoescape=autoescape)
+    translate = Translator(read_phrases(language))
     environment.filters.update(
-        headline=headline, details=details, probability=probability, slug=slug
+        headline=headline,
+        details=details,
+        probability=probability,
+        slug=slug,
+        t=translate,
+        captioned=lambda image: replace(image, caption=translate(image.caption)),
     )
     return environment
 
@@ -126,6 +138,7 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
     return {
         "comparison": comparison,
         "plan": comparison.plan,
+        "title": f"Comparison: {comparison.plan.config_name}",
         "tables": report_tables(comparison),
         "command": command,
         "family": comparison.family,

@@ -14,6 +14,7 @@ from utils.compare.ray_cluster import check_ray
 from utils.compare.record import append_look, append_plan, read_record, with_declared_margin
 from utils.compare.report import write_report
 from utils.compare.results import read_result
+from utils.compare.translation import Language
 from utils.compare.trials import SharedData, read_state, run_trial
 from utils.compare.worker_pool import run_on_cluster
 from utils.core.errors import UserError
@@ -23,7 +24,9 @@ from utils.core.progress import duration
 OLD_TRIALS = "cells"  # the folder of the trials in earlier versions
 
 
-def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Comparison:
+def compare(
+    plan: Plan, command: Sequence[str], ray: str | None = None, language: Language = "en"
+) -> Comparison:
     """Run the missing trials, analyze all of them, and write the report.
 
     Args:
@@ -31,6 +34,7 @@ def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Compa
         command: words of the command line, which the report shows.
         ray: address of a Ray cluster, or `local`, to run the trials in parallel;
             None: one after the other in this process.
+        language: language of the report's words.
 
     Raises:
         UserError: the folder holds other trainings or is in use; the data is missing; the cluster
@@ -47,7 +51,7 @@ def compare(plan: Plan, command: Sequence[str], ray: str | None = None) -> Compa
         except KeyboardInterrupt:
             print("the same command resumes the comparison")
             raise
-        return _report(plan, data, command)
+        return _report(plan, data, command, language)
 
 
 def _make_folder(out: Path) -> None:
@@ -91,7 +95,7 @@ def run_trials(trials: Sequence[Trial], finished: Sequence[Trial], data: SharedD
             durations.append(read_result(trial).train_seconds)
 
 
-def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
+def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Language) -> Comparison:
     results = []
     failed = {}
     for trial in plan.trials:
@@ -111,7 +115,7 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str]) -> Comparison:
     latency = measure_latency(plan.out, list(first_trials.values()), sample.read_image())
     comparison = analyze(plan, results, failed, latency, splits, read_record(plan.out))
     append_look(plan.out, plan, comparison.tests)
-    write_report(plan.out, comparison, shlex.join(command))
+    write_report(plan.out, comparison, shlex.join(command), language)
     return comparison
 
 

@@ -36,15 +36,15 @@ def _data_url(data: bytes, image_format: str) -> str:
     return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
 
 
-def template_environment(folder: Path, autoescape: bool = True) -> jinja2.Environment:
-    """Templates of a folder, which may extend `page.html`.
+def template_environment(*folders: Path, autoescape: bool = True) -> jinja2.Environment:
+    """Templates of some folders, which may extend `page.html`.
 
     Args:
-        folder: the folder.
+        *folders: the folders, searched in this order; some may be missing.
         autoescape: escape values, as HTML needs it.
     """
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

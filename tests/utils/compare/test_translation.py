@@ -1,0 +1,93 @@
+"""Reports in Chinese: nothing is left untranslated, and the long texts stay in step."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from utils.compare import report
+from utils.compare.analysis import Comparison
+from utils.compare.failures import Failure
+from utils.compare.plan import Plan
+from utils.compare.translation import LANGUAGE_FOLDER, PLACEHOLDER, Translator, read_phrases
+
+NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
+NEAR = [30.1, 30.2, 29.9, 30.2, 29.7, 30.3]
+BETTER = [32.1, 32.2, 31.9, 32.1, 31.8, 32.3]
+ABOVE = [30.4, 30.8, 30.2, 30.6, 30.3, 30.7]
+VAGUE = [32.4, 30.0, 28.2, 33.6, 30.3, 30.7]
+DIVERGED, LOST, BROKEN = (
+    Failure(kind, "reason") for kind in ("diverged", "infrastructure", "error")
+)
+SITUATIONS = (
+    {"none": NONE, "se": BETTER, "eca": NEAR, "ca": [LOST, *NONE[1:]]},
+    {"none": BETTER, "se": NONE, "eca": [DIVERGED, *NONE[1:4], DIVERGED, BROKEN]},
+    {"none": NONE, "se": NEAR, "eca": ABOVE, "ca": VAGUE, "margin": 1.0},
+    {"none": ABOVE, "se": NONE, "eca": [*NONE[:5], 60.0], "margin": 1.0},
+    {"none": NONE[:1], "se": NEAR[:1]},
+    {"none": NONE[:2], "se": [31.0, 31.3]},
+)
+# English words that a Chinese report has no use for
+ENGLISH = re.compile(r"\b(the|of|to|is|on|and|in|with|for|than|more|seeds?|against|differ)\b")
+# Names, and what is the same in all languages
+VERBATIM = {"none", "se", "eca", "ca", "reason", "shapes"}
+
+
+@pytest.fixture
+def translators(monkeypatch: pytest.MonkeyPatch) -> list[Translator]:
+    """Those that reports are made with."""
+    made: list[Translator] = []
+
+    def make(phrases: dict[str, str]) -> Translator:
+        made.append(Translator(phrases))
+        return made[-1]
+
+    monkeypatch.setattr(report, "Translator", make)
+    return made
+
+
+def test_nothing_stays_untranslated(
+    scored: Callable[..., Comparison],
+    finished: tuple[Plan, Comparison],
+    translators: list[Translator],
+):
+    page = report.render_html(finished[1], "command", "zh")
+    assert '<html lang="zh-CN">' in page and "结论" in page and "Verdict" not in page
+    comparisons = [finished[1], *(scored(**situation) for situation in SITUATIONS)]
+    for comparison in comparisons:
+        text = report.render_markdown(comparison, "command", "zh")
+        assert not ENGLISH.findall(text)
+    verbatim = VERBATIM | set(finished[1].settings[0].per_class)
+    missing = set().union(*(translator.untranslated for translator in translators)) - verbatim
+    machines = {result.machine for item in comparisons for result in item.results.values()}
+    assert missing <= machines, "phrases for languages/zh/phrases.yaml"
+
+
+def test_english_is_not_touched():
+    text = "se is better than none by 2.00 AP (on 6 of 6 seeds). And so on."
+    assert Translator(read_phrases("en"))(text) == text
+
+
+def test_a_sentence_without_a_phrase_stays_english():
+    translate = Translator({"{name} has {count:n} parts.": "{name} 有 {count} 个部分。"})
+    assert translate("a b has 1,200 parts.") == "a b 有 1,200 个部分。"
+    text = "se has 3 parts. It is new. x has 4 parts."
+    assert translate(text) == "se 有 3 个部分。It is new. x 有 4 个部分。"
+    assert translate.untranslated == {"It is new."}
+
+
+def test_translations_use_what_they_are_given():
+    for english, own in read_phrases("zh").items():
+        given = {name for name, _ in PLACEHOLDER.findall(english)}
+        used = {name for name, _ in PLACEHOLDER.findall(own)}
+        assert used <= given and (english == "–" or not given - used), english
+
+
+@pytest.mark.parametrize("path", sorted(LANGUAGE_FOLDER.glob("*/*.jinja")), ids=lambda p: p.name)
+def test_a_template_is_in_step_with_the_english_one(path: Path):
+    """The same items, values and conditions."""
+    english = (report.TEMPLATES / path.name).read_text(encoding="utf-8")
+    own = path.read_text(encoding="utf-8")
+    for what in (r"\{% .*? %\}", r"(?:plan|comparison)\.\w+", r"\{\{ (?!plan)\w+"):
+        assert set(re.findall(what, own)) == set(re.findall(what, english))
