@@ -22,6 +22,7 @@ PLACEHOLDER = re.compile(r"\{(\w+)(:[nit])?\}")
 NUMBER = r"(?:< )?[+−-]?\d(?:[\d,.e-]*\d)?"
 TEXT = r"(?:(?!\. ).)+?"
 VALUES = {"": TEXT, ":t": TEXT, ":n": f"(?:more than )?{NUMBER}|–", ":i": f"{NUMBER} to {NUMBER}|–"}
+JOINT = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # no space inside Chinese
 WORD = re.compile("[A-Za-z]{2}")
 
 
@@ -93,7 +94,7 @@ class Translator:
         values = match.groupdict()
         for name in phrase.typed:
             values[name] = self(values[name])
-        return phrase.own.format_map(values)
+        return JOINT.sub("", phrase.own.format_map(values))
 
 
 def _phrase(english: str, own: str) -> Phrase:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from utils.compare.analysis import Comparison
 from utils.compare.failures import Failure
 from utils.compare.plan import Plan
 from utils.compare.translation import LANGUAGE_FOLDER, PLACEHOLDER, Translator, read_phrases
+from utils.core.config import update_config
 
 NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
 NEAR = [30.1, 30.2, 29.9, 30.2, 29.7, 30.3]
@@ -47,6 +49,23 @@ def translators(monkeypatch: pytest.MonkeyPatch) -> list[Translator]:
     return made
 
 
+def with_notes(comparison: Comparison) -> Comparison:
+    """The comparison with all that is noted below the verdicts, and other conditions."""
+    plan = comparison.plan
+    three = {
+        "data.test": "test",
+        "data.root": "data/x",
+        "eval.vote_iou": 1.0,
+        "train.select": "best",
+    }
+    first, second = plan.settings
+    first = replace(first, config=update_config(first.config, three))
+    second = replace(second, config=update_config(first.config, {"train.batch_size": 7}))
+    settings = [replace(setting, rising=2) for setting in comparison.settings]
+    plan = replace(plan, settings=(first, second))
+    return replace(comparison, plan=plan, settings=settings, look=2)
+
+
 def test_nothing_stays_untranslated(
     scored: Callable[..., Comparison],
     finished: tuple[Plan, Comparison],
@@ -55,6 +74,7 @@ def test_nothing_stays_untranslated(
     page = report.render_html(finished[1], "command", "zh")
     assert '<html lang="zh-CN">' in page and "结论" in page and "Verdict" not in page
     comparisons = [finished[1], *(scored(**situation) for situation in SITUATIONS)]
+    comparisons.append(with_notes(scored(none=NONE, se=NEAR)))
     for comparison in comparisons:
         text = report.render_markdown(comparison, "command", "zh")
         assert not ENGLISH.findall(text)
