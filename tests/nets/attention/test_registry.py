@@ -88,6 +88,25 @@ def test_options_reach_the_block():
             f"emsa.heads: 3 does not divide 64 channels{DIVISORS}",
         ),
         ({"name": "mhsa", "dropout": 1.0}, "mhsa.dropout: expected a value less than 1, got 1.0"),
+        (
+            {"name": "lka", "kernel_size": 23},
+            "lka.kernel_size: expected an odd number after division by the dilation, rounded up, "
+            "got 23 / 3 = 8",
+        ),
+        (
+            {"name": "lska", "kernel_size": 21},
+            "lska.kernel_size: expected 7, 11, 23, 35, 41 or 53, got 21",
+        ),
+        (
+            {"name": "ge", "extent": 0},
+            "ge.extent: 0 needs ge.gather=pool; expected 2, 4, 8 or 16",
+        ),
+        ({"name": "ge", "extent": 3}, "ge.extent: expected 0, 2, 4, 8 or 16, got 3"),
+        ({"name": "fca", "size": 5}, "fca.size: expected a value greater than or equal to 7"),
+        ({"name": "fca", "frequencies": 3}, "fca.frequencies: expected 1, 2, 4, 8, 16 or 32"),
+        ({"name": "simam", "e_lambda": 0}, "simam.e_lambda: expected a value greater than"),
+        ({"name": "mlca", "local_weight": 1.5}, "mlca.local_weight: expected a value less than"),
+        ({"name": "caa", "pool": 4}, "caa.pool: expected an odd number, got 4"),
         ({"name": "sk", "kernels": [3, 4]}, "sk.kernels: expected an odd number, got [3, 4]"),
         ({"name": "sk", "kernels": []}, "sk.kernels: expected at least one odd number, got []"),
         (
@@ -127,6 +146,11 @@ def test_a_mistake_is_one_clear_line(spec, message):
         attention.build(spec, 64)
     told = str(error.value)
     assert told.startswith(message) and "\n" not in told and len(told) < 500
+
+
+def test_shuffle_needs_an_even_number_of_channels():
+    with pytest.raises(UserError, match=r"^shuffle: expected an even number of channels, got 15$"):
+        attention.build("shuffle", 15)
 
 
 def test_unknown_init():
