@@ -15,7 +15,7 @@ from utils.compare import figures, statistics
 from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.examples import Example, ExampleFinder
 from utils.compare.phrases import conditions, details, headline, notes, probability
-from utils.compare.tables import report_tables
+from utils.compare.tables import equivalence_column, report_tables
 from utils.compare.translation import LANGUAGE_FOLDER, Language, Translator, read_phrases
 from utils.core.files import write_file
 from utils.visualization.page import EmbeddedImage, embed_photo, embed_png, template_environment
@@ -144,11 +144,16 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
         "family": comparison.family,
         "notes": notes(comparison),
         "conditions": conditions(comparison),
-        "links": LINKS,
+        "links": _links(comparison),
         "alpha": statistics.ALPHA,
         "min_seeds": statistics.min_seeds(comparison.family),
         "sign_floor": statistics.sign_floor(seeds),
     }
+
+
+def _links(comparison: Comparison) -> dict[str, str]:
+    margin = comparison.plan.margin
+    return LINKS if margin is None else {**LINKS, equivalence_column(margin): "Practically equal"}
 
 
 def _figures(comparison: Comparison) -> dict[str, EmbeddedImage]:

@@ -135,13 +135,18 @@ def _pair_name(pair: PairSummary) -> str:
     return f"{pair.name} – {pair.reference}"
 
 
+def equivalence_column(margin: float) -> str:
+    """Name of the column with p of a difference of at least the margin."""
+    return f"corrected p of {margin:g} AP"
+
+
 def _pairs_table(comparison: Comparison) -> ReportTable:
     def verdict(pair: PairSummary) -> str:
         return "no difference shown" if pair.verdict == NO_DIFFERENCE else pair.verdict
 
     equivalence: dict[str, Callable[[PairSummary], str]] = {}
     if comparison.plan.margin is not None:
-        column = f"corrected p of {comparison.plan.margin:g} AP"
+        column = equivalence_column(comparison.plan.margin)
         equivalence[column] = lambda pair: probability(pair.equivalence_p)
     return _table(
         "Differences",

@@ -233,7 +233,7 @@ def test_four_verdicts_with_a_margin(
     text = sentence(replace(comparison.pairs[0], combined=combined))
     assert all(part in text for part in words.split("|"))
     page = render_html(comparison, "command")
-    assert "a margin of 1 AP was declared" in page and "corrected p of 1 AP" in page
+    assert "a margin of 1 AP was declared" in page and ">corrected p of 1 AP</a>" in page
 
 
 def settings_rows(comparison: Comparison) -> dict[str, list[str]]:
