@@ -4,9 +4,9 @@ Yuan, Hou, Jiang, Feng, Yan: VOLO: Vision Outlooker for Visual Recognition, TPAM
 arXiv 2106.13112
 
     v = W_v x                                (B, C, H, W), no bias; h heads of d = C / h channels
-    A_i = softmax over q of (W_a x_i + b_a) / sqrt(d)       (h, k^2, k^2) for each position i
-    u_i[p] = sum over q of A_i[p, q] v[i + q]               p, q: places in the k x k window at i
-    y_j = x_j + W_o(sum over i of u_i[j - i])               windows overlap; zeros around the map
+    A_j = softmax over q of (W_a x_j + b_a) / sqrt(d)       (h, k^2, k^2) for each position j
+    u_j[p] = sum over q of A_j[p, q] v[j + q]               p, q: places in the k x k window at j
+    y_i = x_i + W_o(sum over j of u_j[i - j])               windows overlap; zeros around the map
 
 There are no keys: no position is compared with another. Zeros around the map have weight.
 """

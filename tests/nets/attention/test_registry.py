@@ -128,6 +128,10 @@ def test_options_reach_the_block():
         ("../x:Block", "phi: cannot import '../x:Block': TypeError"),
         ("x" * 10**5, "phi: unknown attention block 'xxx"),
         ({"name": "se", "reduction": 10**30}, "se.reduction: expected a value less than or equal"),
+        ({"name": "window", "shift": 7}, "window.shift: expected 0 to 6 (window - 1), got 7"),
+        ({"name": "dat", "groups": 3}, "dat.groups: 3 does not divide 8 heads; expected one of: 1"),
+        ({"name": "clo", "local_heads": 9}, "clo.local_heads: expected 0 to 8 (heads), got 9"),
+        ({"name": "psa_yolo", "ratio": 0}, "psa_yolo.ratio: expected a value greater than 0"),
         ({"name": "eca", "b": math.nan}, "eca.b: expected a value"),
         ({"name": "sk", "kernels": [3] * 10**5}, "sk.kernels: expected at most 16 items, got [3"),
         (
