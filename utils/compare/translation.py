@@ -22,6 +22,7 @@ PLACEHOLDER = re.compile(r"\{(\w+)(:[nit])?\}")
 NUMBER = r"(?:< )?[+−-]?\d(?:[\d,.e-]*\d)?"
 TEXT = r"(?:(?!\. ).)+?"
 VALUES = {"": TEXT, ":t": TEXT, ":n": f"(?:more than )?{NUMBER}|–", ":i": f"{NUMBER} to {NUMBER}|–"}
+MAX_TEXT = 2000  # characters; only names are longer, and matching them takes long
 JOINT = re.compile("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")  # no space inside Chinese
 WORD = re.compile("[A-Za-z]{2}")
 
@@ -62,6 +63,8 @@ class Translator:
 
     def __call__(self, text: str) -> str:
         """Translate a text as a whole, else sentence by sentence."""
+        if len(text) > MAX_TEXT:
+            return text
         for phrase in self._phrases:
             match = phrase.pattern.fullmatch(text)
             if match:
