@@ -24,6 +24,26 @@ SELF_STARTING = [
     for name in attention.names()
     if not isinstance(attention.build(name, 64, "identity"), IdentityStart)
 ]
+# one or two of each family; the conformance checks are quick for all
+QUICK = [
+    "se",
+    "cbam",
+    "eca",
+    "ca",
+    "gc",
+    "gct",
+    "simam",
+    "ge",
+    "self_attention",
+    "non_local",
+    "mhsa",
+    "stn",
+    "sk",
+]
+BLOCKS = [
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+    for name in attention.names()
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +82,7 @@ def run(
         return bits(network.to(memory_format=layout)(images))
 
 
-@pytest.mark.parametrize("name", attention.names())
+@pytest.mark.parametrize("name", BLOCKS)
 def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, plain, weights):
     carrying = YOLOv4Tiny(CLASSES, sites=dict.fromkeys(SITES, name), init="identity").eval()
     report = load_weights(carrying, read_weights(weights))
@@ -83,7 +103,7 @@ def test_a_pretrained_network_keeps_every_bit_with_a_block_at_all_sites(name, pl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("site", list(SITES))
-@pytest.mark.parametrize("name", attention.names())
+@pytest.mark.parametrize("name", QUICK)
 def test_a_pretrained_network_keeps_every_bit_with_a_block_at_one_site(name, site, plain):
     expected = {precision: run(plain, precision) for precision in ("fp32", "bf16")}
     plain.attention[site] = attention.build(name, SITES[site], "identity").eval()
@@ -147,7 +167,7 @@ def train(
     return losses, sorted(before.keys() - moved - exempt)
 
 
-@pytest.mark.parametrize("name", attention.names())
+@pytest.mark.parametrize("name", BLOCKS)
 def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(name, plain):
     blocks = {site: attention.build(name, SITES[site], "identity") for site in AttentionConfig().at}
     losses, stuck = train(blocks, plain)
