@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
-from nets.io.exported import INPUT, OUTPUTS, runtime_errors
+from nets.io.exported import INPUT, OUTPUTS, runtime_errors, silence
 
 
 class NcnnBackend:
@@ -30,7 +30,7 @@ class NcnnBackend:
         options.num_threads = torch.get_num_threads()
         options.use_vulkan_compute = options.use_fp16_packed = options.use_fp16_storage = False
         options.use_fp16_arithmetic = options.use_bf16_storage = False
-        with runtime_errors(self.file, "ncnn cannot load it"):
+        with runtime_errors(self.file, "ncnn cannot load it"), silence():
             _check(self.net.load_param(str(self.file)))
             _check(self.net.load_model(str(self.file.with_suffix(".bin"))))
 
