@@ -5,7 +5,7 @@ some of it, or computes it wrongly:
 
     4.x: `Unsqueeze` of several axes; constants of type bool, as in `masked_fill` with a fixed mask;
          a constant index of `Gather` that is also an axis of another operator; `Split` of a
-         constant; the slope of `HardSigmoid`;
+         constant; `Shape` of some axes; the slope of `HardSigmoid`;
          `InstanceNormalization` of values with a mean far above their deviation, of which it takes
          the variance as the mean of the squares less the square of the mean
     5.0: sums and products of feature maps of different shapes that come from convolutions: these
@@ -160,6 +160,20 @@ def _with_own_index(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     return [node]
 
 
+def _whole_shape(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+    """`Shape` of some axes: of all, then a `Gather`."""
+    given = {item.name: item.i for item in node.attribute}
+    shape, name = graph.shape(node.input[0]), node.output[0]
+    if shape is None or not given:
+        return [node]
+    axes = np.arange(len(shape))[given.get("start", 0) : given.get("end", len(shape))]
+    index = graph.constant(axes, name)
+    return [
+        onnx.helper.make_node("Shape", list(node.input), [f"{name}.whole"]),
+        onnx.helper.make_node("Gather", [f"{name}.whole", index], [name], axis=0),
+    ]
+
+
 def _split_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     """`Split` of a constant: its parts, of the sizes that it is given or all alike."""
     values = graph.constants.get(node.input[0])
@@ -203,6 +217,7 @@ def _centered(graph: _Graph, node: NodeProto) -> list[NodeProto]:
 RULES: dict[str, Callable[[_Graph, NodeProto], list[NodeProto]]] = {
     "Unsqueeze": _one_axis_at_a_time,
     "Where": _without_bool,
+    "Shape": _whole_shape,
     "Split": _split_constant,
     "HardSigmoid": _clipped,
     "Gather": _with_own_index,
