@@ -66,7 +66,7 @@ def write_onnx(
     """
     onnx = require_package("onnx", "export to ONNX")
     require_package("onnxscript", "export to ONNX")
-    from nets.io.onnx_changes import append_nms, drop_identities, halve_weights, split_unsqueezes
+    from nets.io.onnx_changes import append_nms, halve_weights
 
     highest = onnx.defs.onnx_opset_version()
     if opset is not None and not LOWEST_OPSET <= opset <= highest:
@@ -78,8 +78,6 @@ def write_onnx(
         model = trace_formerly(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
     else:
         model = trace(pipeline, images, [INPUT], OUTPUTS, opset, any_batch=batch is None)
-    drop_identities(model)
-    split_unsqueezes(model)
     _check_opset(model, opset)
     if half:
         halve_weights(model)

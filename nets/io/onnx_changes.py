@@ -34,49 +34,6 @@ suppression (float[N, A, 4] boxes, float[N, A, C] scores) => (float[N, K, 6] det
 }}"""
 
 
-def drop_identities(model: onnx.ModelProto) -> None:
-    """Let every operator name its constants themselves; OpenCV 4.6 refuses an Identity of one.
-
-    Args:
-        model: modified in place.
-    """
-    constants = {item.name for item in model.graph.initializer}
-    originals, nodes = {}, []
-    for node in model.graph.node:
-        if node.op_type == "Identity" and node.input[0] in constants:
-            originals[node.output[0]] = node.input[0]
-        else:
-            nodes.append(node)
-    for node in nodes:
-        inputs = [originals.get(name, name) for name in node.input]
-        del node.input[:]
-        node.input.extend(inputs)
-    _replace_nodes(model, nodes)
-
-
-def split_unsqueezes(model: onnx.ModelProto) -> None:
-    """Give each new axis an operator of its own; OpenCV 4 refuses several in one.
-
-    Args:
-        model: modified in place. Before opset 13, where axes are attributes, nothing changes.
-    """
-    constants = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
-    nodes = []
-    for node in model.graph.node:
-        axes = constants.get(node.input[-1]) if node.op_type == "Unsqueeze" else None
-        if axes is None or len(axes) < 2 or min(axes) < 0:
-            nodes.append(node)
-            continue
-        source = node.input[0]
-        for axis in sorted(axes):
-            name = f"{node.output[0]}_axis_{axis}"
-            model.graph.initializer.append(onnx.numpy_helper.from_array(axis.reshape(1), name))
-            target = node.output[0] if axis == max(axes) else f"{name}_added"
-            nodes.append(onnx.helper.make_node("Unsqueeze", [source, name], [target]))
-            source = target
-    _replace_nodes(model, nodes)
-
-
 def halve_weights(model: onnx.ModelProto) -> None:
     """Store the weights of convolutions as float16; a Cast, which runtimes fold, restores them.
 

@@ -92,7 +92,7 @@ def make_portable(model: onnx.ModelProto) -> None:
 
 def _one_axis_at_a_time(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     """`Unsqueeze` of axes a < b: of a, then of b."""
-    axes, shape = graph.constants.get(node.input[1]), graph.shape(node.output[0])
+    axes, shape = graph.constants.get(node.input[-1]), graph.shape(node.output[0])
     if axes is None or shape is None or axes.size == 1:
         return [node]
     steps, name = [], node.input[0]
@@ -174,6 +174,15 @@ def _whole_shape(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     ]
 
 
+def _without_identity(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+    """`Identity` of a constant: a constant of its own, since OpenCV 4.6 takes no other weights."""
+    values = graph.constants.get(node.input[0])
+    if values is None:
+        return [node]
+    graph.add(node.output[0], values)
+    return []
+
+
 def _split_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     """`Split` of a constant: its parts, of the sizes that it is given or all alike."""
     values = graph.constants.get(node.input[0])
@@ -218,6 +227,7 @@ RULES: dict[str, Callable[[_Graph, NodeProto], list[NodeProto]]] = {
     "Unsqueeze": _one_axis_at_a_time,
     "Where": _without_bool,
     "Shape": _whole_shape,
+    "Identity": _without_identity,
     "Split": _split_constant,
     "HardSigmoid": _clipped,
     "Gather": _with_own_index,

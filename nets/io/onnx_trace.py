@@ -68,6 +68,8 @@ def trace_formerly(
     """`trace` by PyTorch's former exporter, which writes opsets below 18, for older runtimes."""
     import onnx
 
+    from nets.io.onnx_rewrites import make_portable
+
     file = io.BytesIO()
     with silence(), _refusals(opset):
         torch.onnx.export(
@@ -82,7 +84,9 @@ def trace_formerly(
             if any_batch
             else None,
         )
-    return onnx.load_from_string(file.getvalue())
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(file.getvalue()))
+    make_portable(model)
+    return model
 
 
 @contextmanager
