@@ -19,7 +19,7 @@ Make = Callable[[], nn.Module]
 
 # (batch, H, W): odd, not square, tiny
 SIZES = ((2, 5, 9), (2, 13, 7), (3, 8, 8), (1, 1, 1), (1, 1, 7), (1, 6, 6))
-OPENCV = (4, 14)  # the lowest version that runs all blocks
+OPENCV = (4, 14)  # the lowest version that blocks are tried in
 ZERO = 1e-9  # in float64, gradients that a later step cancels leave rounding noise below 1e-12
 
 

@@ -4,7 +4,7 @@ PyTorch's exporter writes valid ONNX which ONNX Runtime and OpenVINO run as it i
 some of it, or computes it wrongly:
 
     4.x: `Unsqueeze` of several axes; constants of type bool, as in `masked_fill` with a fixed mask;
-         a constant index of `Gather` that is also an axis of another operator; `Split` of a
+         a constant index of `Gather`, or first matrix of `MatMul`, with other uses; `Split` of a
          constant; `Shape` of some axes; the slope of `HardSigmoid`;
          `InstanceNormalization` of values with a mean far above their deviation, of which it takes
          the variance as the mean of the squares less the square of the mean
@@ -152,11 +152,12 @@ def _operand_to_reshape(graph: _Graph, node: NodeProto) -> int | None:
     return 0 if sizes[0] < sizes[1] else 1
 
 
-def _with_own_index(graph: _Graph, node: NodeProto) -> list[NodeProto]:
-    """`Gather` with a constant index: one that no other operator has."""
-    index = graph.constants.get(node.input[1])
-    if index is not None:
-        node.input[1] = graph.constant(index, node.output[0])
+def _with_own_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+    """`Gather` with a constant index, `MatMul` with a constant matrix first: used nowhere else."""
+    position = 1 if node.op_type == "Gather" else 0
+    values = graph.constants.get(node.input[position])
+    if values is not None:
+        node.input[position] = graph.constant(values, node.output[0])
     return [node]
 
 
@@ -230,7 +231,8 @@ RULES: dict[str, Callable[[_Graph, NodeProto], list[NodeProto]]] = {
     "Identity": _without_identity,
     "Split": _split_constant,
     "HardSigmoid": _clipped,
-    "Gather": _with_own_index,
+    "Gather": _with_own_constant,
+    "MatMul": _with_own_constant,
     "InstanceNormalization": _centered,
     **dict.fromkeys(BROADCASTING, _without_layout),
 }
