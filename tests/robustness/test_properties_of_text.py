@@ -67,6 +67,7 @@ SPECIAL: dict[str, st.SearchStrategy] = {
     "augment.scale": st.tuples(st.floats(0.05, 1), st.floats(1, 20)),
     "loss.box": st.floats(0.5, 1000),
     "data.classes": st.none() | LINES | st.lists(LINES),
+    "data.test": st.none() | LINES.map("test/{}".format),  # not that of another key
 }
 
 
