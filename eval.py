@@ -55,6 +55,8 @@ def main() -> None:
     changes = parse_overrides(args.overrides)
     if args.backend:
         changes["backend"] = args.backend
+    if args.cfg:
+        changes["cfg"] = args.cfg
     evaluation = evaluate_weights(
         args.weights,
         split=args.split,

@@ -69,7 +69,7 @@ def main() -> None:
     from utils.engine.export import ExportOptions, export
 
     options = ExportOptions(args.opset, args.batch, args.half, args.int8, args.nms)
-    lines = export(args.weights, args.format, args.out, options, args.size)
+    lines = export(args.weights, args.format, args.out, options, args.size, args.cfg)
     print("\n".join(lines))
 
 

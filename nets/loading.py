@@ -12,7 +12,7 @@ from nets.io.downloads import locate_weights
 from nets.io.formats import FORMATS
 from nets.io.onnx import find_runtime
 from nets.io.tensors import does_not_fit, load_tensors
-from nets.io.weights import WeightsFile, load_weights, read_weights
+from nets.io.weights import WeightsFile, load_weights, read_weights, refuse_cfg
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.class_names import default_class_names, read_class_names
 from utils.core.config import as_words, restore_config, update_config
@@ -37,7 +37,8 @@ def load_model(
         changes: changes to the saved configuration, dotted key to value, e.g.
             `{"eval.nms_iou": 0.5}`.
         **values: changes to top-level keys, e.g. `device="cpu"`, `precision="fp32"`,
-            `input_size=608`; None keeps the saved value.
+            `input_size=608`; None keeps the saved value. `cfg=FILE` is the description of Darknet
+            weights, if it does not lie next to them.
 
     Returns:
         A `Detector`: call it with an image or a list of images.
@@ -51,11 +52,16 @@ def load_model(
     if path.is_dir():
         path = path / BEST
     check_input(path)
+    cfg = changes.get("cfg")
+    if cfg is not None:
+        changes["cfg"] = str(cfg)
     if path.suffix in FORMATS:
+        refuse_cfg(path, cfg)
         return _load_exported(path, changes)
     if path.suffix == ".pt":
+        refuse_cfg(path, cfg)
         return _load_checkpoint(path, checkpoints.load(path), changes)
-    weights = read_weights(path)
+    weights = read_weights(path, cfg)
     if weights.checkpoint is not None:
         return _load_checkpoint(path, weights.checkpoint, changes)
     return _load_foreign(weights, changes)
@@ -115,10 +121,9 @@ def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:
     names = default_class_names(num_classes)
     config = Config(name=path.stem, phi=phi, model=weights.model_config)
     if weights.is_darknet:
-        names = darknet.read_names(path, num_classes)
-        description = darknet.read_description(path, num_classes, weights.heads)
-        if description:
-            config = update_config(config, {"input_size": description.input_size})
+        names = darknet.read_names([path, weights.cfg or path], num_classes)
+        if weights.description:
+            config = update_config(config, {"input_size": weights.description.input_size})
     config = update_config(config, changes)
     given = None if weights.is_darknet else read_class_names(changes.get("data.classes"))
     if given is not None and len(given) == num_classes:

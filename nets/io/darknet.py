@@ -5,6 +5,7 @@ training (uint64; int32 before version 0.2); then float32 values, layer by layer
 `yolov4-tiny.cfg`, or of `yolov4-tiny-3l.cfg`, which has more layers at its end.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,40 +129,36 @@ def write_darknet(network: YOLOv4Tiny, path: str | Path, seen: int = 0) -> None:
     write_file(path, b"".join(parts))
 
 
-def read_description(weights: Path, num_classes: int, heads: int) -> DarknetCfg | None:
-    """Read the `.cfg` next to a weights file; None if there is none.
+def read_description(path: Path, num_classes: int, heads: int) -> DarknetCfg:
+    """Read the `.cfg` of a weights file.
 
     Raises:
         UserError: it does not describe a YOLOv4-tiny with this many classes and heads.
     """
-    path = weights.with_suffix(".cfg")
-    if not path.is_file():
-        return None
     description = read_cfg(path)
     for what, described, found in (
         ("classes", description.num_classes, num_classes),
         ("heads", description.model.heads, heads),
     ):
         if described != found:
-            raise UserError(
-                f"{path}: describes {described} {what}, the weights next to it have {found}"
-            )
+            raise UserError(f"{path}: describes {described} {what}, its weights have {found}")
     return description
 
 
-def read_names(weights: Path, num_classes: int) -> list[str]:
-    """Return the class names in the `.names` file next to a weights file, else default ones.
+def read_names(places: Sequence[Path], num_classes: int) -> list[str]:
+    """Return the class names in the first `.names` file next to one of these, else default ones.
 
     Raises:
         UserError: the file does not name each of the classes once.
     """
-    path = weights.with_suffix(".names")
-    if not path.is_file():
+    files = [place.with_suffix(".names") for place in places]
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
         return default_class_names(num_classes)
     names = checked_names(read_lines(path), str(path))
     if len(names) != num_classes:
         raise UserError(
-            f"{path}: {len(names)} class names, but the weights next to it have {num_classes} "
+            f"{path}: {len(names)} class names, but the weights have {num_classes} "
             "classes: correct the file, or remove it for default names"
         )
     return list(names)

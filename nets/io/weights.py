@@ -18,6 +18,7 @@ from torch import Tensor
 from nets.attention import IdentityStart
 from nets.io import darknet, reference
 from nets.io.checkpoints import check, is_checkpoint
+from nets.io.darknet_cfg import DarknetCfg
 from nets.io.downloads import TORCH_SUFFIXES, locate_weights
 from nets.io.tensors import check_tensors, count_classes
 from nets.io.torch_files import read_torch_file
@@ -39,11 +40,13 @@ class WeightsFile:
         path: the file.
         tensors: name (this project's) to tensor.
         checkpoint: the whole content of a checkpoint of this project; None for other formats.
+        cfg: Darknet's description of the network; None: there is none.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     checkpoint: Mapping[str, Any] | None = None
+    cfg: Path | None = None
 
     @property
     def is_darknet(self) -> bool:
@@ -65,11 +68,22 @@ class WeightsFile:
         return 3 if "predict8.weight" in self.tensors else 2
 
     @cached_property
+    def description(self) -> DarknetCfg | None:
+        """What the `.cfg` says; None: there is none, or the file has no heads.
+
+        Raises:
+            UserError: it does not describe the weights.
+        """
+        if self.cfg is None or self.num_classes is None:
+            return None
+        return darknet.read_description(self.cfg, self.num_classes, self.heads)
+
+    @cached_property
     def model_config(self) -> ModelConfig | None:
         """The box coder settings that its heads were trained with; None if it has no heads.
 
         Raises:
-            UserError: a Darknet `.cfg` next to the file does not describe it.
+            UserError: the `.cfg` does not describe it.
         """
         if self.num_classes is None:
             return None
@@ -80,8 +94,7 @@ class WeightsFile:
             return ModelConfig(**{**dict(saved), "anchors": self.checkpoint["anchors"]})
         if not self.is_darknet:
             return reference.MODEL_CONFIG
-        description = darknet.read_description(self.path, self.num_classes, self.heads)
-        return description.model if description else darknet.MODEL_CONFIGS[self.heads]
+        return self.description.model if self.description else darknet.MODEL_CONFIGS[self.heads]
 
     @property
     def attention_init(self) -> Literal["paper", "identity"] | None:
@@ -134,28 +147,48 @@ class MatchReport:
         return lines
 
 
-def read_weights(path: str | Path) -> WeightsFile:
+def read_weights(path: str | Path, cfg: str | Path | None = None) -> WeightsFile:
     """Read a weights file of any known format.
 
     Args:
         path: `.pt` or `.pth` (this project's or the reference's), `.weights`, or a Darknet file
             truncated after a layer; or the address of one, or the name of public weights, as for
             `nets.io.downloads.locate_weights`.
+        cfg: the `.cfg` of Darknet weights; None: the one next to them, if any.
 
     Raises:
         UserError: the file is missing, damaged, or in an unknown format.
     """
     path = locate_weights(path)
     check_input(path)
+    if path.suffix == ".weights" or re.search(r"\.conv\.\d+$", path.name):
+        return WeightsFile(path, darknet.read_darknet(path), cfg=_find_cfg(path, cfg))
+    refuse_cfg(path, cfg)
     if path.suffix in TORCH_SUFFIXES:
         content = read_torch_file(path)
         if is_checkpoint(content):
             check(content, path)
             return WeightsFile(path, content["model"], content)
         return WeightsFile(path, _reference_tensors(path, content))
-    if path.suffix == ".weights" or re.search(r"\.conv\.\d+$", path.name):
-        return WeightsFile(path, darknet.read_darknet(path))
     raise UserError(f"{path}: expected .pt (ours), .pth (reference) or .weights (Darknet)")
+
+
+def refuse_cfg(path: Path, cfg: str | Path | None) -> None:
+    """Refuse a `.cfg` for weights that are not Darknet's.
+
+    Raises:
+        UserError: there is one.
+    """
+    if cfg is not None:
+        raise UserError(f"cfg={cfg}: only Darknet weights have a .cfg, not {path}")
+
+
+def _find_cfg(path: Path, cfg: str | Path | None) -> Path | None:
+    if cfg is not None:
+        check_input(cfg)
+        return Path(cfg)
+    beside = path.with_suffix(".cfg")
+    return beside if beside.is_file() else None
 
 
 def _reference_tensors(path: Path, content: Any) -> dict[str, Tensor]:

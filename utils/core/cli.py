@@ -36,6 +36,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "its folder or its name in runs/; "
         "default: the newest in runs/",
     )
+    parser.add_argument(
+        "--cfg", metavar="FILE", help="Darknet weights: their .cfg, if it does not lie next to them"
+    )
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:

@@ -537,6 +537,11 @@ class Config(ConfigSection):
         "reference implementation; or the address of one (https://..., perhaps with #sha256=...), "
         "or the name of public weights, such as yolov4-tiny.conv.29",
     )
+    cfg: Words | None = Field(
+        None,
+        description="the .cfg of Darknet weights, with the .names beside it; null: those next to "
+        "the weights",
+    )
     output: Words = Field("runs", description="folder of all runs")
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)

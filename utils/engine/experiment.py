@@ -130,7 +130,7 @@ def check_config(config: Config) -> WeightsFile | None:
     size = config.train.batch_size
     dry_run(detector.network, config.input_size, SMALL_BATCH_SIZE if size == "auto" else size)
     with distributed.main_process_first():  # which may download them
-        return read_weights(config.weights) if config.weights else None
+        return read_weights(config.weights, config.cfg) if config.weights else None
 
 
 def resume(

@@ -122,6 +122,7 @@ def export(
     out: str | None = None,
     options: ExportOptions | None = None,
     size: Sequence[int] | None = None,
+    cfg: str | None = None,
 ) -> list[str]:
     """Export a detector.
 
@@ -133,6 +134,7 @@ def export(
         options: of the format; None: its defaults.
         size: (height, width) of the input, or one number for both, in pixels; None: that of the
             weights.
+        cfg: the `.cfg` of Darknet weights; None: the one next to them, if any.
 
     Returns:
         Lines that state what was written and how closely it agrees with the detector.
@@ -154,7 +156,7 @@ def export(
     files = file_format.files(path)
     with claimed_outputs(*(("--out", file) for file in files)):
         detector = open_detector(
-            source, _sides(size), backend="torch", device="cpu", precision="fp32"
+            source, _sides(size), cfg=cfg, backend="torch", device="cpu", precision="fp32"
         )
         with new_files(files) as parts:
             _write(file_format, detector, parts[0], arguments)

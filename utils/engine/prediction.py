@@ -51,6 +51,7 @@ class PredictOptions:
         mode: one of `MODES`; None: as the source is.
         source: files, folders, a stream or a camera number, as the mode takes them.
         weights: file or run; None: the newest run.
+        cfg: the `.cfg` of Darknet weights; None: the one next to them, if any.
         out: folder or file to write to; None: `runs/predict`, `runs/predict-2`, ...
         json: file for the detections.
         score: minimum score, 0..1.
@@ -79,6 +80,7 @@ class PredictOptions:
     mode: str | None = None
     source: Sequence[str] | None = None
     weights: str | None = None
+    cfg: str | None = None
     out: str | None = None
     json: str | None = None
     score: float | None = None
@@ -118,6 +120,7 @@ def predict(options: PredictOptions) -> Summary | Speed:
         detector = open_detector(
             path,
             changes,
+            cfg=options.cfg,
             device=options.device,
             backend="torch" if heatmap else options.backend,
             precision="fp32" if heatmap else options.precision,

@@ -221,7 +221,7 @@ def test_an_old_file_counts_the_images_seen_in_four_bytes(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"a\nb\n", "2 class names, but the weights next to it have 3 classes"),
+        (b"a\nb\n", "2 class names, but the weights have 3 classes"),
         (b"a\nb\nc\nd\n", "4 class names"),
         (b"", "the class list is empty"),
         (b"a\nb\na\n", "class 'a' is listed twice"),

@@ -92,8 +92,8 @@ def test_a_cfg_of_another_network_is_refused(darknet: Path, tmp_path: Path) -> N
     cfg = copy.with_suffix(".cfg")
     text = darknet.with_suffix(".cfg").read_text()
     for changed, words in (
-        (cfg_text(7), r"describes 7 classes, the weights next to it have 6"),
-        (cfg_text(6, heads=3), r"describes 3 heads, the weights next to it have 2"),
+        (cfg_text(7), r"describes 7 classes, its weights have 6"),
+        (cfg_text(6, heads=3), r"describes 3 heads, its weights have 2"),
         ("[net]\nwidth=64\n", "not a cfg of YOLOv4-tiny"),
         (text.replace("[net]", "[network]"), r"not a cfg of YOLOv4-tiny: no \[net\] section"),
         (text.replace("width=64", "width=65"), "input_size: expected an integer"),
@@ -102,6 +102,23 @@ def test_a_cfg_of_another_network_is_refused(darknet: Path, tmp_path: Path) -> N
         with pytest.raises(UserError, match=rf"a\.cfg: {words}") as caught:
             load_model(copy)
         assert "\n" not in str(caught.value)
+
+
+def test_the_cfg_may_lie_elsewhere(darknet: Path, trained: Result, tmp_path: Path) -> None:
+    copy = tmp_path / "a.weights"
+    copy.write_bytes(darknet.read_bytes())
+    cfg = darknet.with_suffix(".cfg")
+    beside = load_model(darknet, precision="fp32", device="cpu")
+    elsewhere = load_model(copy, cfg=cfg, precision="fp32", device="cpu")
+    assert (elsewhere.names, elsewhere.input_size) == (beside.names, (64, 64))
+    canvases = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    torch.testing.assert_close(elsewhere.backend(canvases), beside.backend(canvases))
+    lines = export(str(copy), "onnx", str(tmp_path / "a.onnx"), cfg=str(cfg))
+    assert load_model(tmp_path / "a.onnx").names == beside.names and lines
+    with pytest.raises(UserError, match=r"missing\.cfg: .*(no such|does not exist)"):
+        load_model(copy, cfg=tmp_path / "missing.cfg")
+    with pytest.raises(UserError, match=r"cfg=.*: only Darknet weights have a \.cfg, not .*\.pt"):
+        load_model(trained.run, cfg=cfg)
 
 
 def test_a_difference_is_not_hidden(

@@ -422,7 +422,7 @@ def test_a_cfg_of_other_classes_matters_only_to_heads_that_fit(
     cfg = weights.path.with_suffix(".cfg")
     cfg.write_text(darknet_cfg(YOLOv4Tiny(3), (64, 64)))
     assert choose_model_config(ModelConfig(), 3, weights) == ModelConfig()
-    with pytest.raises(UserError, match="describes 3 classes, the weights next to it have 2"):
+    with pytest.raises(UserError, match="describes 3 classes, its weights have 2"):
         choose_model_config(ModelConfig(), 2, weights)
 
 
