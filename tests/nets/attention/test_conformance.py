@@ -83,7 +83,7 @@ def _cases():
             )
             name = f"{attention.describe(spec)}-{check}"
             marks = [pytest.mark.slow] if slow else []
-            if name == "biformer-exports_to_onnx":
+            if name.startswith("biformer") and check == "exports_to_onnx":
                 marks.append(REFUSED_BY_OPENCV)
             yield pytest.param(spec, check, id=name, marks=marks)
 

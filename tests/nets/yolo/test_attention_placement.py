@@ -167,11 +167,15 @@ def train(
     return losses, sorted(before.keys() - moved - exempt)
 
 
+# feat2 has 2x2 cells here, which become one key; its weight is 1 whatever the query is
+ONE_KEY = {"clo": ["feat2.block.far.query.bias", "feat2.block.far.query.weight"]}
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_training_moves_every_parameter_from_the_identity_and_lowers_the_loss(name, plain):
     blocks = {site: attention.build(name, SITES[site], "identity") for site in AttentionConfig().at}
     losses, stuck = train(blocks, plain)
-    assert not stuck
+    assert stuck == ONE_KEY.get(name, [])
     assert losses[-1] < losses[0]
 
 

@@ -152,9 +152,12 @@ def test_a_browser_shows_the_result(address: str, image: Path):
         script = "return [...document.querySelectorAll(arguments[0])].map(x => x.naturalWidth)"
         upload = _until(lambda: browser.find_elements("css selector", "input[type=file]"))[0]
         upload.send_keys(str(image))
-        # the image itself, and the result with its boxes
-        widths = _until(lambda: browser.execute_script(script, "img[src*='/file=']")[1:])
-        assert widths == [100]
+
+        def shown():  # the image itself, and the result with its boxes
+            widths = browser.execute_script(script, "img[src*='/file=']")
+            return len(widths) > 1 and all(widths) and widths
+
+        assert _until(shown)[1:] == [100]
 
 
 def _until(look, seconds: float = 60.0):
