@@ -3,7 +3,6 @@
 import base64
 import csv
 import json
-import math
 import os
 import re
 import shutil
@@ -363,15 +362,19 @@ def test_a_setting_does_not_differ_from_itself(tiny_words: tuple[str, ...], tmp_
     path = tmp_path / "same.yaml"
     path.write_text("none: {}\nagain: {phi: none}\nother seeds: {seed: 10}\n", encoding="utf-8")
     plan = make_plan(
-        "shapes.yaml", settings_file=str(path), out=str(tmp_path / "out"), overrides=tiny_words
+        "shapes.yaml",
+        settings_file=str(path),
+        seeds=[0, 1, 2],
+        out=str(tmp_path / "out"),
+        overrides=tiny_words,
     )
     comparison = compare(plan, [])
     again, other = comparison.pairs
     assert set(again.differences.values()) == {0.0} and again.images == (0.0, 0.0) == again.combined
-    assert again.verdict.startswith("no difference")
+    assert not again.verdict.startswith(("better", "worse"))
     # no verdict expected: other seeds may differ by chance, the calibration tests say how often
     assert all(value != 0 for value in other.differences.values())
-    assert not math.isnan(other.corrected_p)
+    assert 0 < other.ap.p < 1
 
 
 # killing
