@@ -55,11 +55,11 @@ def load_model(
     cfg = changes.get("cfg")
     if cfg is not None:
         changes["cfg"] = str(cfg)
-    if path.suffix in FORMATS:
+    if path.suffix in (*FORMATS, ".pt"):
         refuse_cfg(path, cfg)
+    if path.suffix in FORMATS:
         return _load_exported(path, changes)
     if path.suffix == ".pt":
-        refuse_cfg(path, cfg)
         return _load_checkpoint(path, checkpoints.load(path), changes)
     weights = read_weights(path, cfg)
     if weights.checkpoint is not None:

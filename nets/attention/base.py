@@ -80,6 +80,25 @@ class FeatureGate(Gate):
         return {"channel": gate.mean((2, 3)), "spatial": gate.mean(1)}
 
 
+class CoordinateGate(FeatureGate):
+    """A gate of rows times a gate of columns.
+
+    A subclass implements `gates`, which returns those of the rows `(B, C, H, 1)` and of the columns
+    `(B, C, 1, W)`.
+    """
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def gate(self, x: Tensor) -> Tensor:
+        rows, columns = self.gates(x)
+        return rows * columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.gates(x)
+        return x * rows * columns
+
+
 class DualGate(AttentionBlock):
     """A channel gate `(B, C, 1, 1)` and a spatial gate `(B, 1, H, W)`; a subclass combines them."""
 

@@ -29,11 +29,14 @@ def to_windows(x: Tensor, window: Sequence[int], heads: int = 1) -> Tensor:
     return x.permute(0, 3, 5, 1, 4, 6, 2).flatten(4, 5).flatten(1, 3)
 
 
-def from_windows(windows: Tensor, window: Sequence[int], rows: int, heads: int = 1) -> Tensor:
-    """Invert `to_windows`."""
+def from_windows(
+    windows: Tensor, window: Sequence[int], size: Sequence[int], heads: int = 1
+) -> Tensor:
+    """Invert `to_windows` and `pad_to_multiples`, with `size` = (H, W) without the padding."""
+    rows = -(-size[0] // window[0])
     x = windows.unflatten(2, tuple(window)).unflatten(1, (rows, -1, heads))
     x = x.permute(0, 3, 6, 1, 4, 2, 5)  # (B, heads, d, rows, h, columns, w)
-    return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, :, : size[0], : size[1]]
 
 
 def neighborhoods(x: Tensor, block: int, margin: int, heads: int) -> Tensor:
@@ -53,16 +56,16 @@ def neighborhoods(x: Tensor, block: int, margin: int, heads: int) -> Tensor:
     return cut.permute(0, 4, 1, 3, 2).flatten(1, 2)
 
 
-def locate(place: Sequence[int], window: Sequence[int], width: int) -> tuple[int, int]:
-    """Return the number of the window with the (row, column) `place`, and the index inside it.
+def locate(position: Sequence[int], window: Sequence[int], width: int) -> tuple[int, int]:
+    """Return the number of the window with the (row, column) `position`, and the index inside it.
 
     Args:
-        place: (row, column).
+        position: (row, column).
         window: (height, width) of a window.
-        width: of the map, a multiple of the window's.
+        width: of the map, without the padding.
     """
-    (row, y), (column, x) = (divmod(at, side) for at, side in zip(place, window, strict=True))
-    return row * (width // window[1]) + column, y * window[1] + x
+    (row, y), (column, x) = (divmod(at, side) for at, side in zip(position, window, strict=True))
+    return row * -(-width // window[1]) + column, y * window[1] + x
 
 
 def window_means(x: Tensor, window: Sequence[int]) -> Tensor:

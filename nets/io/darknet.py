@@ -145,13 +145,13 @@ def read_description(path: Path, num_classes: int, heads: int) -> DarknetCfg:
     return description
 
 
-def read_names(places: Sequence[Path], num_classes: int) -> list[str]:
-    """Return the class names in the first `.names` file next to one of these, else default ones.
+def read_names(beside: Sequence[Path], num_classes: int) -> list[str]:
+    """Return the class names in the first `.names` file next to one of `beside`, else default ones.
 
     Raises:
         UserError: the file does not name each of the classes once.
     """
-    files = [place.with_suffix(".names") for place in places]
+    files = [path.with_suffix(".names") for path in beside]
     path = next((file for file in files if file.is_file()), None)
     if path is None:
         return default_class_names(num_classes)

@@ -1,4 +1,4 @@
-"""Changes to ONNX models that options of the export or other programs ask for. Needs onnx."""
+"""Changes to ONNX models that options of the export ask for. Needs the package onnx."""
 
 import numpy as np
 import onnx

@@ -51,23 +51,23 @@ class SharedConv(nn.Module):
     def __init__(self, channels: int, heads: int, kernel_size: int, bias: bool) -> None:
         super().__init__()
         self.heads = heads
-        places = kernel_size**2
-        self.mix = nn.Conv2d(3 * heads, places, 1, bias=False)
+        positions = kernel_size**2
+        self.mix = nn.Conv2d(3 * heads, positions, 1, bias=False)
         self.conv = nn.Conv2d(
-            channels // heads * places,
+            channels // heads * positions,
             channels,
             kernel_size,
             padding=kernel_size // 2,
             groups=channels // heads,
             bias=bias,
         )
-        shifts = torch.eye(places).view(places, kernel_size, kernel_size)
+        shifts = torch.eye(positions).view(positions, kernel_size, kernel_size)
         self.conv.weight = nn.Parameter(shifts.repeat(channels, 1, 1, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
         size = maps.shape[2:]
         by_channel = maps.unflatten(1, (3 * self.heads, -1))  # (B, 3 h, d, H, W)
-        mixed = self.mix(by_channel.flatten(3)).transpose(1, 2)  # (B, d, places, N)
+        mixed = self.mix(by_channel.flatten(3)).transpose(1, 2)  # (B, d, positions, N)
         return self.conv(mixed.flatten(1, 2).unflatten(2, size))
 
 
@@ -141,15 +141,14 @@ class ACmix(ResidualAttention):
         query, key, value = self._parts(maps, x)
         bias = self.far.to(upcast(query).dtype)
         windows = scaled_dot_product(query, key, value, self.scale, bias=bias)
-        attended = from_windows(windows, self.block, -(-x.shape[2] // self.block[0]), self.heads)
-        attended = attended[:, :, : x.shape[2], : x.shape[3]]
+        attended = from_windows(windows, self.block, x.shape[2:], self.heads)
         return self.share_att * attended + self.share_conv * self.shared(maps)
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         """`query`: what lies in the reflection counts where it comes from."""
         size = x.shape[2:]
-        place = divmod(flat_index(point, size), size[1])
-        number, index = locate(place, self.block, size[1] + -size[1] % self.block[1])
+        position = divmod(flat_index(point, size), size[1])
+        number, index = locate(position, self.block, size[1])
         query, key, _ = self._parts(self.qkv(x), x)
         bias = self.far.to(upcast(query).dtype)
         weights = dot_product_weights(query, key, self.scale, bias)[:, :, index]
@@ -167,7 +166,7 @@ def reflect(x: Tensor, margin: int) -> Tensor:
     if min(x.shape[2:]) > margin:
         return F.pad(x, [margin] * 4, "reflect")
     for axis, side in enumerate(x.shape[2:], 2):
-        places = torch.arange(-margin, side + margin, device=x.device).abs()
-        places = (side - 1 - (side - 1 - places).abs()).clamp(min=0)
-        x = x.index_select(axis, places)
+        positions = torch.arange(-margin, side + margin, device=x.device).abs()
+        positions = (side - 1 - (side - 1 - positions).abs()).clamp(min=0)
+        x = x.index_select(axis, positions)
     return x

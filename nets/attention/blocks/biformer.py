@@ -126,7 +126,7 @@ class BiFormer(ResidualAttention):
         region, size = self._region(x), x.shape[2:]
         rows, columns = (-(-side // of) for side, of in zip(size, region, strict=True))
         windows = windows.unflatten(0, (-1, rows * columns)).flatten(1, 2)
-        return from_windows(windows, region, rows, heads)[:, :, : size[0], : size[1]]
+        return from_windows(windows, region, size, heads)
 
     def attended(self, x: Tensor) -> Tensor:
         query, key, value, values, bias, _ = self._parts(x)
@@ -136,8 +136,8 @@ class BiFormer(ResidualAttention):
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         """`query`: zero outside the regions that the region of `point` attends to."""
-        place, region = divmod(flat_index(point, x.shape[2:]), x.shape[3]), self._region(x)
-        number, index = locate(place, region, x.shape[3] + -x.shape[3] % region[1])
+        position, region = divmod(flat_index(point, x.shape[2:]), x.shape[3]), self._region(x)
+        number, index = locate(position, region, x.shape[3])
         query, key, _, _, bias, routes = self._parts(x)
         weights = dot_product_weights(query, key, self.scale, bias)[:, :, index].mean(1)
         weights = weights.unflatten(0, (-1, routes.shape[1]))[:, number]

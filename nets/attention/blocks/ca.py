@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nets.attention.base import FeatureGate
+from nets.attention.base import CoordinateGate
 from nets.attention.layers import BatchNorm2d
 from nets.attention.options import PositiveInt
 from nets.attention.registry import register
@@ -25,7 +25,7 @@ from nets.attention.registry import register
 @register(
     "ca", family="mixed", paper="Hou, Zhou, Feng: Coordinate Attention, CVPR 2021, arXiv 2103.02907"
 )
-class CoordinateAttention(FeatureGate):
+class CoordinateAttention(CoordinateGate):
     """Coordinate attention; the defaults are those of the reference's YOLOv4-tiny.
 
     The authors' block is reduction 32, min_channels 8, hardswish, with biases.
@@ -57,19 +57,10 @@ class CoordinateAttention(FeatureGate):
         if bias:  # the batch normalization cancels it
             self.zero_gradient = ("conv_1x1.bias",)
 
-    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates of the rows (B, C, H, 1) and of the columns (B, C, 1, W)."""
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         height, width = x.shape[2:]
         rows = x.mean(3, keepdim=True)
         columns = x.mean(2, keepdim=True).transpose(2, 3)
         hidden = self.activation(self.bn(self.conv_1x1(torch.cat([rows, columns], 2))))
         rows, columns = hidden.split([height, width], 2)
         return self.F_h(rows).sigmoid(), self.F_w(columns).sigmoid().transpose(2, 3)
-
-    def gate(self, x: Tensor) -> Tensor:
-        rows, columns = self._gates(x)
-        return rows * columns
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self._gates(x)
-        return x * rows * columns

@@ -18,14 +18,14 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from nets.attention.base import FeatureGate
+from nets.attention.base import CoordinateGate
 from nets.attention.layers import GroupNorm, fit_groups
 from nets.attention.options import OddInt, PositiveInt
 from nets.attention.registry import register
 
 
 @register("ela", family="spatial", paper="Xu, Wan: ELA, 2024, arXiv 2403.01123")
-class EfficientLocalAttention(FeatureGate):
+class EfficientLocalAttention(CoordinateGate):
     """Efficient local attention.
 
     Args:
@@ -55,18 +55,9 @@ class EfficientLocalAttention(FeatureGate):
         if bias and norm_groups == channels:  # a normalization per channel cancels it
             self.zero_gradient = ("conv.bias",)
 
-    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates of the rows (B, C, H, 1) and of the columns (B, C, 1, W)."""
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # normalized as maps: OpenCV 5.0 has no group normalization of sequences
         rows, columns = (
             self.norm(self.conv(x.mean(axis)).unsqueeze(axis)).sigmoid() for axis in (3, 2)
         )
         return rows, columns
-
-    def gate(self, x: Tensor) -> Tensor:
-        rows, columns = self._gates(x)
-        return rows * columns
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self._gates(x)
-        return x * rows * columns

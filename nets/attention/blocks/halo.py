@@ -102,9 +102,9 @@ class Halo(ResidualAttention):
 
     def _outside(self, x: Tensor) -> Tensor:
         """1 for keys outside the map, else 0: (1, blocks * h, 1, n^2)."""
-        places = torch.arange(self.side, device=x.device) - self.halo
+        positions = torch.arange(self.side, device=x.device) - self.halo
         axes = (
-            outside(of * torch.arange(-(-side // of), device=x.device)[:, None] + places, side)
+            outside(of * torch.arange(-(-side // of), device=x.device)[:, None] + positions, side)
             for side, of in zip(x.shape[2:], self.block, strict=True)
         )
         return either(*axes).repeat_interleave(self.heads, 0).view(1, -1, 1, self.side**2)
@@ -124,20 +124,18 @@ class Halo(ResidualAttention):
     def attended(self, x: Tensor) -> Tensor:
         query, key, value, bias = self._parts(x)
         attended = scaled_dot_product(query, key, value, self.scale, bias=bias)
-        rows = -(-x.shape[2] // self.block[0])
-        y = from_windows(attended, self.block, rows, self.heads)
-        return y[:, :, : x.shape[2], : x.shape[3]]
+        return from_windows(attended, self.block, x.shape[2:], self.heads)
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         """`query`: zero beyond the margin around the block of `point`."""
         height, width = x.shape[2:]
-        place = divmod(flat_index(point, (height, width)), width)
+        position = divmod(flat_index(point, (height, width)), width)
         padded = [side + -side % of for side, of in zip((height, width), self.block, strict=True)]
-        number, index = locate(place, self.block, padded[1])
+        number, index = locate(position, self.block, width)
         query, key, _, bias = self._parts(x)
         weights = dot_product_weights(query, key, self.scale, bias)[:, :, index]
         row = weights.unflatten(1, (-1, self.heads))[:, number].mean(1)
-        top, left = (at // of * of for at, of in zip(place, self.block, strict=True))
+        top, left = (at // of * of for at, of in zip(position, self.block, strict=True))
         around = row.new_zeros(len(row), *(side + 2 * self.halo for side in padded))
         around[:, top : top + self.side, left : left + self.side] = row.unflatten(
             1, (self.side, -1)

@@ -5,7 +5,7 @@ arXiv 2106.13112
 
     v = W_v x                                (B, C, H, W), no bias; h heads of d = C / h channels
     A_j = softmax over q of (W_a x_j + b_a) / sqrt(d)       (h, k^2, k^2) for each position j
-    u_j[p] = sum over q of A_j[p, q] v[j + q]               p, q: places in the k x k window at j
+    u_j[p] = sum over q of A_j[p, q] v[j + q]               p, q: positions in the k x k window at j
     y_i = x_i + W_o(sum over j of u_j[i - j])               windows overlap; zeros around the map
 
 There are no keys: no position is compared with another. Zeros around the map have weight.
@@ -54,9 +54,9 @@ class Outlook(ResidualAttention):
 
     def _weights(self, x: Tensor) -> Tensor:
         """A, (B, h, N, k^2, k^2), float32."""
-        places = self.kernel_size**2
+        positions = self.kernel_size**2
         scores = upcast(self.weights(x)).flatten(2).transpose(1, 2)
-        scores = scores.unflatten(2, (self.heads, places, places)).transpose(1, 2)
+        scores = scores.unflatten(2, (self.heads, positions, positions)).transpose(1, 2)
         return (self.scale * scores).softmax(4)
 
     def attended(self, x: Tensor) -> Tensor:
@@ -75,10 +75,10 @@ class Outlook(ResidualAttention):
         k, margin = self.kernel_size, self.kernel_size // 2
         weights = self._weights(x).mean(1).unflatten(1, (height, width))
         reads = F.pad(torch.zeros_like(weights[..., 0, 0]), [margin] * 4)
-        for place in range(k * k):
-            top, left = row + margin - place // k, column + margin - place % k
+        for position in range(k * k):
+            top, left = row + margin - position // k, column + margin - position % k
             if 0 <= top < height and 0 <= left < width:
-                window = weights[:, top, left, place].unflatten(1, (k, k))
+                window = weights[:, top, left, position].unflatten(1, (k, k))
                 reads[:, top : top + k, left : left + k] += window
         return {"query": reads[:, margin : margin + height, margin : margin + width]}
 
@@ -88,8 +88,12 @@ def _add_windows(windows: Tensor, kernel_size: int, size: Sequence[int]) -> Tens
     margin = kernel_size // 2
     if not torch.compiler.is_exporting():
         return F.fold(windows, tuple(size), kernel_size, padding=margin)
-    # few runtimes know Col2Im: a convolution that takes one place of each window, slower to train
-    places = kernel_size**2
-    pick = torch.eye(places, dtype=windows.dtype).flip(0).view(1, places, kernel_size, kernel_size)
-    maps = windows.unflatten(1, (-1, places)).flatten(0, 1).unflatten(2, size)
+    # few runtimes know Col2Im: a convolution takes one position of each window, slower to train
+    positions = kernel_size**2
+    pick = (
+        torch.eye(positions, dtype=windows.dtype)
+        .flip(0)
+        .view(1, positions, kernel_size, kernel_size)
+    )
+    maps = windows.unflatten(1, (-1, positions)).flatten(0, 1).unflatten(2, size)
     return F.conv2d(maps, pick, padding=margin).unflatten(0, (windows.shape[0], -1)).squeeze(2)

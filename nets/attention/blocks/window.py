@@ -89,12 +89,12 @@ class Window(ResidualAttention):
 
     def _apart(self, side: int, padded: int, shift: int, device: torch.device) -> Tensor:
         """1 where a query must not see a key because of one axis, else 0: (windows, w, w)."""
-        place = torch.arange(padded, device=device)
-        wrapped = outside(place, padded - shift).unflatten(0, (-1, self.window[0]))
+        position = torch.arange(padded, device=device)
+        wrapped = outside(position, padded - shift).unflatten(0, (-1, self.window[0]))
         apart = (wrapped[:, :, None] - wrapped[:, None]).abs()
         if not self.mask:
             return apart
-        padding = outside((place + shift) % padded, side).unflatten(0, (-1, self.window[0]))
+        padding = outside((position + shift) % padded, side).unflatten(0, (-1, self.window[0]))
         return torch.maximum(apart, padding[:, None])
 
     def _scores_and_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -114,8 +114,8 @@ class Window(ResidualAttention):
 
     def _to_map(self, windows: Tensor, x: Tensor, heads: int) -> Tensor:
         """Invert the cut, the roll and the padding."""
-        (height, padded, down), (width, _, right) = self._geometry(x)
-        y = from_windows(windows, self.window, padded // self.window[0], heads)
+        (height, padded_height, down), (width, padded_width, right) = self._geometry(x)
+        y = from_windows(windows, self.window, (padded_height, padded_width), heads)
         y = y.roll((down, right), (2, 3)) if down or right else y
         return y[:, :, :height, :width]
 
@@ -128,8 +128,10 @@ class Window(ResidualAttention):
         """`query`: zero outside the window of `point`."""
         axes = self._geometry(x)
         point = divmod(flat_index(point, x.shape[2:]), x.shape[3])
-        place = [(at - shift) % padded for at, (_, padded, shift) in zip(point, axes, strict=True)]
-        number, index = locate(place, self.window, axes[1][1])
+        position = [
+            (at - shift) % padded for at, (_, padded, shift) in zip(point, axes, strict=True)
+        ]
+        number, index = locate(position, self.window, axes[1][1])
         query, key, _, bias = self._scores_and_values(x)
         rows = dot_product_weights(query, key, self.scale, bias)[:, :, index]  # (B, windows * h, n)
         rows = rows.unflatten(1, (-1, self.heads)).mean(2)
@@ -140,7 +142,7 @@ class Window(ResidualAttention):
 
 def _offset_index(window: int) -> Tensor:
     """The row of the table for each query and key of a window: (n, n), n = window^2."""
-    place = torch.arange(window)
-    offset = place[:, None] - place + window - 1
+    position = torch.arange(window)
+    offset = position[:, None] - position + window - 1
     rows = offset[:, None, :, None] * (2 * window - 1)
     return (rows + offset[None, :, None]).flatten(2).flatten(0, 1)
