@@ -348,7 +348,7 @@ def _cfg(folder: Path) -> Kind:
 
 def _names(folder: Path) -> Kind:
     def load(path: Path) -> None:
-        assert len(darknet.read_names(path.with_suffix(".weights"), 2)) == 2
+        assert len(darknet.read_names([path.with_suffix(".weights")], 2)) == 2
 
     return Kind(folder / "a.names", load, (b"cat\ndog\n", "猫\n狗\n".encode("gbk")), True)
 
