@@ -365,7 +365,7 @@ class LossConfig(ConfigSection):
 class TrainConfig(ConfigSection):
     epochs: Literal["auto"] | EpochCount = Field(
         "auto",
-        description="number of passes over the training images; auto: about 4,000 steps, but 30 to "
+        description="number of passes over the training images; auto: about 2,000 steps, but 30 to "
         "300 epochs",
     )
     batch_size: Literal["auto"] | BatchSize = Field(

@@ -12,7 +12,7 @@ from utils.core.devices import DTYPES, pick_device, pick_precision
 from utils.core.memory import available_memory
 from utils.core.schema import Config
 
-STEPS = 4000  # that a training from random weights needs, whatever the size of the dataset
+STEPS = 2000  # that a training from random weights needs, whatever the size of the dataset
 MIN_EPOCHS, MAX_EPOCHS = 30, 300
 BATCH_SIZE, SMALL_BATCH_SIZE = 16, 8
 SMALL_DATASET = 1000  # images; smaller datasets get smaller batches, and so more steps

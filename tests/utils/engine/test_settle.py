@@ -26,9 +26,10 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     ("images", "batch_size", "epochs"),
     [
         (3, 8, 300),
-        (130, 8, 250),  # 16 steps per epoch
-        (999, 8, 33),
-        (1440, 16, 45),
+        (130, 8, 125),  # 16 steps per epoch
+        (300, 8, 55),
+        (999, 8, 30),
+        (1440, 16, 30),
         (118_000, 16, 30),
     ],
 )
@@ -44,7 +45,7 @@ def test_what_is_set_stays():
     config = Config(train={"batch_size": 5, "epochs": 7})  # type: ignore[arg-type]
     assert settle(config, 100) == config
     train = settle(Config(train={"batch_size": 100}), 1000).train  # type: ignore[arg-type]
-    assert (train.batch_size, train.epochs) == (100, 300)
+    assert (train.batch_size, train.epochs) == (100, 200)
 
 
 def test_a_batch_that_does_not_fit_is_divided(memory: Callable):
