@@ -28,12 +28,12 @@ from utils.engine.experiment import METRICS
 from utils.engine.runs import BEST, LAST
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = (  # 8 steps per epoch, a save after every step, and dropout
+SETTINGS = (  # 4 steps per epoch, a save after every step, and dropout
     "device=cpu",
     "precision=fp32",
     "threads=1",
     "input_size=64",
-    "data.shapes_train=16",
+    "data.shapes_train=8",
     "data.shapes_val=8",
     "train.epochs=4",
     "train.batch_size=2",

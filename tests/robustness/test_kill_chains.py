@@ -21,17 +21,24 @@ def test_chains_of_kills_end_like_an_undisturbed_training(
     assert "1 of 1" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_chain_that_ends_otherwise_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Result,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """As if a kill had left another state, and the training had gone on from it."""
 
+    def finish(folder: Path) -> float:
+        shutil.copytree(trained.run, folder / kill_chains.RUN)
+        return 1.0
+
     def disturbed(folder: Path, *args: object) -> int:
-        shutil.copytree(folder.parent / "undisturbed", folder, dirs_exist_ok=True)
+        finish(folder)
         add_bias(folder / kill_chains.RUN / "last.pt", "training", "network")
         return 1
 
+    monkeypatch.setattr(kill_chains, "finish", finish)
     monkeypatch.setattr(kill_chains, "chain", disturbed)
     assert run_chains(1, 1, 0, tmp_path) == 0
     assert "0 of 1 (1 kills)" in capsys.readouterr().out

@@ -5,7 +5,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -400,31 +399,28 @@ def start(out: Path, log: Path, overrides: Sequence[str]) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["inside a training", "between trainings", "in the report"])
-def test_a_killed_comparison_ends_with_the_tables_of_an_undisturbed_one(
-    moment: str,
+def test_a_comparison_killed_three_times_ends_with_the_tables_of_an_undisturbed_one(
     finished: tuple[Plan, Comparison],
     tables: Callable[[Path], list[list[str]]],
     tiny_words: tuple[str, ...],
     tmp_path: Path,
 ):
     out, log, end = tmp_path / "out", tmp_path / "log.txt", time.monotonic() + WAIT
-    if moment == "in the report":
-        shutil.copytree(finished[0].out / "trials", out / "trials")
-    ready: dict[str, Callable[[], bool]] = {
-        "inside a training": lambda: (out / "trials/se/seed-0/last.pt").exists(),
-        "between trainings": lambda: (out / "trials/none/seed-0/metrics.json").exists(),
-        "in the report": lambda: (out / "latency.json").exists(),
+    moments = {
+        "between trainings": "trials/none/seed-0/metrics.json",
+        "inside a training": "trials/se/seed-1/last.pt",
+        "in the report": "latency.json",
     }
-    with start(out, log, tiny_words) as process:
-        try:
-            while not ready[moment]():
-                assert process.poll() is None and time.monotonic() < end, log.read_text()
-                time.sleep(0.005)
-        finally:
-            process.kill()
-    assert not (out / "results.csv").exists()
+    for moment, file in moments.items():
+        with start(out, log, tiny_words) as process:
+            try:
+                while not (out / file).exists():
+                    assert process.poll() is None and time.monotonic() < end, log.read_text()
+                    time.sleep(0.005)
+            finally:
+                process.kill()
+        assert not (out / "results.csv").exists(), moment
     with start(out, log, tiny_words) as process:
         assert process.wait(WAIT) == 0, log.read_text()
     assert tables(out) == tables(finished[0].out)
-    assert ("resuming" in log.read_text()) == (moment == "inside a training")
+    assert log.read_text().count("resuming") == 1
