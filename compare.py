@@ -8,6 +8,10 @@ examples:
   python compare.py --config shapes.yaml --settings placements.yaml --baseline plain train.epochs=30
   python compare.py --config voc.yaml --phi none se --ray          on all cores or GPUs
   python compare.py --config voc.yaml --phi none se --ray auto     on a running Ray cluster
+  python compare.py --config neu_det.yaml --search --budget 200 --margin 1
+                                                      which block? the best three are compared
+  python compare.py --config voc.yaml --search --blocks se eca cbam --sites all --budget 100 \
+      --search-with train.epochs=5 input_size=320     which site? candidates are trained for less
 
 A file for --settings maps names to overrides, nested or dotted; `{}` changes nothing:
   plain: {}
@@ -23,9 +27,17 @@ The same command resumes an interrupted comparison and retries failed trials.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from utils.core.arguments import OVERRIDE, CommandParser, separate_overrides
+from utils.core.arguments import OVERRIDE, CommandParser, integer, separate_overrides
 from utils.core.cli import run_command
+from utils.core.errors import UserError
+
+if TYPE_CHECKING:
+    from utils.compare.plan import Plan
+
+SEARCH_OPTIONS = ("blocks", "sites", "budget", "finalists", "search_with")
+COMPARISON_OPTIONS = ("phi", "settings", "baseline", "control")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,10 +61,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds",
+        "--confirm-seeds",
         nargs="+",
         default=[str(seed) for seed in range(6)],
         metavar="N",
-        help="default: 0 1 2 3 4 5; with more than two settings, a verdict needs five",
+        help="default: 0 1 2 3 4 5; with more than two settings, a verdict needs five; with "
+        "--search, the seeds of the finalists' comparison",
     )
     parser.add_argument("--out", metavar="DIR", help="default: runs/compare-<config>")
     parser.add_argument("--baseline", metavar="NAME", help="default: none, else the first setting")
@@ -69,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="add to every attention setting a control: plain convolutions with the same number "
         "of parameters, or the same latency",
     )
+    add_search_options(parser)
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -86,25 +101,64 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Options that belong to `--search`."""
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="try many settings on a held-out part of the training images, the better ones with "
+        "more seeds, and compare the best of them: on new seeds, on the test images, with none and "
+        "a control of the first",
+    )
+    parser.add_argument(
+        "--blocks", nargs="+", metavar="NAME", help="blocks to search among; default: all"
+    )
+    parser.add_argument(
+        "--sites",
+        nargs="+",
+        metavar="SITE",
+        help="sites to search among, one at a time; all: every one; default (the default): the "
+        "sites of attention.at together",
+    )
+    parser.add_argument(
+        "--budget",
+        type=integer(1, 1_000_000),
+        metavar="TRIALS",
+        help="trainings of the search, one per seed for none not counted; default: two for each "
+        "block at each site",
+    )
+    parser.add_argument(
+        "--finalists",
+        type=integer(1, 100),
+        metavar="N",
+        help="settings that are compared after the search; default: 3",
+    )
+    parser.add_argument(
+        "--search-with",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="keys for the search alone, e.g. train.epochs=5",
+    )
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     args = make_parser().parse_intermixed_args(words)
-    separate_overrides(args, "phi", "seeds")
+    separate_overrides(args, "phi", "seeds", "blocks", "sites")
     if args.ray and OVERRIDE.match(args.ray):
         args.overrides.insert(0, args.ray)
         args.ray = "local"
     return args
 
 
-def main() -> None:
-    """Parse the arguments, run the comparison, and print its summary."""
-    args = parse()
-    # imported here, where `run_command` explains a missing library
-    from utils.compare.controls import with_controls
-    from utils.compare.plan import make_plan
-    from utils.compare.workflow import compare, summarize
+def make_plan(args: argparse.Namespace) -> "Plan":
+    """The plan of a comparison of given settings."""
+    from utils.compare import controls, plan
 
-    plan = make_plan(
+    for name in SEARCH_OPTIONS:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')}: belongs to --search")
+    settings = plan.make_plan(
         args.config,
         args.phi,
         args.settings,
@@ -114,7 +168,31 @@ def main() -> None:
         args.overrides,
         args.margin,
     )
-    plan = with_controls(plan, args.control)
+    return controls.with_controls(settings, args.control)
+
+
+def search_finalists(args: argparse.Namespace) -> "Plan":
+    """Search; return the plan of the finalists' comparison."""
+    from utils.compare import search
+
+    for name in COMPARISON_OPTIONS:
+        if getattr(args, name):
+            raise UserError(f"--{name}: --search finds the settings; leave it out")
+    options = {name: getattr(args, name) for name in SEARCH_OPTIONS}
+    given = {name: value for name, value in options.items() if value is not None}
+    candidates = search.make_search(
+        args.config, args.seeds, args.out, args.overrides, args.margin, **given
+    )
+    return search.search(candidates, args.ray)
+
+
+def main() -> None:
+    """Parse the arguments, run the comparison, and print its summary."""
+    args = parse()
+    # imported here, where `run_command` explains a missing library
+    from utils.compare.workflow import compare, summarize
+
+    plan = search_finalists(args) if args.search else make_plan(args)
     comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], args.ray, args.language)
     print(f"\n{summarize(comparison)}")
 

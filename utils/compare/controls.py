@@ -21,6 +21,7 @@ from utils.core.validation import SavedSection, read_json, validate
 from utils.engine.report import write_json
 
 BLOCK = "conv_control"
+CONTROL = "-control"  # after the name of a setting: its control
 CONTROLS_FILE = "controls.json"
 # Sizes of the controls that are timed: parameters over the square of the site's channels.
 SIZES = [2.0**power for power in range(-9, 3)]
@@ -63,17 +64,26 @@ def _add_controls(plan: Plan, match: Callable[[Setting], Phi]) -> list[Setting]:
     settings = []
     for setting in plan.settings:
         settings.append(setting)
-        name = f"{setting.name}-control"
-        if _sites(setting) and setting.name != plan.baseline and name not in names:
-            control = replace(
-                setting,
-                name=name,
-                folder=f"{setting.folder}-control",
-                config=update_config(setting.config, {"phi": match(setting)}),
-                control_of=setting.name,
-            )
-            settings.append(control)
+        is_needed = setting.name != plan.baseline and setting.name + CONTROL not in names
+        if _sites(setting) and is_needed:
+            settings.append(make_control(setting, match))
     return settings
+
+
+def make_control(setting: Setting, match: Callable[[Setting], Phi]) -> Setting:
+    """The fair control of a setting.
+
+    Args:
+        setting: has attention blocks.
+        match: returns `phi` of the control, for example `match_parameters`.
+    """
+    return replace(
+        setting,
+        name=setting.name + CONTROL,
+        folder=setting.folder + CONTROL,
+        config=update_config(setting.config, {"phi": match(setting)}),
+        control_of=setting.name,
+    )
 
 
 def _sites(setting: Setting) -> dict[str, Any]:

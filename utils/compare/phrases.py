@@ -138,6 +138,12 @@ def notes(comparison: Comparison) -> list[str]:
             f"This is look {comparison.look} at results in this folder. The correction counts all"
             f" {comparison.family} tests ever made here, not only those shown."
         )
+    if plan.search is not None:
+        found.append(
+            f"These settings are the best of {len(plan.search.gains)} candidates of a search, which"
+            " saw training images only. The verdicts rest on other seeds and on the test images, so"
+            " that the choice does not flatter them."
+        )
     for setting in plan.settings:
         keys = plan.unpaired_keys(setting)
         if keys:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nets import attention
+from utils.compare.halving import SearchResult
 from utils.core.config import (
     find_config,
     flatten,
@@ -101,6 +102,7 @@ class Plan:
         seeds: seeds of every setting.
         baseline: name of the setting that all others are compared with.
         margin: AP points; smaller differences do not matter. None: not declared.
+        search: the search that found the settings.
     """
 
     out: Path
@@ -109,6 +111,7 @@ class Plan:
     seeds: tuple[int, ...]
     baseline: str
     margin: float | None = None
+    search: SearchResult | None = None
 
     @property
     def trials(self) -> list[Trial]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from utils.compare.halving import Gains, halve, make_rungs
 from utils.compare.statistics import ALPHA, holm, min_seeds, stats, t_test
 
 DRAWS = 40_000
@@ -70,6 +71,53 @@ def equivalence_error(seeds: int, difference: float, draws: int = DRAWS) -> floa
     return float((p <= ALPHA).mean())
 
 
+def search_once(
+    rng: np.random.Generator, truth: np.ndarray, noise: float, budget: int, finalists: int = 3
+) -> tuple[float, bool]:
+    """Search among candidates, and compare the finalists on six fresh seeds.
+
+    Args:
+        rng: source of the noise.
+        truth: what each candidate is truly ahead of the baseline, in points.
+        noise: standard deviation of a difference of two trainings, in points.
+        budget: number of trials of the search.
+        finalists: number of finalists.
+
+    Returns:
+        What the finalist with the best comparison is truly ahead; whether any is called better.
+    """
+    names = [str(index) for index in range(len(truth))]
+
+    def run(taking_part: Sequence[str], seeds: Sequence[int]) -> Gains:
+        return {
+            name: {seed: truth[int(name)] + noise * rng.normal() for seed in seeds}
+            for name in taking_part
+        }
+
+    found = halve(names, make_rungs(len(truth), budget, finalists), run)
+    best = truth[[int(name) for name in list(found)[:finalists]]]
+    differences = best[:, None] + noise * rng.normal(size=(len(best), 6))
+    means = differences.mean(1)
+    better = claims(differences[None])[0] & (means > 0)
+    return float(best[means.argmax()]), bool(better.any())
+
+
+def search_quality(good: int, noise: float, draws: int, budget: int = 650) -> tuple[float, float]:
+    """Search among 325 candidates, of which some are ahead by 1 AP, all others by nothing.
+
+    Returns:
+        The mean of what the chosen candidate is truly ahead; the share of searches that end with a
+        candidate that is called better.
+    """
+    truth = np.zeros(325)
+    truth[:good] = 1.0
+    rng = np.random.default_rng([good, budget])
+    gains, claimed = zip(
+        *(search_once(rng, truth, noise, budget) for _ in range(draws)), strict=True
+    )
+    return float(np.mean(gains)), float(np.mean(claimed))
+
+
 def better_though_collapsing(
     seeds: int, spread: float, draws: int = DRAWS, gain: float = 1.0
 ) -> float:
@@ -116,6 +164,14 @@ def main() -> None:
         shares = [equivalence_error(seeds, difference) for seeds in counts]
         rows.append([f"{difference:g} margins", *map(_percent, shares)])
     _print_table(["true difference", *(f"{count} seeds" for count in counts)], rows)
+    print("\nSearch: 325 candidates, 3 finalists on 6 fresh seeds\n")
+    rows = []
+    for good in (0, 8):
+        for spread in (0.25, 0.5, 1.0):
+            gain, share = search_quality(good, spread, DRAWS // 20)
+            rows.append([f"{good}", f"{spread} AP", f"{gain:.2f} AP", _percent(share)])
+    head = ["ahead by 1 AP", "spread of a difference", "chosen one ahead by", "any called better"]
+    _print_table(head, rows)
     print("\nCalled better: 1 AP ahead, but one run in ten collapses by 10\n")
     counts = (5, 6, 8, 10)
     rows = []

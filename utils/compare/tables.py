@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from utils.compare.analysis import Comparison, PairSummary, SettingSummary
+from utils.compare.halving import mean_gain
 from utils.compare.phrases import (
     CAUSES,
     NONE,
@@ -20,6 +21,7 @@ from utils.compare.phrases import (
 from utils.compare.statistics import NO_DIFFERENCE, PairedDifference
 
 Item = TypeVar("Item")
+RANKED = 30  # rows of the ranking of a search
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def report_tables(comparison: Comparison) -> list[ReportTable]:
         _classes_table(comparison, "Classes, AP50", 1),
         _class_differences_table(comparison),
         _failed_table(comparison),
+        *_search_tables(comparison),
     ]
     return [table for table in tables if table.rows]
 
@@ -285,3 +288,34 @@ def _failed_table(comparison: Comparison) -> ReportTable:
         },
         mark=lambda item: "failed",
     )
+
+
+def _search_tables(comparison: Comparison) -> list[ReportTable]:
+    found = comparison.plan.search
+    if found is None:
+        return []
+    effects = {"Search: blocks": ("block", found.blocks), "Search: sites": ("site", found.sites)}
+    tables = [
+        _table(
+            "Search: ranking",
+            "Not evidence: the best of many looks better than it is. AP ahead of none, on a part of"
+            " the training images that was held out, mean over seeds. search/ranking.csv has all"
+            f" {len(found.gains)} candidates.",
+            list(found.gains.items())[:RANKED],
+            {
+                "setting": lambda item: item[0],
+                "seeds": lambda item: str(len(item[1])),
+                "AP ahead": lambda item: signed(mean_gain(item[1])),
+            },
+        )
+    ]
+    for heading, (column, values) in effects.items():
+        table = _table(
+            heading,
+            "What the candidates have in common, by least squares over all their trainings: AP"
+            " ahead of the mean. Not evidence.",
+            values.items() if len(values) > 1 else (),
+            {column: lambda item: item[0], "AP ahead": lambda item: signed(item[1])},
+        )
+        tables.append(table)
+    return tables

@@ -42,19 +42,24 @@ def compare(
     """
     if ray is not None:
         check_ray(ray, plan)
-    _make_folder(plan.out)
+    make_folder(plan.out)
     with locked(plan.out, "compare.py is working", "wait, or give another --out"):
         plan = with_declared_margin(plan)
         data = SharedData()
         try:
-            _run_all(plan, data, ray)
+            run_missing(plan, data, ray)
         except KeyboardInterrupt:
             print("the same command resumes the comparison")
             raise
         return _report(plan, data, command, language)
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make the folder of a comparison.
+
+    Raises:
+        UserError: it cannot be made, or an earlier version made it.
+    """
     if (out / OLD_TRIALS).is_dir():
         raise UserError(f"{out} was made by an earlier version of compare.py: give another --out")
     try:
@@ -63,7 +68,13 @@ def _make_folder(out: Path) -> None:
         raise UserError(f"--out {out}: cannot make this folder: {error.strerror}") from None
 
 
-def _run_all(plan: Plan, data: SharedData, ray: str | None) -> None:
+def run_missing(plan: Plan, data: SharedData, ray: str | None) -> None:
+    """Record the plan, and run its trials that are not finished.
+
+    Raises:
+        UserError: the folder holds other trainings; the data is missing; the cluster cannot be
+            joined.
+    """
     # fails on a folder of other trainings before any work
     finished = [trial for trial in plan.trials if read_state(trial) == "finished"]
     datasets = data.load(plan.settings[0].config)  # bad data fails here, once
