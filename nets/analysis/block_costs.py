@@ -7,7 +7,7 @@ attention is swapped.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from nets import attention
-from nets.analysis.flops import Cost, measure_cost
+from nets.analysis.flops import Cost, measure_blocks, measure_cost
+from nets.analysis.sites import site_shapes
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
 from utils.core.devices import autocast, pick_device, pick_precision
 from utils.core.environment import describe_device
@@ -123,7 +124,8 @@ class _Bench:
         self.plain = self.network.attention  # empty
         self.blocks = {name: _build_blocks(name, options.sites) for name in names}
         self.plain_cost = measure_cost(self.network, options.size)
-        self.costs = [self._added_cost(name) for name in names]
+        shapes = site_shapes(self.network.eval(), options.size)
+        self.costs = [_added_cost(name, blocks, shapes) for name, blocks in self.blocks.items()]
         for module in (self.network, *self.blocks.values()):
             module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.image = self._random_images(1)
@@ -132,13 +134,6 @@ class _Bench:
     def _random_images(self, count: int) -> torch.Tensor:
         images = torch.rand(count, 3, *self.options.size, device=self.device)
         return images.to(memory_format=torch.channels_last)
-
-    def _added_cost(self, name: str) -> BlockCost:
-        self.network.attention = self.blocks[name]
-        cost = measure_cost(self.network, self.options.size)
-        self.network.attention = self.plain
-        plain = self.plain_cost
-        return BlockCost(name, cost.params - plain.params, cost.gflops - plain.gflops)
 
     def warm_up(self) -> None:
         """Run every block once, untimed, so that memory is allocated and kernels are chosen."""
@@ -180,6 +175,13 @@ class _Bench:
         elapsed = milliseconds(step, device=self.device)
         self.network.zero_grad(set_to_none=True)
         return elapsed
+
+
+def _added_cost(
+    name: str, blocks: nn.ModuleDict, shapes: Mapping[str, tuple[int, int, int]]
+) -> BlockCost:
+    cost = measure_blocks(blocks, shapes)
+    return BlockCost(name, cost.params, cost.gflops)
 
 
 def _build_blocks(name: str, sites: Sequence[str]) -> nn.ModuleDict:

@@ -1,5 +1,6 @@
 """What a network costs: parameters and floating-point operations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,29 @@ def count_parameters(network: nn.Module) -> int:
 def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
     """Measure the cost for one image of `size`, (height, width) in pixels."""
     return Cost(count_parameters(network), count_gflops(network, size)[""])
+
+
+@torch.no_grad()
+def measure_blocks(
+    blocks: Mapping[str, nn.Module] | nn.ModuleDict, shapes: Mapping[str, tuple[int, int, int]]
+) -> Cost:
+    """Measure the cost of attention blocks alone, on one map each.
+
+    Args:
+        blocks: by site; restored to their mode (training or evaluation).
+        shapes: (channels, height, width) of the sites' maps.
+    """
+    params = operations = 0
+    for site, block in blocks.items():
+        device = next((parameter.device for parameter in block.parameters()), None)
+        x = torch.zeros(1, *shapes[site], device=device)
+        training = block.training
+        with FlopCounterMode(display=False) as counter:
+            block.eval()(x)
+        block.train(training)
+        params += count_parameters(block)
+        operations += counter.get_total_flops()
+    return Cost(params, operations / 1e9)
 
 
 @torch.no_grad()

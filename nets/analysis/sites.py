@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
@@ -31,3 +32,21 @@ def observe_sites(
         yield
     finally:
         del network.apply_attention  # restores the method of the class
+
+
+@torch.no_grad()
+def site_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+    """Return (channels, height, width) of the feature map at each site, for one image.
+
+    Args:
+        network: in evaluation mode.
+        size: (height, width) of the image, pixels.
+    """
+    shapes = {}
+
+    def record(site: str, x: Tensor, y: Tensor) -> None:
+        shapes[site] = (x.shape[1], x.shape[2], x.shape[3])
+
+    with observe_sites(network, record):
+        network(torch.zeros(1, 3, *size, device=next(network.parameters()).device))
+    return shapes

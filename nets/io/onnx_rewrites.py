@@ -133,7 +133,7 @@ def _without_layout(graph: _Graph, node: NodeProto) -> list[NodeProto]:
         return [node]
     name = node.input[index]
     _, *sizes = graph.shape(name) or ()
-    shape = graph.constant(np.array([0, *sizes], np.int64), node.output[0])  # 0: the batch size
+    shape = graph.constant(np.array([-1, *sizes], np.int64), node.output[0])  # -1: the batch size
     reshaped = onnx.helper.make_node("Reshape", [name, shape], [f"{node.output[0]}.operand"])
     node.input[index] = reshaped.output[0]
     return [reshaped, node]

@@ -29,6 +29,9 @@ class DoubleAttention(AttentionBlock):
         c_m: width m of the summaries, >= 1; None: C // 4, as in the paper.
         c_n: number n of the summaries, >= 1; None: C // 4, as in the paper.
         residual: add x.
+
+    Traps:
+        - A softmax without an axis, as in a common copy, runs over the images of a batch.
     """
 
     zero_gradient = ("gather.bias",)  # the same for all positions: the softmax cancels it

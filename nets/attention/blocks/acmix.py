@@ -82,8 +82,13 @@ class ACmix(ResidualAttention):
         kernel_conv: odd side of the convolution; 3 as in the paper.
         bias: a bias in the grouped convolution.
         residual: add x.
+
+    Traps:
+        - p depends on the size of the map: trained at 416 and used at 608, offsets differ.
+        - The branches order the channels differently, by head and within the heads.
     """
 
+    refused_by = ("OpenCV 4",)
     zero_gradient = ("position.bias",)  # p_i - p_j cancels it
     far: Tensor
 

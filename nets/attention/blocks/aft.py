@@ -37,6 +37,10 @@ class AttentionFree(ResidualAttention):
         heads: tables h of mode conv, divides C.
         kernel_size: odd side S of the tables of mode conv.
         residual: add x.
+
+    Traps:
+        - There is no output layer, and no map of weights per query: all queries share the keys'
+          weights but for w.
     """
 
     def __init__(

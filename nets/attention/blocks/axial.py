@@ -8,7 +8,7 @@ arXiv 1912.12180
     sum:        y = x + A_H(x) + A_W(x)      (B, C, H, W)
     sequential: y = x + A_W(A_H(x))          links every pair of positions
 
-q, k and v have no bias, the output layers have one. There is no position code.
+q, k and v have no bias, the output layers have one.
 """
 
 from typing import Literal
@@ -65,6 +65,10 @@ class Axial(ResidualAttention):
         heads: the number of heads, divides C.
         mode: sum or sequential, see above.
         residual: add x.
+
+    Traps:
+        - There is no position code.
+        - Mode sum reaches only a position's row and column.
     """
 
     def __init__(

@@ -30,6 +30,10 @@ class BAM(FeatureGate):
         dilation: of the 3x3 convolutions, >= 1; 4 as in the paper.
         num_layers: the number n of dilated convolutions, >= 1; 2 as in the paper.
         combine: sum of the branches (paper) or product (the authors' code).
+
+    Traps:
+        - The authors' code multiplies the branches, the paper adds them: see `combine`.
+        - The spatial branch reaches 8 cells to each side, more than half of a 13 x 13 map.
     """
 
     def __init__(

@@ -31,6 +31,10 @@ class BasicBlock(AttentionBlock):
         channels: C.
         reduction: of CBAM, >= 1; 16 as in its paper.
         kernel_size: of CBAM's spatial gate, 7 (paper) or 3.
+
+    Traps:
+        - The ReLU after the addition cuts negative features.
+        - Doubles the network: 6.2 million parameters at three sites.
     """
 
     def __init__(

@@ -55,7 +55,14 @@ class BiFormer(ResidualAttention):
         topk: regions t that a region attends to, >= 1, at most all.
         kernel_size: odd side of the depthwise convolution; 0: none.
         residual: add x.
+
+    Traps:
+        - The number of regions is fixed, so their size follows the input: 13 x 13 has regions of 2
+          x 2, the last ones of 1.
+        - Near-ties between regions: a small change of the features may choose others.
     """
+
+    refused_by = ("OpenCV 4",)
 
     def __init__(
         self,

@@ -36,6 +36,10 @@ class CoordinateAttention(CoordinateGate):
         min_channels: smallest m, >= 1.
         activation: relu or hardswish.
         bias: biases in all three convolutions.
+
+    Traps:
+        - The authors' block has other defaults, see above: name the options when results are
+          compared.
     """
 
     def __init__(

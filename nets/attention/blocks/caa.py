@@ -7,7 +7,7 @@ Cai, Lai, Wang, Wang, Sun, Yao: Poly Kernel Inception Network, CVPR 2024, arXiv 
     g = sigmoid(c2(dw_kx1(dw_1xk p)))                    (B, C, H, W), depthwise with biases
     y = x * g                                            (B, C, H, W)
 
-The SiLU before the sigmoid keeps the gate above 0.43. Without `norm`, c1 and c2 are plain 1x1
+Without `norm`, c1 and c2 are plain 1x1
 convolutions with biases, as in the paper's network; detectors carry the version above.
 """
 
@@ -28,6 +28,11 @@ class ContextAnchorAttention(FeatureGate):
         kernel_size: k, odd; 11 as in the paper's first block.
         pool: side of the window, odd; 7 as in the paper.
         norm: batch normalization and SiLU after both 1x1 convolutions, which then have no bias.
+
+    Traps:
+        - With `norm`, the SiLU before the sigmoid keeps the gate above 0.43: it cannot switch
+          anything off.
+        - The kernel grows with the depth in the paper's network, 11 + 2 i.
     """
 
     def __init__(

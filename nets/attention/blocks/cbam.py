@@ -62,6 +62,11 @@ class CBAM(DualGate):
             paper has 16.
         kernel_size: of the spatial gate, 7 (paper) or 3.
         norm: batch normalization after the spatial convolution, as in the authors' code and timm.
+
+    Traps:
+        - The authors' code and others stack [max; mean], here [mean; max]: swap the planes of the
+          spatial convolution when weights are copied.
+        - The paper's reduction is 16; the default 8 doubles the parameters.
     """
 
     def __init__(

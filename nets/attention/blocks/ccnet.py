@@ -31,6 +31,9 @@ class CrissCross(AttentionBlock):
         channels: C.
         reduction: C over the width of queries and keys, >= 1; 8 as in the paper.
         recurrence: the number R, >= 1; 2 as in the paper.
+
+    Traps:
+        - With recurrence 1 a position sees only its row and its column.
     """
 
     identity_at_start = True

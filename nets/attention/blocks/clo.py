@@ -96,6 +96,9 @@ class Clo(ResidualAttention):
         kernel_size: odd side of the local heads' depthwise convolution.
         window: side w of the windows that global heads see as one, >= 1.
         residual: add x.
+
+    Traps:
+        - Only the global heads see beyond their kernel; with `local_heads` = heads there are none.
     """
 
     def __init__(

@@ -31,6 +31,9 @@ class ConvControl(AttentionBlock):
     Args:
         channels: C.
         params: the budget, >= 1; None: C^2 / 8, what se has at its default reduction of 16.
+
+    Traps:
+        - No attention: it tells what as many parameters do without one.
     """
 
     def __init__(self, channels: int, *, params: ParameterCount | None = None) -> None:

@@ -39,6 +39,10 @@ class ContextualTransformer(BranchAttention):
         kernel_size: side of the window, odd.
         share: channels that share a set of weights, >= 1, reduced to a divisor of C.
         residual: add x.
+
+    Traps:
+        - Replaces its input: a fresh block shares nothing with it.
+        - Channel c uses set c mod S, not c // share.
     """
 
     def __init__(

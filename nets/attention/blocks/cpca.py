@@ -11,7 +11,7 @@ Computers in Biology and Medicine 2024, arXiv 2306.05196
     y = P'(v * t)                                                  (B, C, H, W)
 
 P, W and P' are 1x1 convolutions with biases, by default one and the same, as in the authors' code;
-the paper has no P and P'. A fresh block leaves little of its input.
+the paper has no P and P'.
 """
 
 import torch
@@ -39,6 +39,9 @@ class ChannelPriorAttention(AttentionBlock):
         reduction: C over the hidden width m, >= 1; 4 as in the authors' code.
         projections: with P and P'.
         shared: P, W and P' are one layer.
+
+    Traps:
+        - No sigmoid on t: a fresh block leaves 6 % of its input's size, and nothing of its content.
     """
 
     def __init__(

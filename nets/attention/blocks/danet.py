@@ -15,7 +15,7 @@ danet_head, the segmentation head of the paper, C -> C; it replaces x:
     y = conv1x1(branch(pam) + branch(cam)), branch(a) = conv3x3, BN, relu -> a -> conv3x3, BN, relu
 
 Every gamma is one learned number that starts at 0. With max - E, as in the authors' code, a channel
-attends most to the least similar ones. E is an unscaled sum over N: larger inputs sharpen A.
+attends most to the least similar ones.
 """
 
 from typing import Literal
@@ -43,6 +43,9 @@ class PositionAttention(SelfAttention):
     Args:
         channels: C.
         reduction: C over the width of queries and keys, >= 1; 8 as in the authors' code.
+
+    Traps:
+        - Time grows with N^2: keep it to maps of 26 x 26 and below.
     """
 
 
@@ -69,6 +72,10 @@ class ChannelAttention(AttentionBlock):
 
     Args:
         channels: C.
+
+    Traps:
+        - E is an unscaled sum over N: larger inputs sharpen A, so train and test at one size.
+        - `max - E` turns the order round; softmax(E) would be another block.
     """
 
     identity_at_start = True
@@ -93,6 +100,10 @@ class DANet(AttentionBlock):
         reduction: of pam, >= 1; 8 as in the authors' code.
         residual: once as above, or both: x is added twice, as when the authors' two modules are
             summed.
+
+    Traps:
+        - Summing the authors' two modules (`residual: both`) doubles the features of a pretrained
+          network at start.
     """
 
     zero_gradient = ("position.key.bias",)  # the same for all keys: the softmax cancels it
@@ -127,6 +138,10 @@ class DANetHead(AttentionBlock):
     Args:
         channels: C.
         reduction: of pam on the C // 4 channels, >= 1; 8 as in the authors' code.
+
+    Traps:
+        - A head rather than an attention block: it replaces the features, and has two 3x3
+          convolutions for each branch.
     """
 
     zero_gradient = ("position.3.attended.key.bias",)  # see SelfAttention

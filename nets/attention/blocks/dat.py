@@ -73,8 +73,13 @@ class DeformableAttention(ResidualAttention):
         offset_range: largest offset in steps of the grid, above 0; -1: free.
         reference: the grid r, of the paper or of the authors' code, see above.
         residual: add x.
+
+    Traps:
+        - `reference: code` repeats the authors' grid, half a cell off.
+        - The paper's table of positions fixes the size of the map, and is left out.
     """
 
+    refused_by = ("OpenCV 4",)
     zero_gradient = ("key.bias",)  # the same for all keys: the softmax cancels it
 
     def __init__(

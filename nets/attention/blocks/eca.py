@@ -43,6 +43,10 @@ class ECA(ChannelGate):
         gamma: of the formula above, 0.01 to 100; 2 as in the paper.
         b: of the formula above, -100 to 100; 1 as in the paper.
         kernel_size: odd, replaces the formula.
+
+    Traps:
+        - timm has kernels of at least 3, which differs below 8 channels; some copies fix the kernel
+          at 3 and add a bias.
     """
 
     def __init__(

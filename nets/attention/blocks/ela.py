@@ -34,6 +34,10 @@ class EfficientLocalAttention(CoordinateGate):
         width: channels that a convolution group mixes, >= 1, reduced to a divisor of C; 0: all C.
         norm_groups: groups of the normalization, >= 1, reduced to a divisor of C.
         bias: bias of the convolution.
+
+    Traps:
+        - Two gates multiply: a fresh block leaves a quarter of its input.
+        - A kernel of 1, as in a common copy, sees no neighbor; its local attention is none.
     """
 
     def __init__(

@@ -30,6 +30,10 @@ class MultiScaleAttention(GroupGate):
     Args:
         channels: C.
         groups: G, >= 1, reduced to a divisor of C; 32 as in the authors' code.
+
+    Traps:
+        - p is normalized per channel, so its mean is the bias of the norm: softmax(mean of p) does
+          not look at the image, and is uniform at start.
     """
 
     def __init__(self, channels: int, *, groups: PositiveInt = 32) -> None:

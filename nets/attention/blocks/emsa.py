@@ -49,6 +49,11 @@ class EMSA(AttentionBlock):
             a 1 x 1 map, which has no variance.
         qkv_bias: biases in the linear maps to q, k and v.
         residual: add x.
+
+    Traps:
+        - With `transform`, rows of A sum to 0, and how sharp they are depends on the size of the
+          map.
+        - The norm in it makes a fresh branch larger than x: correlation with the input 0.5.
     """
 
     def __init__(

@@ -6,7 +6,6 @@ Lee, Park: CenterMask, CVPR 2020, arXiv 1911.06667
     g = h(W z + b)               (B, C), h(t) = min(max(t + 3, 0), 6) / 6
     y = x * g                    (B, C, H, W)
 
-h is flat beyond -3 and 3: a channel driven there stops learning; the sigmoid does not.
 """
 
 from typing import Literal
@@ -24,6 +23,10 @@ class EffectiveSE(ChannelGate):
     Args:
         channels: C.
         gate: hardsigmoid (paper) or sigmoid.
+
+    Traps:
+        - The hard sigmoid is flat beyond -3 and 3: a channel driven there stops learning; the
+          sigmoid does not.
     """
 
     def __init__(

@@ -32,6 +32,9 @@ class External(AttentionBlock):
         residual: add x.
         projections: a 1x1 convolution before, and one with batch normalization after, as in the
             authors' block.
+
+    Traps:
+        - Two normalizations on two axes; one softmax over the slots would be another block.
     """
 
     def __init__(

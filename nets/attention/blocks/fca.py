@@ -8,7 +8,7 @@ Qin, Zhang, Wu, Li: FcaNet: Frequency Channel Attention Networks, ICCV 2021, arX
     y = x * sigmoid(W2 relu(W1 z))                     (B, C, H, W), no biases
 
 The channels form F equal groups; each has its own frequencies (u, v), the first of a list that the
-authors found on ImageNet (top), or of low ones. With one frequency, (0, 0), z is n times the mean.
+authors found on ImageNet (top), or of low ones.
 """
 
 import math
@@ -43,6 +43,11 @@ class FrequencyChannelAttention(ChannelGate):
         size: side n of the grid, 7 to 64.
         frequencies: F, a power of 2 up to 32, reduced to a divisor of C.
         selection: list of the frequencies, top or low.
+
+    Traps:
+        - With one frequency it is se on n times the mean.
+        - The list `top` was found on a classifier of ImageNet; on a constant map all groups but one
+          see 0.
     """
 
     basis: Tensor

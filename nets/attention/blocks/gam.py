@@ -6,9 +6,8 @@ Interactions, arXiv 2112.05561
     x1 = x * sigmoid(W2 relu(W1 x + b1) + b2)               (B, C, H, W), at every position
     y = x1 * sigmoid(BN(conv_k(relu(BN(conv_k x1)))))       (B, C, H, W), with biases
 
-Both are m = max(C // reduction, 1) wide inside. Nothing is pooled: with the defaults, three blocks
-have 8.6 million parameters, more than the network that carries them. With `groups` above 1 both
-convolutions are grouped, and the channels shuffled between them.
+Both are m = max(C // reduction, 1) wide inside. With `groups` above 1 both convolutions
+are grouped, and the channels shuffled between them.
 """
 
 from torch import Tensor, nn
@@ -28,6 +27,11 @@ class GlobalAttention(FeatureGate):
         reduction: C over the hidden width m, >= 1; 4 as in the paper.
         kernel_size: of the convolutions, odd; 7 as in the paper.
         groups: of the convolutions, >= 1, reduced to divide C and m.
+
+    Traps:
+        - With the defaults, three blocks have 8.6 million parameters, more than the network that
+          carries them: compare it at equal size.
+        - The channel gate sees one position and no context.
     """
 
     def __init__(

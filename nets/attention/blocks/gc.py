@@ -35,6 +35,12 @@ class GlobalContext(AttentionBlock):
         reduction: C over the hidden width m, >= 1; 16 as in the paper.
         pool: the learned map a (paper), or an average over all positions.
         fusion: add (paper), mul or both.
+
+    Traps:
+        - The multiplied forms are not the identity at start; in them a block scales all features by
+          about 0.5.
+        - Weights of timm need the same eps of the LayerNorm: 1e-6 there, 1e-5 here and in the
+          authors' code.
     """
 
     def __init__(

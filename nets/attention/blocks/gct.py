@@ -30,6 +30,10 @@ class GatedChannelTransformation(ChannelGate):
         channels: C.
         mode: l2 (paper) or l1. The authors' l1 leaves out the absolute value after a ReLU.
         eps: of the formulas above, 1e-12 to 1; 1e-5 as in the authors' code.
+
+    Traps:
+        - e sums over the positions and does not average; only the ratio e / n is free of the size.
+        - Weight decay on alpha, gamma and beta pulls the gate to 1.
     """
 
     identity_at_start = True

@@ -57,6 +57,10 @@ class GatherExcite(FeatureGate):
         gather: conv or pool.
         mlp: two 1x1 convolutions before the sigmoid.
         reduction: C over their hidden width m, >= 1; 16 as in the paper.
+
+    Traps:
+        - Extent 0 with mlp is se with biases, not a block of its own.
+        - Where the extent does not divide the sides, gates are not centered on what they saw.
     """
 
     def __init__(

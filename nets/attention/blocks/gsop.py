@@ -82,6 +82,11 @@ class GSoP(AttentionBlock):
         expand: outputs of the row convolution per row, >= 1; 4 as in the authors' code.
         pre_relu: ReLU before the first convolution.
         mode: channel, position or both.
+
+    Traps:
+        - With mode position, a small map has fewer positions than the grid, which then repeats
+          them.
+        - The largest of the channel gates: its row convolution has 4 d^2 weights.
     """
 
     def __init__(

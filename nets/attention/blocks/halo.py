@@ -53,8 +53,13 @@ class Halo(ResidualAttention):
         halo: margin a, >= 0.
         mask: give positions outside the map no weight.
         residual: add x.
+
+    Traps:
+        - What a query sees depends on its place in the block: neighbors on both sides of a border
+          have other windows.
     """
 
+    refused_by = ("OpenCV 4",)
     offsets: Tensor
 
     def __init__(

@@ -20,8 +20,7 @@ Li, Hou, Zheng, Cheng, Yang, Li: Large Selective Kernel Network, ICCV 2023, arXi
 | lska 23 (d = 3)  | 1 x 5, 5 x 1, 1 x 7 (3), 7 x 1 (3)           | 23       |
 | lsk              | 5, 7 (3)                                     | 23       |
 
-All layers have biases; dw is depthwise, P and W 1x1. f has no bounds: without projections, a fresh
-block leaves little of its input.
+All layers have biases; dw is depthwise, P and W 1x1.
 """
 
 from typing import Literal
@@ -71,6 +70,10 @@ class LargeKernelAttention(LargeKernel):
         kernel_size: K, odd; 21 as in the paper.
         dilation: d, >= 1; 3 as in the paper. ceil(K / d) must be odd.
         projections: the paper's whole block, which keeps x.
+
+    Traps:
+        - The factor has no bounds, and the product is quadratic in x: a fresh block leaves little
+          of its input; `projections` keeps x.
     """
 
     def __init__(
@@ -106,6 +109,10 @@ class LargeSeparableKernelAttention(LargeKernel):
         channels: C.
         kernel_size: K, one of the paper's: 7, 11, 23, 35, 41, 53.
         projections: the paper's whole block, which keeps x.
+
+    Traps:
+        - The factor has no bounds: a fresh block leaves little of its input; `projections` keeps x.
+        - From kernel 23 on, the border of a 13 x 13 map sees mostly padding.
     """
 
     def __init__(
@@ -137,6 +144,10 @@ class LargeSelectiveKernel(LargeKernel):
     Args:
         channels: C.
         projections: the paper's whole block, which keeps x.
+
+    Traps:
+        - The factor has no bounds: a fresh block leaves little of its input; `projections` keeps x.
+        - The selection is one number a position for all channels, not a softmax over the kernels.
     """
 
     def __init__(self, channels: int, *, projections: bool = False) -> None:

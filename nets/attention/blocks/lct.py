@@ -28,6 +28,11 @@ class LinearContextTransform(ChannelGate):
         channels: C.
         groups: of channels, >= 1, reduced to a divisor of C. 16, where the paper has 64: with two
             channels to a group n is 1 and -1, whatever the image.
+
+    Traps:
+        - With two channels to a group, as with the paper's 64 groups at C = 128, n is 1 and -1,
+          whatever the image.
+        - The paper's start is not known; other copies start at w = 1, b = 0.
     """
 
     def __init__(self, channels: int, *, groups: PositiveInt = 16) -> None:

@@ -5,8 +5,6 @@ Vaswani et al.: Attention Is All You Need, NIPS 2017, arXiv 1706.03762
     q, k, v = linear maps of the tokens      (B, h, N, C / h)
     A = softmax(q k^T / sqrt(C / h))         (B, h, N, N)
     y = x + linear(A v)                      (B, C, H, W)
-
-There is no position code: shuffling the positions of x shuffles those of y.
 """
 
 from torch import Tensor, nn
@@ -40,6 +38,9 @@ class MHSA(AttentionBlock):
         bias: biases in all linear maps, as in `nn.MultiheadAttention`.
         dropout: probability of dropping a weight in training, in [0, 1).
         residual: add x.
+
+    Traps:
+        - There is no position code: shuffling the positions of x shuffles those of y.
     """
 
     def __init__(

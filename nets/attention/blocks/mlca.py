@@ -38,6 +38,11 @@ class MixedLocalChannelAttention(FeatureGate):
         gamma: of the rule for k, see eca.
         b: of the rule for k, see eca.
         local_weight: the w of the formula, 0 to 1.
+
+    Traps:
+        - The last channels of a cell and the first of the next are neighbors of the local
+          convolution.
+        - The mean of p is the mean of x only where n divides H and W.
     """
 
     def __init__(

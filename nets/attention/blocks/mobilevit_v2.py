@@ -30,6 +30,10 @@ class SeparableAttention(ResidualAttention):
     Args:
         channels: C.
         residual: add x.
+
+    Traps:
+        - All positions get one context vector, as in gc.
+        - Common copies leave out the ReLU on the values.
     """
 
     zero_gradient = ("query.bias",)  # the same for all positions: the softmax cancels it

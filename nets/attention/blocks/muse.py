@@ -45,6 +45,10 @@ class MUSE(ResidualAttention):
         channels: C.
         heads: the number h, divides C.
         residual: add x.
+
+    Traps:
+        - The paper's convolutions run along a sequence; along flattened rows, the end of one row
+          would be next to the start of another.
     """
 
     def __init__(self, channels: int, *, heads: PositiveInt = 8, residual: bool = True) -> None:

@@ -59,6 +59,11 @@ class NonLocal(AttentionBlock):
         sub_sample: pool the keys, as in the paper.
         bn: batch normalization after W, as in the paper.
         inter: the width i, >= 1; None: C // 2, as in the paper.
+
+    Traps:
+        - Mode gaussian on raw features looks up each position itself: with unit variance and C =
+          256 its own weight is 1.
+        - A side of 1 is not pooled.
     """
 
     identity_at_start = True

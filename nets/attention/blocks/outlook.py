@@ -34,7 +34,14 @@ class Outlook(ResidualAttention):
         heads: the number h, divides C; None: the largest divisor of C that is at most C // 32.
         kernel_size: odd side k of the windows; 3 as in the paper.
         residual: add x.
+
+    Traps:
+        - There are no keys: the weights of a window come from its center alone.
+        - The sum over up to k^2 windows makes a fresh branch 0.7 of its input's size; zeros outside
+          the map are not masked.
     """
+
+    refused_by = ("OpenCV 4",)
 
     def __init__(
         self,

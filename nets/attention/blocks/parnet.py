@@ -27,6 +27,10 @@ class ParNet(AttentionBlock):
     Args:
         channels: C.
         bias: biases of the 1x1 and the 3x3 convolution, which the normalizations cancel.
+
+    Traps:
+        - A block of convolutions rather than attention: compare it at equal parameters. The SiLU
+          changes pretrained features.
     """
 
     def __init__(self, channels: int, *, bias: bool = False) -> None:

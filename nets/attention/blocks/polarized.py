@@ -16,8 +16,6 @@ arXiv 2107.00782
     sequential: W_z is C / 2 -> C / 8, LN, ReLU, C / 8 -> C, with biases;
                 p = sigmoid(b . softmax over N of (W_u x)), b without softmax
 
-In its parallel form p lies between 0.5 and 0.73, close to 0.5 on all but tiny maps.
-
 (W_v x) a is computed as W_v (x a), and b . (W_u x) as (b W_u) x: no map of C / 2 channels.
 """
 
@@ -103,6 +101,10 @@ class PolarizedSelfAttention(DualGate):
         channels: C.
         mode: parallel or sequential.
         variant: paper or code, see above.
+
+    Traps:
+        - `variant: code` in parallel mode has a spatial gate between 0.5 and 0.73, constant but on
+          tiny maps.
     """
 
     def __init__(

@@ -31,6 +31,11 @@ class PyramidSplit(BranchAttention):
         kernels: kernel size of every branch, odd; their number divides C.
         groups: groups of every branch's convolution, >= 1, reduced to fit.
         reduction: a branch's channels over the hidden width, >= 1.
+
+    Traps:
+        - Replaces its input. Softmax of sigmoids keeps the weights of four branches between 0.11
+          and 0.48.
+        - The authors' code orders the four groups of the output backwards.
     """
 
     def __init__(

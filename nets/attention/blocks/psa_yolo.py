@@ -138,6 +138,9 @@ class PSAYolo(ConvAttention):
         ratio: channels of queries and keys over those of values, above 0, at most 1.
         mlp_ratio: hidden width of the MLP over C; 0: no MLP.
         residual: add x to the attention.
+
+    Traps:
+        - Its norms have eps 1e-3: folding them with 1e-5 gives other outputs.
     """
 
     def __init__(

@@ -30,6 +30,9 @@ class ConcurrentSE(DualGate):
         channels: C.
         reduction: C over the hidden width m, >= 1; 2 in the authors' code.
         combine: add (paper) or max (the authors' code).
+
+    Traps:
+        - add goes up to twice the input, max to the input.
     """
 
     def __init__(

@@ -30,6 +30,11 @@ class SE(ChannelGate):
         channels: C.
         reduction: C over the hidden width, >= 1; 16 as in the paper.
         bias: biases in both linear maps; none as in the reference's YOLOv4-tiny.
+
+    Traps:
+        - `C // reduction` may be 0 in other code, which then multiplies everything by 0.5; here the
+          hidden width is at least 1.
+        - timm rounds the hidden width to a multiple of 8: weights fit only where it is one.
     """
 
     def __init__(self, channels: int, *, reduction: PositiveInt = 16, bias: bool = False) -> None:
@@ -55,6 +60,9 @@ class SEConv(ChannelGate):
         reduction: C over the hidden width, >= 1; 4 as torchvision's networks use it.
         activation: between the convolutions, relu (paper, MobileNetV3) or silu (EfficientNet).
         gate: sigmoid (paper) or hardsigmoid (MobileNetV3).
+
+    Traps:
+        - The second argument of torchvision's `SqueezeExcitation` is the hidden width, not a ratio.
     """
 
     def __init__(

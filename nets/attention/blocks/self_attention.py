@@ -8,8 +8,7 @@ ICML 2019, arXiv 1805.08318
     A = softmax over j of q_i . k_j          (B, N, N), not divided by sqrt(d)
     y_i = x_i + gamma * sum_j A_ij v_j       (B, C, H, W)
 
-gamma is one learned number that starts at 0. The time grows with N^2: keep it to maps of 26 x 26
-and below. The fused kernel never stores A.
+gamma is one learned number that starts at 0. The fused kernel never stores A.
 """
 
 import torch
@@ -63,6 +62,10 @@ class SelfAttention(AttentionBlock):
     Args:
         channels: C.
         reduction: C over the width of queries and keys, >= 1; 8 as in the paper.
+
+    Traps:
+        - Time grows with N^2: keep it to maps of 26 x 26 and below.
+        - Scores are not divided by sqrt(d): with large features the softmax picks single positions.
     """
 
     identity_at_start = True

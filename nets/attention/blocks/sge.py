@@ -27,6 +27,9 @@ class SpatialGroupEnhance(GroupGate):
     Args:
         channels: C.
         groups: G, >= 1, reduced to a divisor of C; 64 as in the paper.
+
+    Traps:
+        - Other copies start with a bias of 0, every gate at 0.5, and have 8 groups.
     """
 
     def __init__(self, channels: int, *, groups: PositiveInt = 64) -> None:

@@ -10,7 +10,7 @@ The channels form G groups, each cut into halves u and v of d = C / 2G:
     y = shuffle([u'; v' of all groups])      (B, C, H, W), channel 2 i + j from i + j C / 2
 
 w, b and the affine of GN have d values, shared by the groups. w starts at 0 and b at 1: every gate
-at 0.73. The block permutes the channels: behind pretrained layers, it needs the identity start.
+at 0.73.
 """
 
 import torch
@@ -30,6 +30,10 @@ class ShuffleAttention(AttentionBlock):
     Args:
         channels: C, even.
         groups: G, >= 1, reduced to a divisor of C / 2; 64 as in the paper.
+
+    Traps:
+        - The block permutes the channels: behind pretrained layers, the next layer reads the wrong
+          features.
     """
 
     def __init__(self, channels: int, *, groups: PositiveInt = 64) -> None:

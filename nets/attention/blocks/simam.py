@@ -7,8 +7,7 @@ Yang, Zhang, Li, Xie: SimAM: A Simple, Parameter-Free Attention Module, ICML 202
     g = sigmoid(d / (4 (v + lambda)) + 1/2)  (B, C, H, W)
     y = x * g                                (B, C, H, W)
 
-The gate never falls below sigmoid(1/2) = 0.62, and grows on both sides of the mean: features far
-below it are kept as much as features far above. On a map of one position, v = 0.
+On a map of one position, v = 0.
 """
 
 from typing import Annotated
@@ -28,6 +27,11 @@ class SimAM(FeatureGate):
     Args:
         channels: C; nothing depends on it.
         e_lambda: the lambda of the formula, 1e-8 to 1; 1e-4 as in the paper.
+
+    Traps:
+        - The gate never falls below sigmoid(1/2) = 0.62, and grows on both sides of the mean:
+          features far below it are kept as much as features far above.
+        - Nothing in it learns.
     """
 
     def __init__(

@@ -33,6 +33,9 @@ class SelectiveKernel(BranchAttention):
         groups: of the branches' convolutions, >= 1, reduced to a divisor of C.
         reduction: C over d, >= 1.
         min_channels: smallest d, >= 1.
+
+    Traps:
+        - Replaces its input; by default timm's splits the input among the branches instead.
     """
 
     def __init__(

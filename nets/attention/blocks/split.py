@@ -30,6 +30,9 @@ class SplitAttention(BranchAttention):
         groups: the number G of cardinal groups, >= 1, reduced to fit C.
         reduction: r * C over the hidden width, >= 1; the width is at least 32.
         kernel_size: of the convolution, odd.
+
+    Traps:
+        - Replaces its input. timm's default has no norm.
     """
 
     zero_gradient = ("fc1.bias",)  # the batch normalization after it cancels it

@@ -7,8 +7,7 @@ Lee, Kim, Nam: SRM: A Style-based Recalibration Module, ICCV 2019, arXiv 1903.10
     g = sigmoid(BN(z))                                   (B, C), normalized over the images
     y = x * g                                            (B, C, H, W)
 
-u and v start at 0, and every gate at 0.5. The normalization sees one value per image: use batches
-of at least 8. On a map of one position, the variance is 0.
+u and v start at 0, and every gate at 0.5. On a map of one position, the variance is 0.
 """
 
 import torch
@@ -25,6 +24,9 @@ class StyleRecalibration(ChannelGate):
 
     Args:
         channels: C.
+
+    Traps:
+        - The normalization sees one value per image: use batches of at least 8.
     """
 
     def __init__(self, channels: int) -> None:

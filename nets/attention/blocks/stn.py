@@ -14,10 +14,6 @@ grid x grid, linear, relu, linear; the last layer starts as theta = identity.
 Sampling at the identity returns x only to 1e-6, as coordinates are rounded. The block therefore
 computes y = x + g (T_theta(x) - T_identity(x)): equal to the formula up to that rounding, bit-equal
 to x at the start, with the full gradient for theta.
-
-A warp moves features away from the cell in which a detection head decodes them: expect worse boxes
-where theta leaves the identity. A step so large that every sample falls off the map is final: all
-gradients are zero out there.
 """
 
 from typing import Literal
@@ -49,8 +45,15 @@ class STN(AttentionBlock):
         transform: affine, or attention: one scale and a shift.
         mode: replace or blend, see above.
         padding_mode: what lies outside the map, its border or zeros.
+
+    Traps:
+        - A warp moves features away from the cell in which a detection head decodes them: expect
+          worse boxes where theta leaves the identity.
+        - A step so large that every sample falls off the map is final: all gradients are zero out
+          there.
     """
 
+    refused_by = ("OpenCV 4",)
     identity_at_start = True
 
     def __init__(

@@ -25,6 +25,10 @@ class StripPooling(FeatureGate):
 
     Args:
         channels: C.
+
+    Traps:
+        - The class StripPooling of the authors' code is a pooling head; this is their SPBlock,
+          times x.
     """
 
     def __init__(self, channels: int) -> None:

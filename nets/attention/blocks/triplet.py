@@ -32,6 +32,10 @@ class Triplet(FeatureGate):
         channels: C.
         kernel_size: of the convolutions, odd; 7 as in the paper.
         spatial: with the gate over H x W; without it the mean of the other two.
+
+    Traps:
+        - The convolutions over (C, W) and (H, C) treat neighboring channels as neighbors, and
+          depend on their order.
     """
 
     def __init__(self, channels: int, *, kernel_size: OddInt = 7, spatial: bool = True) -> None:

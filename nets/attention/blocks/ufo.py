@@ -7,8 +7,7 @@ Song: UFO-ViT: High Performance Linear Vision Transformer without Softmax, 2021,
     S = k^T v                                (B, h, d, d)
     y = x + conv1x1(XN(q) XN(S))             (B, C, H, W), with bias
 
-Only directions count: twice the features give the same branch, biases aside. Which axis of S the
-paper normalizes is not certain; here its rows of d values.
+S is normalized along its rows of d values.
 """
 
 import torch
@@ -36,6 +35,10 @@ class UFO(ResidualAttention):
         channels: C.
         heads: the number h, divides C.
         residual: add x.
+
+    Traps:
+        - Only directions count: twice the features give the same branch, biases aside.
+        - Which axis of S the paper normalizes is not certain.
     """
 
     def __init__(self, channels: int, *, heads: PositiveInt = 8, residual: bool = True) -> None:

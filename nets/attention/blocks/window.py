@@ -9,8 +9,7 @@ Shifted Windows, ICCV 2021, arXiv 2103.14030 (W-MSA and SW-MSA)
 
 b is a learned table of (2 w - 1)^2 relative offsets for each head. The map is padded at the bottom
 and the right to multiples of w. With a shift s, it is first rolled up and left by s along the sides
-longer than w; what the roll brings together from opposite sides stays apart. A block never links
-two windows: use shift 0 at one site and 3 at another.
+longer than w; what the roll brings together from opposite sides stays apart.
 
 Padding has no weight here; in Swin's code it has (mask=false), each key being the bias of k. The
 norms and the MLP around the paper's layer are left out.
@@ -54,6 +53,10 @@ class Window(ResidualAttention):
         shift: s, 0 to w - 1; the paper alternates 0 and w // 2.
         mask: give padding no weight.
         residual: add x.
+
+    Traps:
+        - A block never links two windows: use shift 0 at one site and 3 at another.
+        - timm rolls before it pads, which differs where the window does not divide the map.
     """
 
     index: Tensor

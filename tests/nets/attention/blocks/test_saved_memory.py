@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 
 from nets import attention
+from nets.analysis.saved_memory import saved_bytes
 
 LIMIT = 1e9
 BATCH = 16
@@ -41,24 +41,6 @@ SPECS = [
 ]
 
 
-def _saved_bytes(block, x):
-    """Bytes that the forward pass saves for the backward pass, without x and the parameters."""
-    known = {
-        tensor.untyped_storage().data_ptr() for tensor in (x, *block.parameters(), *block.buffers())
-    }
-    storages = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = block(x)
-    return sum(storages.values()), output  # returned so that no address is used twice
-
-
 @pytest.mark.parametrize("spec", SPECS, ids=attention.describe)
 def test_saved_activations_stay_under_a_gigabyte(spec):
     """The backward pass holds a gradient beside each saved tensor: at most twice the saved bytes.
@@ -66,19 +48,15 @@ def test_saved_activations_stay_under_a_gigabyte(spec):
     They grow with the batch, so a small one is measured.
     """
     block, x = attention.build(spec, 256), torch.randn(MEASURED_BATCH, *SHAPE, requires_grad=True)
-    saved, _ = _saved_bytes(block, x)
-    saved *= BATCH // MEASURED_BATCH
+    saved = saved_bytes(block, x) * (BATCH // MEASURED_BATCH)
     assert 0 < 2 * saved < LIMIT, f"{saved / 1e6:.0f} MB saved"
 
 
 def test_the_measurement_counts_what_is_kept():
     x = torch.randn(MEASURED_BATCH, *SHAPE, requires_grad=True)
-    assert _saved_bytes(torch.nn.Sigmoid(), x)[0] == 4 * x.numel()  # the output
-    assert (
-        _saved_bytes(torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Tanh()), x)[0]
-        == 8 * x.numel()
-    )
-    assert _saved_bytes(torch.nn.Conv2d(256, 1, 1), x)[0] == 0  # x and the weights
+    assert saved_bytes(torch.nn.Sigmoid(), x) == 4 * x.numel()  # the output
+    assert saved_bytes(torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Tanh()), x) == 8 * x.numel()
+    assert saved_bytes(torch.nn.Conv2d(256, 1, 1), x) == 0  # x and the weights
 
 
 @pytest.mark.slow
