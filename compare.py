@@ -5,6 +5,8 @@ examples:
   python compare.py --config neu_det.yaml --phi none se cbam eca --seeds 0 1 2 3 4 5
   python compare.py --config voc.yaml --phi none se --control params
                                                       and a convolution of the same size as se
+  python compare.py --config neu_det.yaml --looks 5 8 12 20 --margin 1
+                                                      stop what has a verdict, train on the others
   python compare.py --config shapes.yaml --settings placements.yaml --baseline plain train.epochs=30
   python compare.py --config voc.yaml --phi none se --ray          on all cores or GPUs
   python compare.py --config voc.yaml --phi none se --ray auto     on a running Ray cluster
@@ -63,10 +65,17 @@ def make_parser() -> argparse.ArgumentParser:
         "--seeds",
         "--confirm-seeds",
         nargs="+",
-        default=[str(seed) for seed in range(6)],
         metavar="N",
         help="default: 0 1 2 3 4 5; with more than two settings, a verdict needs five; with "
         "--search, the seeds of the finalists' comparison",
+    )
+    parser.add_argument(
+        "--looks",
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="numbers of seeds, such as 3 5 8 12 20: look at the results after each, and train on "
+        "only what has no verdict yet; declare them before any result is shown",
     )
     parser.add_argument("--out", metavar="DIR", help="default: runs/compare-<config>")
     parser.add_argument("--baseline", metavar="NAME", help="default: none, else the first setting")
@@ -144,7 +153,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     args = make_parser().parse_intermixed_args(words)
-    separate_overrides(args, "phi", "seeds", "blocks", "sites")
+    separate_overrides(args, "phi", "seeds", "looks", "blocks", "sites")
     if args.ray and OVERRIDE.match(args.ray):
         args.overrides.insert(0, args.ray)
         args.ray = "local"
@@ -167,6 +176,7 @@ def make_plan(args: argparse.Namespace) -> "Plan":
         args.baseline,
         args.overrides,
         args.margin,
+        args.looks,
     )
     return controls.with_controls(settings, args.control)
 
@@ -181,7 +191,13 @@ def search_finalists(args: argparse.Namespace) -> "Plan":
     options = {name: getattr(args, name) for name in SEARCH_OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
     candidates = search.make_search(
-        args.config, args.seeds, args.out, args.overrides, args.margin, **given
+        args.config,
+        args.seeds,
+        args.out,
+        args.overrides,
+        args.margin,
+        looks=args.looks,
+        **given,
     )
     return search.search(candidates, args.ray)
 

@@ -10,6 +10,7 @@ import numpy as np
 from utils.compare import statistics
 from utils.compare.bootstrap import RESAMPLES, BootstrapSummary, WeightedAP, bootstrap_images
 from utils.compare.failures import Failure, FailureKind
+from utils.compare.group_sequential import ONLY_LOOK, Look
 from utils.compare.latency import Latency
 from utils.compare.plan import Plan, Setting
 from utils.compare.record import (
@@ -20,7 +21,7 @@ from utils.compare.record import (
     make_entry,
 )
 from utils.compare.results import TrialResult, fingerprint, read_detections
-from utils.compare.statistics import Interval, PairedDifference, Verdict
+from utils.compare.statistics import Interval, Judgement, PairedDifference, Verdict
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
 from utils.engine.progress_text import note_if_rising
@@ -94,7 +95,7 @@ class PairSummary:
             counts as 0 AP.
         ap50: AP50 differences over the same seeds.
         means: AP of the setting and of the reference over the same seeds.
-        planned: number of seeds of the plan.
+        planned: number of seeds of the plan, up to the look.
         diverged: number of trials of the setting, and of the reference, that diverged.
         errors: number of trials of both that failed with an error of unknown cause.
         survivors: AP differences over the seeds that both finished.
@@ -106,6 +107,7 @@ class PairSummary:
         margin: the margin of the plan, in points.
         min_seeds: the fewest seeds that get a verdict.
         verdict: verdict on AP.
+        look: the look that it was judged at.
         power: probability that so many seeds find a true difference of 1 AP; NaN if unknown.
         needed: seeds that find it in four of five comparisons; None: more than 1000, or unknown.
         needed_range: the same for both ends of the spread's 95% interval.
@@ -131,12 +133,18 @@ class PairSummary:
     margin: float | None
     min_seeds: int
     verdict: Verdict
+    look: Look
     power: float
     needed: int | None
     needed_range: SeedRange
     differences: dict[int, float]
     outliers: dict[int, float]
     per_class: dict[str, PairedDifference]
+
+    @property
+    def look_number(self) -> int | None:
+        """Which declared look it was judged at, from 1; None: none were declared."""
+        return self.look.position + 1 if self.look.schedule else None
 
     @property
     def is_below_margin(self) -> bool:
@@ -220,14 +228,12 @@ def analyze(
             setting, count, latency[setting.name], bootstrap.error[2 * index : 2 * index + 2]
         )
         settings.append(summary)
-    differences = analysis.ap_differences()
-    now = make_entry("plan", plan)
-    record = [*history, now, make_entry("look", plan, differences)]
+    record = analysis.record(history)
     family = count_family(record)
     return Comparison(
         plan=plan,
         settings=settings,
-        pairs=analysis.summarize_pairs(bootstrap, differences, family),
+        pairs=analysis.summarize_pairs(bootstrap, family),
         failed=dict(failed),
         results=by_key,
         splits=splits,
@@ -236,6 +242,19 @@ def analyze(
         look=count_looks(record),
         family=family,
     )
+
+
+def find_verdicts(
+    plan: Plan,
+    results: Sequence[TrialResult],
+    failed: Mapping[tuple[str, int], Failure],
+    history: Sequence[Entry],
+) -> dict[tuple[str, str], Verdict]:
+    """(setting, reference) -> the verdict that `analyze` would give, without all else."""
+    by_key = {(result.trial.setting, result.trial.seed): result for result in results}
+    analysis = _Analysis(plan, by_key, failed, {})
+    judged = analysis.judge(count_family(analysis.record(history)))
+    return {pair: each.verdict for pair, each in zip(analysis.pairs, judged, strict=True)}
 
 
 def _refuse_changed_truth(
@@ -266,11 +285,28 @@ class _Analysis:
         self.splits = splits
         self.settings = [setting for setting in plan.settings if setting.name in splits]
         self.pairs = [pair for pair in plan.pairs if self.scored_seeds(*pair)]
+        self.differences_by_pair = {
+            pair: self.differences(*pair, attrgetter("ap")) for pair in self.pairs
+        }
+        self.paired = [
+            statistics.paired_difference(list(differences.values()), self.look(*pair))
+            for pair, differences in self.differences_by_pair.items()
+        ]
+
+    def record(self, history: Sequence[Entry]) -> list[Entry]:
+        """The record of the folder when these results are shown."""
+        now = make_entry("plan", self.plan)
+        return [*history, now, make_entry("look", self.plan, self.differences_by_pair)]
+
+    def look(self, *names: str) -> Look:
+        """The declared look that a pair is judged at."""
+        looks = self.plan.looks
+        return Look(looks, looks.index(len(self.plan.seeds_of(*names)))) if looks else ONLY_LOOK
 
     def finished_seeds(self, *names: str) -> list[int]:
         """The seeds that all these settings have finished."""
         seeds = []
-        for seed in self.plan.seeds:
+        for seed in self.plan.seeds_of(*names):
             if all((name, seed) in self.results for name in names):
                 seeds.append(seed)
         return seeds
@@ -278,7 +314,7 @@ class _Analysis:
     def scored_seeds(self, *names: str) -> list[int]:
         """The seeds that each of these settings has finished, or on which it diverged."""
         seeds = []
-        for seed in self.plan.seeds:
+        for seed in self.plan.seeds_of(*names):
             if all(self.is_scored(name, seed) for name in names):
                 seeds.append(seed)
         return seeds
@@ -292,9 +328,14 @@ class _Analysis:
         failure = self.failed.get((name, seed))
         return failure is not None and failure.kind == kind
 
-    def count_failed(self, name: str, kind: FailureKind) -> int:
-        """The number of a setting's trials that failed in this way."""
-        return sum(self.has_failed(name, seed, kind) for seed in self.plan.seeds)
+    def count_failed(self, pair: tuple[str, str], kind: FailureKind) -> tuple[int, int]:
+        """The number of trials of a setting, and of its reference, that failed in this way."""
+        seeds = self.plan.seeds_of(*pair)
+        name, reference = pair
+        return (
+            sum(self.has_failed(name, seed, kind) for seed in seeds),
+            sum(self.has_failed(reference, seed, kind) for seed in seeds),
+        )
 
     def bootstrap_statistic(self) -> Callable[[np.ndarray], np.ndarray]:
         """The function that `bootstrap_images` takes.
@@ -357,46 +398,35 @@ class _Analysis:
             curves=[result.curve for result in results],
         )
 
-    def ap_differences(self) -> dict[tuple[str, str], dict[int, float]]:
-        """(setting, reference) -> seed -> AP difference."""
-        return {pair: self.differences(*pair, attrgetter("ap")) for pair in self.pairs}
+    def judge(self, family: int) -> list[Judgement]:
+        """What the tests say of all pairs, as members of a family of tests."""
+        complete = [not any(self.count_failed(pair, "error")) for pair in self.pairs]
+        looks = [self.look(*pair) for pair in self.pairs]
+        return statistics.judge(self.paired, family, complete, self.plan.margin, looks)
 
-    def summarize_pairs(
-        self,
-        bootstrap: BootstrapSummary,
-        differences: Mapping[tuple[str, str], dict[int, float]],
-        family: int,
-    ) -> list[PairSummary]:
+    def summarize_pairs(self, bootstrap: BootstrapSummary, family: int) -> list[PairSummary]:
         """All pairs, judged as members of a family of tests."""
-        paired = [
-            statistics.paired_difference(list(each.values())) for each in differences.values()
-        ]
-        errors = [sum(self.count_failed(name, "error") for name in pair) for pair in self.pairs]
-        complete = [not count for count in errors]
-        judged = statistics.judge(paired, family, complete, self.plan.margin)
+        judged = self.judge(family)
         summaries = []
         for index, (name, reference) in enumerate(self.pairs):
             row = 2 * (len(self.settings) + index)
             images = bootstrap.interval(row)
-            ap = paired[index]
+            ap, look = self.paired[index], self.look(name, reference)
             ap50 = self.differences(name, reference, attrgetter("ap50"))
-            by_seed = differences[name, reference]
+            by_seed = self.differences_by_pair[name, reference]
             finished = self.finished_seeds(name, reference)
             survivors = [by_seed[seed] for seed in finished]
             far = [finished[position] for position in statistics.find_outliers(survivors)]
-            power, needed, needed_range = _outlook(ap, family)
+            power, needed, needed_range = _outlook(ap, family, look)
             summary = PairSummary(
                 name=name,
                 reference=reference,
                 ap=ap,
-                ap50=statistics.paired_difference(list(ap50.values())),
+                ap50=statistics.paired_difference(list(ap50.values()), look),
                 means=(self.mean_ap(name, ap50), self.mean_ap(reference, ap50)),
-                planned=len(self.plan.seeds),
-                diverged=(
-                    self.count_failed(name, "diverged"),
-                    self.count_failed(reference, "diverged"),
-                ),
-                errors=errors[index],
+                planned=len(self.plan.seeds_of(name, reference)),
+                diverged=self.count_failed((name, reference), "diverged"),
+                errors=sum(self.count_failed((name, reference), "error")),
                 survivors=statistics.paired_difference(survivors),
                 images=images,
                 images50=bootstrap.interval(row + 1),
@@ -406,6 +436,7 @@ class _Analysis:
                 margin=self.plan.margin,
                 min_seeds=statistics.min_seeds(family),
                 verdict=judged[index].verdict,
+                look=look,
                 power=power,
                 needed=needed,
                 needed_range=needed_range,
@@ -444,7 +475,7 @@ class _Analysis:
             for seed in self.finished_seeds(name, reference):
                 result, other = self.results[name, seed], self.results[reference, seed]
                 differences.append(result.per_class[label][0] - other.per_class[label][0])
-            paired[label] = statistics.paired_difference(differences)
+            paired[label] = statistics.paired_difference(differences, self.look(name, reference))
         return paired
 
 
@@ -459,11 +490,13 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), deviation, len(values))
 
 
-def _outlook(pair: PairedDifference, family: int) -> tuple[float, int | None, SeedRange]:
+def _outlook(
+    pair: PairedDifference, family: int, look: Look
+) -> tuple[float, int | None, SeedRange]:
     """Power for 1 AP, seeds needed, and their range; unknown without a spread."""
     if not pair.spread > statistics.NO_SPREAD:
         return math.nan, None, (None, None)
-    power = float(statistics.power(pair.seeds, pair.spread, family=family))
+    power = float(statistics.power(pair.seeds, pair.spread, family=family, look=look))
     ends = statistics.spread_interval(pair.spread, pair.seeds)
     return (
         power,

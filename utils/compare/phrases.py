@@ -5,7 +5,7 @@ from statistics import median
 
 from utils.compare.analysis import Comparison, PairSummary, Spread
 from utils.compare.failures import FailureKind
-from utils.compare.statistics import EQUAL, MAX_SEEDS, NO_SPREAD, Interval
+from utils.compare.statistics import EQUAL, MAX_SEEDS, NO_SPREAD, NO_VERDICT, Interval
 
 NONE = "–"
 LEAST_MARGINS = 5  # AP that is fewer margins says little about equality
@@ -45,7 +45,41 @@ def details(pair: PairSummary) -> str:
         parts.append(_equal_on_other_images(pair))
     elif not pair.errors:
         parts.append(_outlook(pair))
-    return " ".join(parts)
+    return " ".join([*parts, *_stop(pair)])
+
+
+def _stop(pair: PairSummary) -> list[str]:
+    """Whether the pair goes on after a declared look."""
+    if not pair.look.schedule:
+        return []
+    last = pair.look.schedule[-1]
+    at = f"look {look_count(pair)}, {seeds_text(pair.planned)}"
+    if pair.verdict not in NO_VERDICT:
+        return [f"Stopped at {at}: {pair.verdict}."]
+    if pair.planned == last:
+        return [f"Without a verdict after {at}, the last."]
+    return [f"No verdict yet at {at}: it goes on, up to {seeds_text(last)}."]
+
+
+def look_count(pair: PairSummary) -> str:
+    """`2 of 5`: the declared look that a pair was judged at."""
+    return f"{pair.look.position + 1} of {len(pair.look.schedule)}"
+
+
+def looks_sentence(comparison: Comparison) -> str:
+    """What declared looks have saved, or may save."""
+    plan = comparison.plan
+    count, most = len(plan.trials), plan.most_trials
+    at = f"Look {plan.look_number} of {len(plan.looks)}"
+    is_open = any(pair.verdict in NO_VERDICT for pair in comparison.pairs)
+    if is_open and len(plan.seeds) < plan.looks[-1]:
+        return f"{at}: {count} trials so far, of {most} at most."
+    return f"{at}, the end: {count} trials instead of {most}, {most - count} saved."
+
+
+def seeds_text(count: int) -> str:
+    """`5 seeds`."""
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def sentence(pair: PairSummary) -> str:
@@ -133,10 +167,14 @@ def _outlook(pair: PairSummary) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader of the verdicts should know about all of them."""
     plan, found = comparison.plan, []
-    if comparison.look > 1:
+    is_extra = comparison.look > 1
+    if plan.looks:
+        is_extra = comparison.family > len(plan.pairs)
+    if is_extra:
+        again = "" if plan.looks else f"This is look {comparison.look} at results in this folder. "
         found.append(
-            f"This is look {comparison.look} at results in this folder. The correction counts all"
-            f" {comparison.family} tests ever made here, not only those shown."
+            f"{again}The correction counts all {comparison.family} tests ever made here, not only"
+            " those shown."
         )
     if plan.search is not None:
         found.append(

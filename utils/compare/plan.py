@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from utils.engine.experiment import check_config
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
 DEFAULT_SEEDS = (0, 1, 2, 3, 4, 5)
+FIRST_LOOK, MAX_LOOKS, MAX_SEEDS = 3, 20, 1000  # fewer seeds get no verdict
 TRIALS = "trials"  # folder of the trials, below the comparison's
 FIXED_KEYS = ("name", "output")  # the comparison itself sets them
 # All settings are measured on the same images, but these keys of `data` may still differ.
@@ -103,6 +104,9 @@ class Plan:
         baseline: name of the setting that all others are compared with.
         margin: AP points; smaller differences do not matter. None: not declared.
         search: the search that found the settings.
+        looks: number of seeds at each declared look, ascending; empty: one look at all seeds.
+            At a look, `seeds` are those up to it.
+        stops: (setting, reference) -> number of seeds after which a look gave a verdict.
     """
 
     out: Path
@@ -112,11 +116,36 @@ class Plan:
     baseline: str
     margin: float | None = None
     search: SearchResult | None = None
+    looks: tuple[int, ...] = ()
+    stops: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def trials(self) -> list[Trial]:
         """All trials, seed by seed, so that an unfinished comparison covers every setting."""
-        return [self._trial(setting, seed) for seed in self.seeds for setting in self.settings]
+        counts = [(setting, len(self.seeds_of(setting.name))) for setting in self.settings]
+        trials = []
+        for index, seed in enumerate(self.seeds):
+            trials += [self._trial(setting, seed) for setting, count in counts if index < count]
+        return trials
+
+    @property
+    def most_trials(self) -> int:
+        """Number of trials if no look gives a verdict."""
+        return len(self.settings) * (self.looks[-1] if self.looks else len(self.seeds))
+
+    @property
+    def look_number(self) -> int:
+        """Which of the declared looks this is, from 1."""
+        return self.looks.index(len(self.seeds)) + 1
+
+    def seeds_of(self, *names: str) -> tuple[int, ...]:
+        """The seeds that a setting is trained with, or that two settings are compared on.
+
+        A setting is trained as long as one of its comparisons has no verdict.
+        """
+        most = len(self.seeds)
+        counts = [self.stops.get(pair, most) for pair in self.pairs if {*names} <= {*pair}]
+        return self.seeds[: max(counts, default=most)]
 
     @property
     def chooses_epoch(self) -> bool:
@@ -156,11 +185,12 @@ def make_plan(
     config: str,
     phi: Sequence[str] = (),
     settings_file: str | None = None,
-    seeds: Sequence[str | int] = DEFAULT_SEEDS,
+    seeds: Sequence[str | int] | None = None,
     out: str | None = None,
     baseline: str | None = None,
     overrides: Sequence[str] = (),
     margin: float | None = None,
+    looks: Sequence[str | int] = (),
 ) -> Plan:
     """Read and check all parts of a comparison before any training.
 
@@ -169,11 +199,12 @@ def make_plan(
         phi: attention settings, as on the command line. Without `phi` and `settings_file`:
             `none se cbam eca`.
         settings_file: YAML file, name -> overrides.
-        seeds: different integers.
+        seeds: different integers; None: 0 to 5, or as many as the last look needs.
         out: folder; None: `runs/compare-<config>`.
         baseline: name of a setting; None: `none` if there is one, else the first.
         overrides: `KEY=VALUE` words for all settings.
         margin: differences of fewer AP points do not matter; None: not declared.
+        looks: numbers of seeds, ascending, at which a verdict may stop a setting.
 
     Raises:
         UserError: a setting cannot be trained, or the settings cannot be compared.
@@ -190,13 +221,15 @@ def make_plan(
         raise UserError("a comparison needs at least two settings: --phi none se")
     _refuse_other_images(settings)
     config_name = find_config(config).stem
+    checked_looks = _check_looks(looks)
     plan = Plan(
         out=Path(out or f"runs/compare-{config_name}"),
         config_name=config_name,
         settings=settings,
-        seeds=_check_seeds(seeds),
+        seeds=_check_seeds(seeds, checked_looks),
         baseline=_find_baseline(baseline, settings),
         margin=_check_margin(margin),
+        looks=checked_looks,
     )
     _check_trial_seeds(settings, plan.seeds)
     for setting in settings:
@@ -210,15 +243,38 @@ def _check_margin(margin: float | None) -> float | None:
     return margin
 
 
-def _check_seeds(seeds: Sequence[str | int]) -> tuple[int, ...]:
-    given = shorten(" ".join(map(str, seeds)) or "none")
-    try:
-        numbers = tuple(int(seed) for seed in seeds)
-    except ValueError:
-        raise UserError(f"--seeds: expected integers, got {given}") from None
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise UserError(f"--seeds: expected different integers, got {given}")
+def _check_looks(looks: Sequence[str | int]) -> tuple[int, ...]:
+    numbers = _read_integers("--looks", looks)
+    ascending = tuple(sorted(set(numbers)))
+    in_range = all(FIRST_LOOK <= number <= MAX_SEEDS for number in numbers)
+    if numbers != ascending or not in_range or len(numbers) > MAX_LOOKS:
+        raise UserError(
+            f"--looks: expected at most {MAX_LOOKS} ascending numbers of seeds, {FIRST_LOOK} to "
+            f"{MAX_SEEDS}, got {_shown(looks)}"
+        )
     return numbers
+
+
+def _check_seeds(seeds: Sequence[str | int] | None, looks: Sequence[int]) -> tuple[int, ...]:
+    if seeds is None:
+        return tuple(range(looks[-1])) if looks else DEFAULT_SEEDS
+    numbers = _read_integers("--seeds", seeds)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds: expected different integers, got {_shown(seeds)}")
+    if looks and len(numbers) != looks[-1]:
+        raise UserError(f"--seeds: the last of --looks needs {looks[-1]} seeds, got {len(numbers)}")
+    return numbers
+
+
+def _read_integers(option: str, words: Sequence[str | int]) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in words)
+    except ValueError:
+        raise UserError(f"{option}: expected integers, got {_shown(words)}") from None
+
+
+def _shown(words: Sequence[str | int]) -> str:
+    return shorten(" ".join(map(str, words)) or "none")
 
 
 def _check_trial_seeds(settings: Sequence[Setting], seeds: Sequence[int]) -> None:

@@ -9,8 +9,11 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
+
+from pydantic import Field
 
 from utils.compare.plan import Plan
 from utils.core.errors import UserError
@@ -45,6 +48,7 @@ class Entry(SavedSection):
         time: local time.
         seeds: the seeds of the plan.
         margin: the margin of the plan, in points.
+        looks: number of seeds at each declared look; empty: none were declared.
         pairs: what is compared.
     """
 
@@ -52,6 +56,7 @@ class Entry(SavedSection):
     time: str
     seeds: list[int]
     margin: float | None = None
+    looks: list[int] = Field(default_factory=list)
     pairs: list[PairRecord]
 
 
@@ -102,7 +107,32 @@ def make_entry(
         pair = PairRecord(setting=names[name], reference=names[reference], differences=by_seed)
         pairs.append(pair)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    return Entry(kind=kind, time=now, seeds=list(plan.seeds), margin=plan.margin, pairs=pairs)
+    return Entry(
+        kind=kind,
+        time=now,
+        seeds=list(plan.seeds),
+        margin=plan.margin,
+        looks=list(plan.looks),
+        pairs=pairs,
+    )
+
+
+def check_declared_looks(plan: Plan) -> None:
+    """Refuse other looks than those declared before any result was shown in the plan's folder.
+
+    Raises:
+        UserError: they are others, chosen when results were known.
+    """
+    shown = [entry for entry in read_record(plan.out) if entry.kind == "look"]
+    if shown and shown[0].looks != list(plan.looks):
+        raise UserError(
+            f"{_option(plan.looks)}: results in {plan.out} were already shown with "
+            f"{_option(shown[0].looks)}, and looks are declared before; give another --out"
+        )
+
+
+def _option(looks: Sequence[int]) -> str:
+    return f"--looks {' '.join(map(str, looks))}" if looks else "no --looks"
 
 
 def with_declared_margin(plan: Plan) -> Plan:
@@ -146,16 +176,40 @@ def count_family(entries: Sequence[Entry], min_seeds: int = 3) -> int:
     """How many tests were made.
 
     Each look at a pair with other results is one more test, because each is another chance to be
-    wrong. A pair that was never seen with enough seeds for a verdict counts once.
+    wrong; except for declared looks, which together are one. A pair that was never seen with enough
+    seeds for a verdict counts once.
 
     Args:
         entries: the record.
         min_seeds: the fewest seeds that can get a verdict.
     """
-    tests: dict[tuple[str, str], set[str]] = {}
+    single: dict[tuple[str, str], set[str]] = {}
+    declared: dict[tuple[str, str], list[tuple[int, dict[str, float]]]] = {}
     for entry in entries:
         for pair in entry.pairs:
-            seen = tests.setdefault((pair.setting, pair.reference), set())
-            if len(pair.differences) >= min_seeds:
+            key = pair.setting, pair.reference
+            seen, paths = single.setdefault(key, set()), declared.setdefault(key, [])
+            if len(pair.differences) < min_seeds:
+                continue
+            if entry.looks:
+                paths.append((len(entry.seeds), pair.differences))
+            else:
                 seen.add(json.dumps(pair.differences))
-    return sum(max(1, len(seen)) for seen in tests.values())
+    return sum(max(1, len(seen) + _count_paths(declared[key])) for key, seen in single.items())
+
+
+def _count_paths(results: Sequence[tuple[int, dict[str, float]]]) -> int:
+    """How many series of looks results belong to. From look to look, a series only gains seeds.
+
+    Args:
+        results: number of seeds at the look, and the differences by seed.
+    """
+    ends: list[tuple[int, dict[str, float]]] = []
+    for seeds, differences in sorted(results, key=itemgetter(0)):
+        for index, (before, end) in enumerate(ends):
+            if end == differences or (before < seeds and end.items() <= differences.items()):
+                ends[index] = seeds, differences
+                break
+        else:
+            ends.append((seeds, differences))
+    return len(ends)

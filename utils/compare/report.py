@@ -37,6 +37,8 @@ SCORE_COLUMNS = {
 }
 PAIR_COLUMNS = {
     "reference": "reference",
+    "seeds_planned": "planned",
+    "look": "look_number",
     "ap_difference": "ap.mean",
     "seeds_low": "ap.interval.low",
     "seeds_high": "ap.interval.high",
@@ -69,6 +71,7 @@ COST_COLUMNS = {
 LINKS = {
     **dict.fromkeys(("AP", "AP50", "reference's AP", "AP difference"), "What is compared"),
     **dict.fromkeys(("verdict", "p", "corrected p"), "Verdict"),
+    **dict.fromkeys(("look", "level of p", "without a verdict"), "Looks"),
     **dict.fromkeys(("GFLOPs", "latency, ms", "training, s"), "Cost"),
     **dict.fromkeys(("sign-flip p", "smallest possible p"), "Sign-flip p"),
     **dict.fromkeys(

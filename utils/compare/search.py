@@ -23,7 +23,7 @@ from utils.compare.halving import (
     make_rungs,
     mean_gain,
 )
-from utils.compare.plan import DEFAULT_SEEDS, Plan, Setting, Trial, make_plan
+from utils.compare.plan import Plan, Setting, Trial, make_plan
 from utils.compare.results import read_result
 from utils.compare.trials import SharedData, read_state
 from utils.compare.workflow import make_folder, run_missing
@@ -54,6 +54,7 @@ class SavedSearch(SavedSection):
         finalists: how many candidates are compared afterwards.
         seeds: the seeds of that comparison.
         margin: its margin, in points.
+        looks: its looks.
     """
 
     candidates: list[str]
@@ -61,6 +62,7 @@ class SavedSearch(SavedSection):
     finalists: int
     seeds: list[int]
     margin: float | None
+    looks: list[int]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Search:
 
 def make_search(
     config: str,
-    seeds: Sequence[str | int] = DEFAULT_SEEDS,
+    seeds: Sequence[str | int] | None = None,
     out: str | None = None,
     overrides: Sequence[str] = (),
     margin: float | None = None,
@@ -105,12 +107,13 @@ def make_search(
     budget: int | None = None,
     finalists: int = 3,
     search_with: Sequence[str] = (),
+    looks: Sequence[str | int] = (),
 ) -> Search:
     """Read and check all parts of a search before any training.
 
     Args:
         config: the base experiment.
-        seeds: seeds of the comparison of the finalists.
+        seeds: seeds of the comparison of the finalists; None: as for any comparison.
         out: folder; None: `runs/search-<config>`.
         overrides: `KEY=VALUE` words for the search and the comparison.
         margin: margin of the comparison, in points; None: not declared.
@@ -121,6 +124,7 @@ def make_search(
             the number of candidates.
         finalists: number of candidates that are compared.
         search_with: `KEY=VALUE` words for the search alone, such as fewer epochs.
+        looks: looks of the comparison.
 
     Raises:
         UserError: something cannot be trained; the budget does not try every candidate; the data
@@ -135,7 +139,14 @@ def make_search(
 
     def compare(settings: Sequence[str]) -> Plan:
         return make_plan(
-            config, [BASELINE, *settings], None, seeds, str(folder), BASELINE, overrides, margin
+            config=config,
+            phi=[BASELINE, *settings],
+            seeds=seeds,
+            out=str(folder),
+            baseline=BASELINE,
+            overrides=overrides,
+            margin=margin,
+            looks=looks,
         )
 
     reserved = [seed for rung in rungs for seed in rung.seeds]
@@ -242,6 +253,7 @@ def declare(plan: Search) -> None:
         finalists=plan.finalists,
         seeds=list(comparison.seeds),
         margin=comparison.margin,
+        looks=list(comparison.looks),
     )
     path = plan.plan.out / PLAN_FILE
     if not path.is_file():

@@ -6,13 +6,24 @@ and of each setting's own noise, both in AP points.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from utils.compare.group_sequential import Look, repeated_p
 from utils.compare.halving import Gains, halve, make_rungs
-from utils.compare.statistics import ALPHA, holm, min_seeds, stats, t_test
+from utils.compare.statistics import (
+    ALPHA,
+    MIN_SEEDS_OF_FAMILY,
+    holm,
+    min_seeds,
+    power,
+    stats,
+    t_test,
+)
 
 DRAWS = 40_000
+LOOKS = (3, 5, 8, 12, 20)  # of the tables
 SHARED = 2.0  # standard deviation of what the settings of a seed have in common
 COLLAPSE = 10.0  # points that a run loses when it collapses
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -66,9 +77,71 @@ def equivalence_error(seeds: int, difference: float, draws: int = DRAWS) -> floa
     """
     rng = np.random.default_rng([seeds, 1])
     differences = difference + 0.5 * rng.normal(size=(draws, seeds))
-    error = differences.std(1, ddof=1) / np.sqrt(seeds)
-    p = stats.t.sf((1 - np.abs(differences.mean(1))) / error, seeds - 1)
-    return float((p <= ALPHA).mean())
+    return float((_equivalence_p(differences, 1.0) <= ALPHA).mean())
+
+
+def _equivalence_p(differences: np.ndarray, margin: float) -> np.ndarray:
+    """p of two one-sided t tests along the last axis."""
+    seeds = differences.shape[-1]
+    error = differences.std(-1, ddof=1) / np.sqrt(seeds)
+    return stats.t.sf((margin - np.abs(differences.mean(-1))) / error, seeds - 1)
+
+
+class Outcome(NamedTuple):
+    """What declared looks end with; arrays `(draws, settings)`.
+
+    Attributes:
+        claimed: whether a difference is claimed.
+        equal: whether a setting is called practically equal.
+        seeds: number of seeds of each comparison.
+    """
+
+    claimed: np.ndarray
+    equal: np.ndarray
+    seeds: np.ndarray
+
+    @property
+    def trials(self) -> np.ndarray:
+        """Number of trials of each report, those of the baseline included, `(draws,)`."""
+        return self.seeds.sum(1) + self.seeds.max(1)
+
+
+def look_by_look(
+    differences: np.ndarray, looks: Sequence[int] = LOOKS, margin: float | None = None
+) -> Outcome:
+    """Stop every comparison at its first verdict, as `compare.py --looks` does.
+
+    Args:
+        differences: `(draws, settings, seeds)`.
+        looks: number of seeds at each look.
+        margin: of practical equality; None: none is declared.
+    """
+    shape = differences.shape[:2]
+    claimed, equal, is_open = np.zeros(shape, bool), np.zeros(shape, bool), np.ones(shape, bool)
+    p, equivalence_p = np.ones(shape), np.ones(shape)
+    seeds = np.full(shape, looks[-1])
+    for position, count in enumerate(looks):
+        if count < min_seeds(shape[1]):
+            continue
+        look, seen = Look(tuple(looks), position), differences[..., :count]
+        p = np.where(is_open, repeated_p(t_test(seen), look), p)
+        claimed |= is_open & (holm(p) <= ALPHA)
+        if margin is not None and count >= MIN_SEEDS_OF_FAMILY:
+            one_sided = np.minimum(_equivalence_p(seen, margin), 0.5)
+            equivalence_p = np.where(is_open, repeated_p(2 * one_sided, look) / 2, equivalence_p)
+            equal |= is_open & (holm(equivalence_p) <= ALPHA) & ~claimed
+        seeds[is_open & (claimed | equal)] = count
+        is_open &= ~(claimed | equal)
+    return Outcome(claimed, equal, seeds)
+
+
+def sequential_error(
+    noise: str, settings: int, looks: Sequence[int] = LOOKS, draws: int = DRAWS // 2
+) -> float:
+    """The share of reports with declared looks that claim any difference although there is none."""
+    rng = np.random.default_rng([3, settings])
+    differences = draw_differences(rng, settings, looks[-1], noise, draws)
+    return float(look_by_look(differences, looks).claimed.any(1).mean())
 
 
 def search_once(
@@ -147,6 +220,39 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
+def _print_looks() -> None:
+    """What looks cost and save: power and trials, trials of several settings, false claims."""
+    last, spread = LOOKS[-1], np.sqrt(2)  # of a difference, where the spread of a score is 1
+    print(f"\nLooks after {LOOKS} seeds against {last} fixed ones: one comparison, normal noise\n")
+    rows = []
+    for effect in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
+        rng = np.random.default_rng([7, 1])
+        outcome = look_by_look(draw_differences(rng, 1, last) + effect * spread)
+        fixed = float(power(last, 1.0, effect)) if effect else ALPHA
+        shares = [_percent(share) for share in (fixed, outcome.claimed.mean())]
+        rows.append([f"{effect:g} spreads", *shares, f"{outcome.seeds.mean():.1f}"])
+    _print_table(
+        ["true difference", f"claimed with {last} seeds", "claimed with looks", "mean seeds"], rows
+    )
+    print(f"\nMean number of trials, of {4 * last}: a baseline and three settings\n")
+    rows = []
+    for effects in ((0.0, 0.0, 0.0), (0.0, 0.0, 1.5), (1.5, 1.5, 1.5)):
+        rng = np.random.default_rng([7, 3])
+        shift = spread * np.array(effects)[:, None]
+        differences = draw_differences(rng, 3, last, draws=DRAWS // 2) + shift
+        trials = [look_by_look(differences, margin=each).trials for each in (None, spread)]
+        rows.append([", ".join(f"{each:g}" for each in effects)])
+        rows[-1] += [f"{each.mean():.1f}" for each in trials]
+    _print_table(["true differences, spreads", "no margin", "margin of one spread"], rows)
+    print(f"\nFalse claims with looks after {LOOKS} seeds\n")
+    counts = (1, 3, 24)
+    rows = []
+    for noise in NOISE:
+        errors = [sequential_error(noise, settings) for settings in counts]
+        rows.append([noise, *map(_percent, errors)])
+    _print_table(["noise of a score", *(f"comparisons: {count}" for count in counts)], rows)
+
+
 def main() -> None:
     """Print every table."""
     for settings in (1, 3, 24):
@@ -172,6 +278,7 @@ def main() -> None:
             rows.append([f"{good}", f"{spread} AP", f"{gain:.2f} AP", _percent(share)])
     head = ["ahead by 1 AP", "spread of a difference", "chosen one ahead by", "any called better"]
     _print_table(head, rows)
+    _print_looks()
     print("\nCalled better: 1 AP ahead, but one run in ten collapses by 10\n")
     counts = (5, 6, 8, 10)
     rows = []

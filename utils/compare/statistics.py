@@ -28,6 +28,8 @@ except ImportError:
         "comparisons need scipy, which is not installed: pip install -r requirements-compare.txt"
     ) from None
 
+from utils.compare.group_sequential import ONLY_LOOK, Look, level, repeated_p
+
 ALPHA = 0.05  # probability that any pair of a comparison claims a difference that does not exist
 POWER = 0.8
 # A few differences may agree by chance wherever the noise has two modes (a training that
@@ -49,6 +51,7 @@ EQUAL: Verdict = "practically equal"  # the difference is less than the margin
 # Neither a difference nor, if a margin is declared, its absence can be shown
 UNDECIDED: Verdict = "undecided"
 NO_DIFFERENCE: Verdict = "no difference that these runs can show"
+NO_VERDICT = (UNDECIDED, NO_DIFFERENCE)  # more seeds may show more
 
 
 class Interval(NamedTuple):
@@ -69,7 +72,7 @@ class PairedDifference:
         seeds: number of differences.
         mean: mean of the differences.
         spread: standard deviation of the differences (n - 1).
-        interval: 95% t interval of the mean over seeds.
+        interval: 95% t interval of the mean over seeds; at declared looks, a repeated one.
         p: p of the paired t test, two-sided, not corrected.
         sign_p: p of the exact sign-flip permutation test of the mean.
         sign_floor: smallest possible p of that test with this number of seeds.
@@ -86,8 +89,15 @@ class PairedDifference:
     effect: float
 
 
-def paired_difference(differences: Sequence[float] | np.ndarray) -> PairedDifference:
-    """Summarize the differences of a pair of settings, one per seed."""
+def paired_difference(
+    differences: Sequence[float] | np.ndarray, look: Look = ONLY_LOOK
+) -> PairedDifference:
+    """Summarize the differences of a pair of settings, one per seed.
+
+    Args:
+        differences: in points.
+        look: the look that they are shown at; its interval holds at all looks together.
+    """
     values = np.asarray(differences, float)
     seeds = len(values)
     mean = float(np.mean(values)) if seeds else math.nan
@@ -96,7 +106,7 @@ def paired_difference(differences: Sequence[float] | np.ndarray) -> PairedDiffer
         nan = math.nan
         return PairedDifference(seeds, mean, nan, NO_INTERVAL, nan, nan, floor, nan)
     spread = float(np.std(values, ddof=1))
-    half = float(stats.t.isf(ALPHA / 2, seeds - 1)) * spread / math.sqrt(seeds)
+    half = float(stats.t.isf(level(look, ALPHA) / 2, seeds - 1)) * spread / math.sqrt(seeds)
     return PairedDifference(
         seeds=seeds,
         mean=mean,
@@ -193,24 +203,33 @@ def judge(
     family: int = 0,
     complete: Sequence[bool] | None = None,
     margin: float | None = None,
+    looks: Sequence[Look] | None = None,
 ) -> list[Judgement]:
     """Judge the pairs of a comparison as one family.
+
+    With declared looks, a pair's p becomes the smallest level of all looks together that this look
+    reaches. That is never less than the pair's p value after all looks, so that what Holm's method
+    claims at any look is among what it would claim in the end: 5% holds for all looks together.
 
     Args:
         pairs: their differences.
         family: number of tests that were ever made, if more than these.
         complete: whether each pair may get a verdict; None: all.
         margin: differences below it, in points, do not matter; None: every difference does.
+        looks: the look at which each pair is judged; None: there is only one.
     """
+    at = [ONLY_LOOK] * len(pairs) if looks is None else looks
     allowed = [True] * len(pairs) if complete is None else complete
     family = max(family, len(pairs))
     least = min_seeds(family)
     p, equivalence_p = np.full(len(pairs), np.nan), np.full(len(pairs), np.nan)
     for index, pair in enumerate(pairs):
         if allowed[index] and pair.seeds >= least:
-            p[index] = pair.p
+            p[index] = repeated_p(pair.p, at[index])
         if allowed[index] and pair.seeds >= MIN_SEEDS_OF_FAMILY and margin is not None:
-            equivalence_p[index] = equivalence_test(pair, margin)
+            one_sided = equivalence_test(pair, margin)
+            repeated = repeated_p(min(2 * one_sided, 1.0), at[index]) / 2
+            equivalence_p[index] = max(one_sided, float(repeated))
     undecided = NO_DIFFERENCE if margin is None else UNDECIDED
     judgements = []
     corrected = zip(pairs, _correct(p, family), _correct(equivalence_p, family), strict=True)
@@ -239,7 +258,11 @@ def sign_floor(seeds: int) -> float:
 
 
 def power(
-    seeds: int | np.ndarray, spread: float, difference: float = 1.0, family: int = 1
+    seeds: int | np.ndarray,
+    spread: float,
+    difference: float = 1.0,
+    family: int = 1,
+    look: Look = ONLY_LOOK,
 ) -> np.ndarray:
     """The chance that the paired t test finds a true difference in its direction (noncentral t).
 
@@ -248,11 +271,12 @@ def power(
         spread: standard deviation of the paired differences, in points.
         difference: the true difference, in points.
         family: number of tests m; Holm's method allows at least the level `ALPHA / m`.
+        look: the look whose test it is.
     """
     enough = np.asarray(seeds) >= min_seeds(family)
     seeds = np.maximum(np.asarray(seeds, float), 2)
     shift = np.minimum(difference / max(spread, NO_SPREAD) * np.sqrt(seeds), 1e3)
-    limit = stats.t.isf(ALPHA / family / 2, seeds - 1)
+    limit = stats.t.isf(level(look, ALPHA / family) / 2, seeds - 1)
     # scipy's noncentral t loses precision for large shifts, where the probability is 1
     certain = shift > 30 + 30 * limit
     chance = stats.nct.sf(limit, seeds - 1, np.where(certain, 1.0, shift))

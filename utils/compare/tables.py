@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from utils.compare.analysis import Comparison, PairSummary, SettingSummary
+from utils.compare.group_sequential import Look, level
 from utils.compare.halving import mean_gain
 from utils.compare.phrases import (
     CAUSES,
     NONE,
     interval,
+    look_count,
+    looks_sentence,
     number,
     percent,
     probability,
@@ -18,7 +21,7 @@ from utils.compare.phrases import (
     signed,
     spread,
 )
-from utils.compare.statistics import NO_DIFFERENCE, PairedDifference
+from utils.compare.statistics import ALPHA, NO_DIFFERENCE, NO_VERDICT, PairedDifference, min_seeds
 
 Item = TypeVar("Item")
 RANKED = 30  # rows of the ranking of a search
@@ -50,6 +53,7 @@ def report_tables(comparison: Comparison) -> list[ReportTable]:
     tables = [
         _settings_table(comparison),
         _pairs_table(comparison),
+        *([_looks_table(comparison)] if comparison.plan.looks else []),
         _power_table(comparison),
         _ap50_table(comparison),
         _spread_table(comparison),
@@ -99,6 +103,9 @@ def _settings_table(comparison: Comparison) -> ReportTable:
         if setting.name == comparison.plan.baseline:
             baseline = setting
 
+    def seeds(setting: SettingSummary) -> str:
+        return f"{setting.ap.count} of {len(comparison.plan.seeds_of(setting.name))}"
+
     def params(setting: SettingSummary) -> str:
         text = f"{setting.params:,}"
         if baseline in (None, setting) or setting.params <= baseline.params:
@@ -120,7 +127,7 @@ def _settings_table(comparison: Comparison) -> ReportTable:
         comparison.settings,
         {
             "setting": lambda setting: setting.name,
-            "seeds": lambda setting: f"{setting.ap.count} of {len(comparison.plan.seeds)}",
+            "seeds": seeds,
             "AP": lambda setting: spread(setting.ap),
             "AP50": lambda setting: spread(setting.ap50),
             "parameters": params,
@@ -148,6 +155,9 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
         return "no difference shown" if pair.verdict == NO_DIFFERENCE else pair.verdict
 
     equivalence: dict[str, Callable[[PairSummary], str]] = {}
+    look: dict[str, Callable[[PairSummary], str]] = {}
+    if comparison.plan.looks:
+        look["look"] = look_count
     if comparison.plan.margin is not None:
         column = equivalence_column(comparison.plan.margin)
         equivalence[column] = lambda pair: probability(pair.equivalence_p)
@@ -159,6 +169,7 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
         {
             "setting – reference": _pair_name,
             "verdict": verdict,
+            **look,
             "seeds": lambda pair: f"{pair.survivors.seeds} of {pair.planned}",
             "AP": lambda pair: number(pair.means[0]),
             "reference's AP": lambda pair: number(pair.means[1]),
@@ -171,6 +182,42 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
             **equivalence,
         },
         mark=lambda pair: pair.verdict.split()[0],
+    )
+
+
+def _looks_table(comparison: Comparison) -> ReportTable:
+    """The declared looks: those that were, and those that are left."""
+    plan, family = comparison.plan, comparison.family
+
+    def levels(position: int) -> str:
+        if plan.looks[position] < min_seeds(family):
+            return NONE
+        look = Look(plan.looks, position)
+        return f"{level(look, ALPHA / family):.2g} to {level(look, ALPHA):.2g}"
+
+    def trials(seeds: int) -> str:
+        if seeds > len(plan.seeds):
+            return NONE
+        return str(sum(min(seeds, len(plan.seeds_of(each.name))) for each in plan.settings))
+
+    def undecided(seeds: int) -> str:
+        if seeds > len(plan.seeds):
+            return NONE
+        decided = [pair for pair in comparison.pairs if pair.verdict not in NO_VERDICT]
+        count = sum(pair.planned <= seeds for pair in decided)
+        return f"{len(plan.pairs) - count} of {len(plan.pairs)}"
+
+    rows = []
+    for position, seeds in enumerate(plan.looks):
+        row = [str(position + 1), str(seeds), levels(position), trials(seeds), undecided(seeds)]
+        rows.append(row)
+    return ReportTable(
+        "Looks",
+        f"{looks_sentence(comparison)} The levels are those of the smallest and of the largest p"
+        " by Holm's method.",
+        ["look", "seeds", "level of p", "trials", "without a verdict"],
+        rows,
+        [""] * len(rows),
     )
 
 

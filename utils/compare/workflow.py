@@ -2,18 +2,26 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from utils.compare.analysis import Comparison, analyze
-from utils.compare.failures import read_failure
+from utils.compare.analysis import Comparison, analyze, find_verdicts
+from utils.compare.failures import Failure, read_failure
 from utils.compare.latency import measure_latency
-from utils.compare.phrases import sentence, spread
+from utils.compare.phrases import looks_sentence, sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
-from utils.compare.record import append_look, append_plan, read_record, with_declared_margin
+from utils.compare.record import (
+    append_look,
+    append_plan,
+    check_declared_looks,
+    read_record,
+    with_declared_margin,
+)
 from utils.compare.report import write_report
-from utils.compare.results import read_result
+from utils.compare.results import TrialResult, read_result
+from utils.compare.statistics import NO_VERDICT
 from utils.compare.translation import Language
 from utils.compare.trials import SharedData, read_state, run_trial
 from utils.compare.worker_pool import run_on_cluster
@@ -27,7 +35,7 @@ OLD_TRIALS = "cells"  # the folder of the trials in earlier versions
 def compare(
     plan: Plan, command: Sequence[str], ray: str | None = None, language: Language = "en"
 ) -> Comparison:
-    """Run the missing trials, analyze all of them, and write the report.
+    """Run the missing trials, analyze all of them, and write the report, at every declared look.
 
     Args:
         plan: what to compare.
@@ -45,13 +53,20 @@ def compare(
     make_folder(plan.out)
     with locked(plan.out, "compare.py is working", "wait, or give another --out"):
         plan = with_declared_margin(plan)
+        check_declared_looks(plan)
         data = SharedData()
+
+        def report(shown: Plan) -> Comparison:
+            return _report(shown, data, command, language)
+
         try:
+            if plan.looks:
+                return _run_looks(plan, data, ray, report)
             run_missing(plan, data, ray)
         except KeyboardInterrupt:
             print("the same command resumes the comparison")
             raise
-        return _report(plan, data, command, language)
+        return report(plan)
 
 
 def make_folder(out: Path) -> None:
@@ -68,22 +83,60 @@ def make_folder(out: Path) -> None:
         raise UserError(f"--out {out}: cannot make this folder: {error.strerror}") from None
 
 
-def run_missing(plan: Plan, data: SharedData, ray: str | None) -> None:
-    """Record the plan, and run its trials that are not finished.
+def _run_looks(
+    plan: Plan, data: SharedData, ray: str | None, report: Callable[[Plan], Comparison]
+) -> Comparison:
+    """Train up to each look whatever has no verdict yet, until all have one or no look is left.
+
+    Which comparisons had a verdict follows from the trials alone, so that an interrupted command
+    repeats the same looks.
+    """
+    before = 0
+    stops: dict[tuple[str, str], int] = {}
+    for number, seeds in enumerate(plan.looks, start=1):
+        look = replace(plan, seeds=plan.seeds[:seeds], stops=stops)
+        running = [each for each in plan.settings if len(look.seeds_of(each.name)) == seeds]
+        print(f"look {number} of {len(plan.looks)}, {seeds} seeds, {len(running)} settings:")
+        part = replace(plan, seeds=plan.seeds[before:seeds], settings=tuple(running))
+        trained = run_missing(plan, data, ray, part)
+        verdicts = find_verdicts(look, *_read_trials(look), read_record(plan.out))
+        found = [pair for pair, verdict in verdicts.items() if verdict not in NO_VERDICT]
+        stops = {**dict.fromkeys(found, seeds), **stops}
+        is_last = seeds == plan.looks[-1] or len(stops) == len(plan.pairs)
+        if trained or is_last:  # not again what an interrupted command has shown
+            comparison = report(replace(look, stops=stops))
+        if is_last:
+            break
+        if trained:
+            print(f"\n{summarize(comparison)}\n")
+        before = seeds
+    return comparison
+
+
+def run_missing(plan: Plan, data: SharedData, ray: str | None, part: Plan | None = None) -> bool:
+    """Record the plan, and run its trials that are not finished; return whether there were any.
+
+    Args:
+        plan: what is recorded.
+        data: its data.
+        ray: as for `compare`.
+        part: the settings and seeds to train now; None: all.
 
     Raises:
         UserError: the folder holds other trainings; the data is missing; the cluster cannot be
             joined.
     """
+    part = part or plan
     # fails on a folder of other trainings before any work
-    finished = [trial for trial in plan.trials if read_state(trial) == "finished"]
+    finished = [trial for trial in part.trials if read_state(trial) == "finished"]
     datasets = data.load(plan.settings[0].config)  # bad data fails here, once
     append_plan(plan.out, plan)
-    print(f"{len(plan.trials)} trials, {len(finished)} of them already finished")
+    print(f"{len(part.trials)} trials, {len(finished)} of them already finished")
     if ray is None:
-        run_trials(plan.trials, finished, data)
+        run_trials(part.trials, finished, data)
     else:
-        run_on_cluster(ray, plan, finished, (len(datasets.train), len(datasets.val)))
+        run_on_cluster(ray, part, finished, (len(datasets.train), len(datasets.val)))
+    return len(finished) < len(part.trials)
 
 
 def run_trials(trials: Sequence[Trial], finished: Sequence[Trial], data: SharedData) -> None:
@@ -106,7 +159,8 @@ def run_trials(trials: Sequence[Trial], finished: Sequence[Trial], data: SharedD
             durations.append(read_result(trial).train_seconds)
 
 
-def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Language) -> Comparison:
+def _read_trials(plan: Plan) -> tuple[list[TrialResult], dict[tuple[str, int], Failure]]:
+    """The results of finished trials, and (setting, seed) -> why a trial failed."""
     results = []
     failed = {}
     for trial in plan.trials:
@@ -115,6 +169,11 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Lang
             results.append(read_result(trial))
         elif state == "failed":
             failed[trial.setting, trial.seed] = read_failure(trial.folder)
+    return results, failed
+
+
+def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Language) -> Comparison:
+    results, failed = _read_trials(plan)
     if not results:
         first = next(iter(failed.values()))
         raise UserError(f"no trial finished; the first error: {first.reason}")
@@ -140,6 +199,8 @@ def summarize(comparison: Comparison) -> str:
     lines += [sentence(pair) for pair in comparison.pairs]
     for (name, seed), failure in comparison.failed.items():
         lines.append(f"failed: {name}, seed {seed}: {failure.reason}")
+    if comparison.plan.looks:
+        lines.append(looks_sentence(comparison))
     lines.append("")
     report = comparison.plan.out / "report.html"
     lines.append(f"report: {report} (report.md, results.csv and trials.csv beside it)")

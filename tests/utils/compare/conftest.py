@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -105,12 +105,15 @@ def scored(
     def make(
         history: Sequence[Entry] | None = None,
         margin: float | None = None,
+        looks: tuple[int, ...] = (),
+        stops: Mapping[tuple[str, str], int] | None = None,
         **outcomes: Sequence[Outcome],
     ) -> Comparison:
         record = read_record(tmp_path) if history is None else history
         settings = [Setting(name, name, result.trial.config) for name in outcomes]
         seeds = tuple(range(max(map(len, outcomes.values()))))
         plan = Plan(tmp_path, "shapes", tuple(settings), seeds, next(iter(outcomes)), margin)
+        plan = replace(plan, looks=looks, stops=stops or {})
         results, failed = [], {}
         for name, values in outcomes.items():
             for seed, value in enumerate(values):

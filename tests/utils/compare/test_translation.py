@@ -28,6 +28,9 @@ SITUATIONS = (
     {"none": ABOVE, "se": NONE, "eca": [*NONE[:5], 60.0], "margin": 1.0},
     {"none": NONE[:1], "se": NEAR[:1]},
     {"none": NONE[:2], "se": [31.0, 31.3]},
+    {"none": NONE, "se": [33.0, *BETTER[1:]], "looks": (5, 6, 9), "stops": {("se", "none"): 5}},
+    {"none": NONE, "se": VAGUE, "eca": NEAR, "looks": (3, 6, 9), "margin": 1.0},
+    {"none": NONE, "se": VAGUE, "eca": NEAR, "looks": (5, 6), "margin": 1.0},
     {"none": [1.0, 1.1, 0.9, 1.0, 1.1], "se": [1.1, 1.0, 0.9, 1.0, 1.1], "margin": 1.0},
 )
 # English words that a Chinese report has no use for
