@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-SIDE = 13
+MAP = (13, 9)
 ERASED = 0.25  # blocks that keep their input correlate by more than 0.4, the others below 0.1
 
 
@@ -19,7 +19,7 @@ def input_correlation(block: nn.Module, channels: int) -> float:
         -1 to 1: 1 if the block returns its input, or scales it as a whole; 0 if nothing is left.
     """
     state = next(block.parameters(), torch.zeros(()))
-    noise = torch.randn(1, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, channels, *MAP, generator=torch.Generator().manual_seed(0))
     x = noise.to(state)
     training = block.training
     y = block.eval()(x)

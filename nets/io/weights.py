@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from nets.attention import IdentityStart
+from nets.attention.start import keeps_input
 from nets.io import darknet, reference
 from nets.io.checkpoints import check, is_checkpoint
 from nets.io.darknet_cfg import DarknetCfg
@@ -118,6 +119,7 @@ class MatchReport:
         unexpected: tensors of the file that the network lacks.
         missing: tensors of the network that keep their initial values.
         gated: attention blocks saved without an identity gate and loaded behind a closed one.
+        erasing: attention blocks that are not in the file and let little of their input through.
     """
 
     path: Path
@@ -127,6 +129,7 @@ class MatchReport:
     unexpected: list[str]
     missing: list[str]
     gated: list[str] = field(default_factory=list)
+    erasing: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return the report as lines of text for the terminal."""
@@ -139,6 +142,8 @@ class MatchReport:
             "left at their initial values": self.missing,
             "no effect until training opens their identity gate "
             "(attention.init=paper has none)": self.gated,
+            "warning: new blocks that erase the pretrained features "
+            "(attention.init=identity keeps them)": self.erasing,
         }
         for title, names in details.items():
             if names:
@@ -248,8 +253,28 @@ def load_weights(network: YOLOv4Tiny, weights: WeightsFile) -> MatchReport:
         name for name in own if name not in tensors and not name.endswith("num_batches_tracked")
     ]
     return MatchReport(
-        weights.path, list(fitting), len(tensors), mismatched, unexpected, missing, gated
+        weights.path,
+        list(fitting),
+        len(tensors),
+        mismatched,
+        unexpected,
+        missing,
+        gated,
+        _erasing_blocks(network, fitting),
     )
+
+
+def _erasing_blocks(network: YOLOv4Tiny, loaded: Mapping[str, Tensor]) -> list[str]:
+    """Return the blocks that stay as they were built, and keep little of pretrained features."""
+    erasing = []
+    for site, block in network.attention.items():
+        name = f"attention.{site}"
+        is_loaded = any(key.startswith(f"{name}.") for key in loaded)
+        if is_loaded or isinstance(block, IdentityStart):
+            continue
+        if not keeps_input(block, network.sites[site]):
+            erasing.append(name)
+    return erasing
 
 
 def _bare_blocks(tensors: Mapping[str, Tensor], network: YOLOv4Tiny) -> list[str]:

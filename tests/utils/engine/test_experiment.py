@@ -438,6 +438,25 @@ def test_new_attention_does_not_change_pretrained_weights(
     assert made.config.attention.init == "paper"
 
 
+def test_new_blocks_that_erase_pretrained_features_are_named(
+    trained: Result, tiny: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+):
+    dataset = open_datasets(tiny()).train
+    warning = (
+        "warning: new blocks that erase the pretrained features (attention.init=identity keeps "
+        "them): attention.feat1, attention.head16\n"
+    )
+    phi = "phi={feat1: lka, feat2: se, upsample: gct, head16: shuffle}"
+    for init, warned in (("paper", True), ("identity", False)):
+        config = tiny(f"weights={trained.run / BEST}", phi, f"attention.init={init}")
+        new_detector(config, dataset, read_weights(trained.run / BEST))
+        out = capsys.readouterr().out
+        assert (warning in out) == warned
+        assert (
+            "(attention.init=identity keeps them): attention.feat1, attention.head16" in out
+        ) == warned
+
+
 def test_attention_of_the_weights_file_starts_as_it_was_trained(tiny: Callable[..., Config]):
     first = train(tiny("phi=se", "train.epochs=1")).run / BEST
     config = tiny(f"weights={first}", "phi=se")
