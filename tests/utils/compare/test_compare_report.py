@@ -313,6 +313,43 @@ def test_an_ap_that_still_rises_is_noted(scored: Callable):
     assert note.startswith("AP was still rising at the last epoch in trainings of se (1 of 6)")
 
 
+def test_declared_looks_are_shown(scored: Callable):
+    """Of four looks, se has a verdict at the second, eca at the third, ca at none."""
+    ap = {
+        "se": [value + 2 for value in NONE],
+        "eca": [30.1, 30.2, 29.9, 30.2, 29.7, 30.3],
+        "ca": [32.4, 30.0, 28.2, 33.6, 30.3, 30.7],
+    }
+    ap["se"][0] += 0.1
+    declared = {"margin": 1.0, "looks": (3, 5, 6, 12), "stops": {("se", "none"): 5}}
+    comparison = scored(**declared, none=NONE, **ap)
+    texts = [sentence(pair) for pair in comparison.pairs]
+    assert texts[0].startswith("se is better than none by 2.02 AP (on 5 of 5 seeds).")
+    assert texts[0].endswith("Stopped at look 2 of 4, 5 seeds: better.")
+    assert texts[1].endswith("Stopped at look 3 of 4, 6 seeds: practically equal.")
+    assert texts[2].endswith("No verdict yet at look 3 of 4, 6 seeds: it goes on, up to 12 seeds.")
+    assert notes(comparison) == []
+    text = render_markdown(comparison, "command")
+    assert "6 seeds; 8 test images; look 3 of 4\n" in text
+    assert "Look 3 of 4: 23 trials so far, of 48 at most." in text
+    (table,) = [table for table in report_tables(comparison) if table.heading == "Looks"]
+    assert [row[:2] + row[3:] for row in table.rows] == [
+        ["1", "3", "12", "3 of 3"],
+        ["2", "5", "20", "2 of 3"],
+        ["3", "6", "23", "1 of 3"],
+        ["4", "12", "–", "–"],
+    ]
+    assert table.rows[0][2] == "–"  # with three comparisons, a verdict needs five seeds
+    assert table.rows[3][2] == "0.013 to 0.04"
+    lines = report.results_csv(comparison).splitlines()
+    assert [line.split(",")[11:14] for line in lines[2:]] == [["none", "5", "2"]]
+    last = scored(**{**declared, "looks": (5, 6)}, none=NONE, **ap)
+    assert sentence(last.pairs[2]).endswith(
+        "Without a verdict after look 2 of 2, 6 seeds, the last."
+    )
+    assert summarize(last).count("Look 2 of 2, the end: 23 trials instead of 24, 1 saved.") == 1
+
+
 def test_a_second_look_is_noted(scored: Callable):
     first = scored(none=NONE[:5], se=NONE[:5])
     second = scored([make_entry("look", first.plan, first.tests)], none=NONE, se=NONE)

@@ -11,6 +11,7 @@ from utils.compare.record import (
     RECORD,
     append_look,
     append_plan,
+    check_declared_looks,
     count_family,
     count_looks,
     read_record,
@@ -87,6 +88,37 @@ def test_a_margin_is_declared_before_the_first_look(scored: Scored, tmp_path: Pa
     assert with_declared_margin(plan) == with_margin == with_declared_margin(with_margin)
     with pytest.raises(UserError, match=r"--margin 2: results in .* with the margin 1, and a marg"):
         with_declared_margin(replace(plan, margin=2.0))
+
+
+def test_looks_are_declared_before_the_first_one(scored: Scored, tmp_path: Path):
+    plan = scored(none=NONE, se=SAME).plan
+    declared = replace(plan, looks=(3, 6))
+    append_plan(tmp_path, plan)
+    check_declared_looks(declared)  # nothing was shown yet
+    look(scored(looks=(3, 6), none=NONE, se=SAME), tmp_path)
+    check_declared_looks(declared)
+    message = r"{}: results in .* already shown with --looks 3 6, and looks are declared before"
+    for looks, option in (((), "no --looks"), ((3, 5, 6), "--looks 3 5 6")):
+        with pytest.raises(UserError, match=message.format(option)):
+            check_declared_looks(replace(plan, looks=looks))
+
+
+def test_declared_looks_together_are_one_test(scored: Scored, tmp_path: Path):
+    looks = (3, 4, 6)
+    for count in looks:
+        comparison = scored(looks=looks, none=NONE[:count], se=AHEAD[:count])
+        assert comparison.family == 1
+        look(comparison, tmp_path)
+    assert count_looks(read_record(tmp_path)) == 3
+    again = scored(looks=looks, none=NONE[:4], se=AHEAD[:4])  # an interrupted command repeats it
+    assert again.family == 1
+    # other results at a look, or other seeds, are another chance to be wrong
+    retrained = scored(looks=looks, none=[30.1, *NONE[1:4]], se=AHEAD[:4])
+    assert retrained.family == 2
+    other_seeds = replace(again.plan, seeds=(3, 4, 5))
+    tests = {("se", "none"): dict(zip((3, 4, 5), AHEAD, strict=False))}
+    append_look(tmp_path, other_seeds, tests)
+    assert count_family(read_record(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"kind": "look"}'])
