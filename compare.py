@@ -14,6 +14,7 @@ examples:
                                                       which block? the best three are compared
   python compare.py --config voc.yaml --search --blocks se eca cbam --sites all --budget 100 \
       --search-with train.epochs=5 input_size=320     which site? candidates are trained for less
+  python compare.py --detections DIR --truth instances.json        of any detectors
 
 A file for --settings maps names to overrides, nested or dotted; `{}` changes nothing:
   plain: {}
@@ -29,6 +30,7 @@ The same command resumes an interrupted comparison and retries failed trials.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.core.arguments import OVERRIDE, CommandParser, integer, separate_overrides
@@ -36,20 +38,39 @@ from utils.core.cli import run_command
 from utils.core.errors import UserError
 
 if TYPE_CHECKING:
+    from utils.compare.analysis import Comparison
     from utils.compare.plan import Plan
 
 SEARCH_OPTIONS = ("blocks", "sites", "budget", "finalists", "search_with")
 COMPARISON_OPTIONS = ("phi", "settings", "baseline", "control")
+# Options that --detections has in common with trainings, and its own
+WITH_DETECTIONS = {
+    *("detections", "truth", "group", "settings", "seeds", "out", "baseline", "margin", "language"),
+    "overrides",
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     parser = CommandParser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--config", metavar="NAME|PATH", help="the experiment that all settings share"
+    )
+    source.add_argument(
+        "--detections",
+        metavar="DIR",
+        help="compare what other programs detected: <setting>/seed-<n>.json in COCO's results "
+        "format; docs/any_detector.md",
+    )
     parser.add_argument(
-        "--config",
-        metavar="NAME|PATH",
-        required=True,
-        help="the experiment that all settings share",
+        "--truth", metavar="FILE", help="--detections: the objects of the test images, COCO JSON"
+    )
+    parser.add_argument(
+        "--group",
+        metavar="KEY",
+        help="--detections: key of an image in --truth that tells which belong together, or none; "
+        "default: video_id, if all have one",
     )
     parser.add_argument(
         "--phi",
@@ -59,15 +80,18 @@ def make_parser() -> argparse.ArgumentParser:
         help="attention settings; default: none se cbam eca",
     )
     parser.add_argument(
-        "--settings", "--variants", metavar="FILE", help="YAML file: name -> overrides"
+        "--settings",
+        "--variants",
+        metavar="FILE",
+        help="YAML file: name -> overrides; with --detections, name -> what it costs",
     )
     parser.add_argument(
         "--seeds",
         "--confirm-seeds",
         nargs="+",
         metavar="N",
-        help="default: 0 1 2 3 4 5; with more than two settings, a verdict needs five; with "
-        "--search, the seeds of the finalists' comparison",
+        help="default: 0 1 2 3 4 5, or all in --detections; with more than two settings, a verdict "
+        "needs five; with --search, the seeds of the finalists' comparison",
     )
     parser.add_argument(
         "--looks",
@@ -202,14 +226,48 @@ def search_finalists(args: argparse.Namespace) -> "Plan":
     return search.search(candidates, args.ray)
 
 
+def compare_detections(args: argparse.Namespace, command: Sequence[str]) -> "Comparison":
+    """Compare what other programs detected."""
+    from utils.compare import coco_truth, foreign, workflow
+
+    truth = coco_truth.read_truth(Path(args.truth), args.group)
+    plan = foreign.make_foreign_plan(
+        args.detections, truth, args.settings, args.seeds, args.out, args.baseline, args.margin
+    )
+    return workflow.compare_detections(plan, truth, command, args.language)
+
+
+def refuse_other_options(args: argparse.Namespace) -> None:
+    """Refuse options that say nothing about detections, or nothing about trainings."""
+    if not args.detections:
+        for name in ("truth", "group"):
+            if getattr(args, name):
+                raise UserError(f"--{name}: belongs to --detections, which is not given")
+        return
+    if not args.truth:
+        raise UserError("--detections: needs --truth FILE, the objects of the test images")
+    if args.overrides:
+        raise UserError(f"{args.overrides[0]}: a key of trainings; --detections compares files")
+    defaults = make_parser().parse_args(["--detections", args.detections])
+    for name, value in vars(args).items():
+        if name not in WITH_DETECTIONS and value != getattr(defaults, name):
+            option = name.replace("_", "-")
+            raise UserError(f"--{option}: an option of trainings; --detections compares files")
+
+
 def main() -> None:
     """Parse the arguments, run the comparison, and print its summary."""
     args = parse()
+    refuse_other_options(args)
+    command = ["python", "compare.py", *sys.argv[1:]]
     # imported here, where `run_command` explains a missing library
     from utils.compare.workflow import compare, summarize
 
-    plan = search_finalists(args) if args.search else make_plan(args)
-    comparison = compare(plan, ["python", "compare.py", *sys.argv[1:]], args.ray, args.language)
+    if args.detections:
+        comparison = compare_detections(args, command)
+    else:
+        plan = search_finalists(args) if args.search else make_plan(args)
+        comparison = compare(plan, command, args.ray, args.language)
     print(f"\n{summarize(comparison)}")
 
 

@@ -8,7 +8,13 @@ from operator import attrgetter
 import numpy as np
 
 from utils.compare import statistics
-from utils.compare.bootstrap import RESAMPLES, BootstrapSummary, WeightedAP, bootstrap_images
+from utils.compare.bootstrap import (
+    RESAMPLES,
+    BootstrapSummary,
+    Groups,
+    WeightedAP,
+    bootstrap_images,
+)
 from utils.compare.failures import Failure, FailureKind
 from utils.compare.group_sequential import ONLY_LOOK, Look
 from utils.compare.latency import Latency
@@ -20,10 +26,9 @@ from utils.compare.record import (
     count_looks,
     make_entry,
 )
-from utils.compare.results import TrialResult, fingerprint, read_detections
+from utils.compare.results import TestImages, TrialResult, fingerprint, read_detections
 from utils.compare.statistics import Interval, Judgement, PairedDifference, Verdict
 from utils.core.errors import UserError
-from utils.data.dataset import DetectionDataset
 from utils.engine.progress_text import note_if_rising
 
 Results = Mapping[tuple[str, int], TrialResult]  # by setting and seed
@@ -53,8 +58,8 @@ class SettingSummary:
         name: name of the setting.
         control_of: name of the setting for which this one is the fair control.
         failed: number of failed trials.
-        params: number of parameters.
-        gflops: 10^9 operations per image.
+        params: number of parameters; None if unknown.
+        gflops: 10^9 operations per image; NaN if unknown, as all that follow.
         latency: median milliseconds per image.
         latency_interval: its 95% interval.
         train_seconds: training time, median over seeds; NaN if a trial shared its machine.
@@ -70,7 +75,7 @@ class SettingSummary:
     name: str
     control_of: str | None
     failed: int
-    params: int
+    params: int | None
     gflops: float
     latency: float
     latency_interval: Interval
@@ -171,6 +176,7 @@ class Comparison:
         results: results of the finished trials.
         splits: setting -> its test images.
         images: number of test images.
+        groups: what the bootstrap drew; None: single images.
         resamples: number of bootstrap resamples.
         look: how often different results were shown in the folder, this time included.
         family: number of tests ever made in the folder, which the verdicts are corrected for.
@@ -181,8 +187,9 @@ class Comparison:
     pairs: list[PairSummary]
     failed: dict[tuple[str, int], Failure]
     results: Results
-    splits: Mapping[str, DetectionDataset]
+    splits: Mapping[str, TestImages]
     images: int
+    groups: Groups | None
     resamples: int
     look: int
     family: int
@@ -198,9 +205,10 @@ def analyze(
     results: Sequence[TrialResult],
     failed: Mapping[tuple[str, int], Failure],
     latency: Mapping[str, Latency],
-    splits: Mapping[str, DetectionDataset],
+    splits: Mapping[str, TestImages],
     history: Sequence[Entry] = (),
     resamples: int = RESAMPLES,
+    groups: Groups | None = None,
 ) -> Comparison:
     """Compute every number of the report.
 
@@ -212,6 +220,7 @@ def analyze(
         splits: setting with a finished trial -> its test images.
         history: the record of the folder.
         resamples: number of bootstrap resamples.
+        groups: test images that belong together; None: none do.
 
     Raises:
         UserError: the test images differ from those that a trial was evaluated on.
@@ -220,7 +229,7 @@ def analyze(
     by_key = {(result.trial.setting, result.trial.seed): result for result in results}
     analysis = _Analysis(plan, by_key, failed, splits)
     images = len(next(iter(splits.values())).samples)
-    bootstrap = bootstrap_images(analysis.bootstrap_statistic(), images, resamples)
+    bootstrap = bootstrap_images(analysis.bootstrap_statistic(), images, resamples, groups)
     settings = []
     for index, setting in enumerate(analysis.settings):
         count = sum(name == setting.name for name, _ in failed)
@@ -238,6 +247,7 @@ def analyze(
         results=by_key,
         splits=splits,
         images=images,
+        groups=groups,
         resamples=resamples,
         look=count_looks(record),
         family=family,
@@ -257,9 +267,7 @@ def find_verdicts(
     return {pair: each.verdict for pair, each in zip(analysis.pairs, judged, strict=True)}
 
 
-def _refuse_changed_truth(
-    results: Sequence[TrialResult], splits: Mapping[str, DetectionDataset]
-) -> None:
+def _refuse_changed_truth(results: Sequence[TrialResult], splits: Mapping[str, TestImages]) -> None:
     fingerprints = {name: fingerprint(split.samples) for name, split in splits.items()}
     for result in results:
         if fingerprints[result.trial.setting] != result.truth:
@@ -277,7 +285,7 @@ class _Analysis:
         plan: Plan,
         results: Results,
         failed: Mapping[tuple[str, int], Failure],
-        splits: Mapping[str, DetectionDataset],
+        splits: Mapping[str, TestImages],
     ) -> None:
         self.plan = plan
         self.results = results

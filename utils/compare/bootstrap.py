@@ -25,6 +25,24 @@ RESAMPLES = 1000
 BATCH = 100  # resamples computed at once, to limit memory
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Images that belong together, such as those of a video; the bootstrap draws whole groups.
+
+    Attributes:
+        key: what the annotation calls the groups.
+        index: index of each image's group, int `(images,)`.
+    """
+
+    key: str
+    index: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return int(self.index.max()) + 1
+
+
 class WeightedAP:
     """The matches of an evaluated detector, from which AP follows for any weights of the images.
 
@@ -132,7 +150,10 @@ class BootstrapSummary:
 
 
 def bootstrap_images(
-    statistic: Callable[[np.ndarray], np.ndarray], count: int, resamples: int = RESAMPLES
+    statistic: Callable[[np.ndarray], np.ndarray],
+    count: int,
+    resamples: int = RESAMPLES,
+    groups: Groups | None = None,
 ) -> BootstrapSummary:
     """Draw the images with replacement, the same ones for all settings and seeds.
 
@@ -140,16 +161,18 @@ def bootstrap_images(
         statistic: maps weights of the images, float32 `(B, count)`, to `(k, B)`.
         count: number of images.
         resamples: number of draws.
+        groups: draw whole groups of images, as many as there are; None: single images.
     """
+    units = count if groups is None else groups.count
 
     def statistic_of_draws(draws: np.ndarray, axis: int = -1) -> np.ndarray:
         draws = np.atleast_2d(draws).astype(int)
-        weights = np.zeros((len(draws), count), np.float32)
+        weights = np.zeros((len(draws), units), np.float32)
         np.add.at(weights, (np.arange(len(draws))[:, None], draws), 1)
-        return statistic(weights)
+        return statistic(weights if groups is None else weights[:, groups.index])
 
     result = stats.bootstrap(
-        (np.arange(count),),
+        (np.arange(units),),
         statistic_of_draws,
         n_resamples=resamples,
         batch=BATCH,

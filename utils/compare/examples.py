@@ -18,6 +18,11 @@ EXAMPLES = 2  # where the setting is ahead, and as many where it is behind
 SIDE = 360  # longest side of a drawn image, pixels: the labels are readable, the report stays small
 
 
+def is_drawable(sample: Sample) -> bool:
+    """Whether there is an image: foreign detections may come without."""
+    return sample.draw is not None or sample.file_size > 0
+
+
 @dataclass(frozen=True)
 class Example:
     """An image with the ground truth, the reference's detections and the setting's.
@@ -74,6 +79,8 @@ class ExampleFinder:
         if not by_seed:
             return []
         mean = np.mean(list(by_seed.values()), axis=0)
+        samples = self._splits[pair.name].samples
+        mean = np.where([is_drawable(sample) for sample in samples], mean, 0.0)
         order = np.argsort(-mean, kind="stable")
         chosen = [index for index in order[:EXAMPLES] if mean[index] > 0]
         chosen += [index for index in order[::-1][:EXAMPLES] if mean[index] < 0]

@@ -14,7 +14,7 @@ from utils.core.files import ReadError, WriteError, read_file, write_file
 
 ERROR = "error.txt"  # first line: the kind; then the message
 
-FailureKind = Literal["diverged", "infrastructure", "error"]
+FailureKind = Literal["diverged", "infrastructure", "error", "missing"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Failure:
 
     Attributes:
         kind: `diverged` (its loss or weights were not finite), `infrastructure` (memory, disk, a
-            lost worker) or `error` (anything else).
+            lost worker), `missing` (no file of foreign detections) or `error` (anything else).
         reason: one line for the report; to be written, it may have more.
     """
 

@@ -70,7 +70,7 @@ def cost(comparison: Comparison) -> bytes:
                 markersize=7,
                 capsize=4,
                 linewidth=1.4,
-                label=f"{setting.name}  ({setting.params / 1e6:.2f} M)",
+                label=_with_size(setting),
             )
             axes.annotate(setting.name, point, (8, 5), textcoords="offset points", fontsize=9)
         axes.margins(0.18)
@@ -81,6 +81,12 @@ def cost(comparison: Comparison) -> bytes:
         )
         axes.legend(title="setting (parameters)", **BESIDE)
         return to_png(figure)
+
+
+def _with_size(setting: SettingSummary) -> str:
+    if setting.params is None:
+        return setting.name
+    return f"{setting.name}  ({setting.params / 1e6:.2f} M)"
 
 
 def curves(comparison: Comparison) -> bytes:

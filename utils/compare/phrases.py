@@ -4,8 +4,10 @@ import math
 from statistics import median
 
 from utils.compare.analysis import Comparison, PairSummary, Spread
+from utils.compare.facts import Foreign
 from utils.compare.failures import FailureKind
 from utils.compare.statistics import EQUAL, MAX_SEEDS, NO_SPREAD, NO_VERDICT, Interval
+from utils.metrics.coco import MAX_DETECTIONS
 
 NONE = "–"
 LEAST_MARGINS = 5  # AP that is fewer margins says little about equality
@@ -13,6 +15,7 @@ CAUSES: dict[FailureKind, str] = {
     "diverged": "diverged",
     "infrastructure": "the machine",
     "error": "an error",
+    "missing": "no file",
 }
 
 
@@ -190,6 +193,8 @@ def notes(comparison: Comparison) -> list[str]:
                 " longer gives both the same batches or the same scoring, so the pairing is only"
                 " partial, and the difference may come from there."
             )
+    if plan.foreign:
+        found += plan.foreign.remarks
     ap = max(setting.ap.mean for setting in comparison.settings)
     if plan.margin is not None and ap < LEAST_MARGINS * plan.margin:
         found.append(
@@ -208,6 +213,8 @@ def notes(comparison: Comparison) -> list[str]:
 
 def conditions(comparison: Comparison) -> list[tuple[str, str]]:
     """(title, text) of what the numbers were measured with."""
+    if comparison.plan.foreign:
+        return _foreign_conditions(comparison, comparison.plan.foreign)
     plan, config = comparison.plan, comparison.plan.settings[0].config
     data, train, limits = config.data, config.train, config.eval
     machines = sorted({result.machine for result in comparison.results.values()} - {""})
@@ -231,6 +238,21 @@ def conditions(comparison: Comparison) -> list[tuple[str, str]]:
             f"score at least {limits.score:g}, NMS at IoU {limits.nms_iou:g}, box voting {voting},"
             f" at most {limits.max_detections} per image; objects marked difficult count like all"
             " others",
+        ),
+    ]
+
+
+def _foreign_conditions(comparison: Comparison, foreign: Foreign) -> list[tuple[str, str]]:
+    grouped = ""
+    if comparison.groups:
+        grouped = f", in {comparison.groups.count} groups by {comparison.groups.key}"
+    return [
+        ("Data", f"{foreign.truth}, {comparison.images} images{grouped}"),
+        ("Training", "by other programs; what they had in common is not known here"),
+        (
+            "Detections",
+            f"{foreign.folder}; the {MAX_DETECTIONS} best of each image and class count, as in"
+            " COCO; boxes are neither clipped nor filtered",
         ),
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nets import attention
+from utils.compare.facts import Foreign
 from utils.compare.halving import SearchResult
 from utils.core.config import (
     find_config,
@@ -107,6 +108,7 @@ class Plan:
         looks: number of seeds at each declared look, ascending; empty: one look at all seeds.
             At a look, `seeds` are those up to it.
         stops: (setting, reference) -> number of seeds after which a look gave a verdict.
+        foreign: the detections that are compared, if they are not those of own trainings.
     """
 
     out: Path
@@ -118,6 +120,7 @@ class Plan:
     search: SearchResult | None = None
     looks: tuple[int, ...] = ()
     stops: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    foreign: Foreign | None = None
 
     @property
     def trials(self) -> list[Trial]:
@@ -226,9 +229,9 @@ def make_plan(
         out=Path(out or f"runs/compare-{config_name}"),
         config_name=config_name,
         settings=settings,
-        seeds=_check_seeds(seeds, checked_looks),
-        baseline=_find_baseline(baseline, settings),
-        margin=_check_margin(margin),
+        seeds=check_seeds(seeds, checked_looks),
+        baseline=find_baseline(baseline, settings),
+        margin=check_margin(margin),
         looks=checked_looks,
     )
     _check_trial_seeds(settings, plan.seeds)
@@ -237,7 +240,12 @@ def make_plan(
     return plan
 
 
-def _check_margin(margin: float | None) -> float | None:
+def check_margin(margin: float | None) -> float | None:
+    """Return a margin in points.
+
+    Raises:
+        UserError: it is none.
+    """
     if margin is not None and not 0 < margin < 100:
         raise UserError(f"--margin: expected AP points above 0 and below 100, got {margin:g}")
     return margin
@@ -255,7 +263,12 @@ def _check_looks(looks: Sequence[str | int]) -> tuple[int, ...]:
     return numbers
 
 
-def _check_seeds(seeds: Sequence[str | int] | None, looks: Sequence[int]) -> tuple[int, ...]:
+def check_seeds(seeds: Sequence[str | int] | None, looks: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return seeds as numbers; by default 0 to 5, or as many as the last look needs.
+
+    Raises:
+        UserError: they are not different integers, or not enough.
+    """
     if seeds is None:
         return tuple(range(looks[-1])) if looks else DEFAULT_SEEDS
     numbers = _read_integers("--seeds", seeds)
@@ -286,7 +299,12 @@ def _check_trial_seeds(settings: Sequence[Setting], seeds: Sequence[int]) -> Non
                 raise UserError(f"--seeds {seed}, setting '{setting.name}': {error}") from None
 
 
-def _find_baseline(name: str | None, settings: Sequence[Setting]) -> str:
+def find_baseline(name: str | None, settings: Sequence[Setting]) -> str:
+    """Return the name of the baseline: the given one, else `none`, else the first.
+
+    Raises:
+        UserError: there is no such setting.
+    """
     names = [setting.name for setting in settings]
     if name is None:
         return "none" if "none" in names else names[0]
@@ -330,16 +348,27 @@ def _read_settings(name: str) -> dict[str, dict[str, Any]]:
 def _make_settings(
     base: Config, overrides_by_name: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Setting, ...]:
-    settings: dict[str, Setting] = {}  # by folder: not every file system distinguishes Se from se
+    settings = []
     for name, overrides in overrides_by_name.items():
-        setting = _make_setting(base, name, dict(flatten(overrides)))
-        if setting.folder.lower() in settings:
+        settings.append(_make_setting(base, name, dict(flatten(overrides))))
+    return distinct(settings)
+
+
+def distinct(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """Return the settings.
+
+    Raises:
+        UserError: two have the same folder; not every file system distinguishes Se from se.
+    """
+    folders = set()
+    for setting in settings:
+        if setting.folder.lower() in folders:
             raise UserError(
-                f"setting '{name}': another setting has the same folder '{setting.folder}';"
-                " rename one of them"
+                f"setting '{setting.name}': another setting has the same folder"
+                f" '{setting.folder}'; rename one of them"
             )
-        settings[setting.folder.lower()] = setting
-    return tuple(settings.values())
+        folders.add(setting.folder.lower())
+    return tuple(settings)
 
 
 def _make_setting(base: Config, name: str, changes: dict[str, Any]) -> Setting:
@@ -355,7 +384,7 @@ def _make_setting(base: Config, name: str, changes: dict[str, Any]) -> Setting:
         config = update_config(base, changes)
     except UserError as error:
         raise UserError(f"setting '{name}': {error}") from None
-    return Setting(name, _folder_name(name), _with_selection(config, name), seed_offset)
+    return Setting(name, folder_name(name), _with_selection(config, name), seed_offset)
 
 
 def _with_selection(config: Config, name: str) -> Config:
@@ -380,7 +409,7 @@ def _with_selection(config: Config, name: str) -> Config:
     return update_config(config, {"train.select": "last"})
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
     """A setting's name as a folder name; a long one is cut off and told apart by a checksum."""
     folder = re.sub(r"[^\w.=,()+-]+", "_", name).strip(".") or "_"
     if len(folder.encode()) <= MAX_NAME:

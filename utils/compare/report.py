@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import jinja2
 
 from utils.compare import figures, statistics
 from utils.compare.analysis import Comparison, PairSummary
-from utils.compare.examples import Example, ExampleFinder
+from utils.compare.examples import Example, ExampleFinder, is_drawable
 from utils.compare.phrases import conditions, details, headline, notes, probability
 from utils.compare.tables import equivalence_column, report_tables
 from utils.compare.translation import LANGUAGE_FOLDER, Language, Translator, read_phrases
@@ -147,6 +148,7 @@ def _context(comparison: Comparison, command: str) -> dict[str, Any]:
         "family": comparison.family,
         "notes": notes(comparison),
         "conditions": conditions(comparison),
+        "has_images": any(map(is_drawable, next(iter(comparison.splits.values())).samples)),
         "links": _links(comparison),
         "alpha": statistics.ALPHA,
         "min_seeds": statistics.min_seeds(comparison.family),
@@ -161,14 +163,15 @@ def _links(comparison: Comparison) -> dict[str, str]:
 
 def _figures(comparison: Comparison) -> dict[str, EmbeddedImage]:
     """Table's heading -> the figure below it."""
-    embedded = {
-        "Settings": embed_png(
+    embedded = {}
+    if not any(math.isnan(setting.latency) for setting in comparison.settings):
+        embedded["Settings"] = embed_png(
             figures.cost(comparison), "cost", "Accuracy against latency. Hollow: fair controls."
-        ),
-        "Every training, AP": embed_png(
+        )
+    if not comparison.plan.foreign:
+        embedded["Every training, AP"] = embed_png(
             figures.curves(comparison), "curves", "Over the epochs; bands span all seeds."
-        ),
-    }
+        )
     if comparison.pairs:
         embedded["Differences"] = embed_png(
             figures.differences(comparison), "differences", "AP differences and intervals."
@@ -224,7 +227,7 @@ def trials_csv(comparison: Comparison) -> str:
     for trial in comparison.plan.trials:
         result = comparison.results.get((trial.setting, trial.seed))
         if result is None:
-            row = [trial.setting, trial.seed, "failed"]
+            row = [trial.setting, trial.seed, "missing" if comparison.plan.foreign else "failed"]
             rows.append(row + [None] * (len(head) - len(row)))
             continue
         row = [trial.setting, trial.seed, "finished"]

@@ -2,22 +2,25 @@
 
 import csv
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
 from nets.inference.detections import Detections
+from utils.compare.facts import Amount
 from utils.compare.plan import Trial
 from utils.core.errors import UserError
 from utils.core.files import read_file, write_file
 from utils.core.validation import SavedSection, read_json
 from utils.data.sample import Sample
+from utils.metrics.coco import MAX_DETECTIONS
 
 DONE = "trial.json"
 CURVE = "results.csv"
@@ -32,11 +35,10 @@ ARRAYS = {
     "image": ("i", 1),
     "images": ("i", 0),
 }
-DETECTION_BYTES = 4 * (4 + 1 + 1 + 1)
+DETECTION_BYTES = 8 * (4 + 1) + 4 * (1 + 1)
 HEADER_BYTES = 10_000  # of all arrays
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
 
 
 class _Saved(SavedSection):
@@ -58,8 +60,8 @@ class TrialMetrics(_Saved):
     map50_95: Fraction | None
     map50: Fraction | None
     best_score: Fraction | None
-    params: Annotated[int, Field(ge=0)]
-    gflops: Amount
+    params: Annotated[int, Field(ge=0)] | None
+    gflops: Amount | None
     per_class: dict[str, ClassScores]
 
 
@@ -67,10 +69,22 @@ class TrialRecord(_Saved):
     """What `read_result` reads of `trial.json`."""
 
     truth: int
-    train_seconds: Amount
+    train_seconds: Amount | None
     machine: str = ""
     alone: bool = False
     metrics: TrialMetrics
+
+
+class TestImages(Protocol):
+    """The images that settings are scored on: a split of a dataset, or a file of objects."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The images and their objects."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What labels index."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +97,13 @@ class TrialResult:
         ap50: AP50 of the same.
         per_class: name -> (ap, ap50), NaN if the class has no objects.
         threshold: score with the best F1.
-        params: number of parameters.
-        gflops: 10^9 operations per image.
-        train_seconds: time in the training loop.
+        params: number of parameters; None if unknown.
+        gflops: 10^9 operations per image; NaN if unknown.
+        train_seconds: time in the training loop; NaN if unknown.
         machine: processor and library versions.
         is_alone: whether no other process took part of the processor meanwhile.
-        curve: rows of the run's `results.csv`, one per epoch; metrics are fractions 0..1.
+        curve: rows of the run's `results.csv`, one per epoch; metrics are fractions 0..1. Empty
+            for foreign detections.
         truth: fingerprint of the test images' objects.
     """
 
@@ -97,7 +112,7 @@ class TrialResult:
     ap50: float
     per_class: dict[str, tuple[float, float]]
     threshold: float
-    params: int
+    params: int | None
     gflops: float
     train_seconds: float
     curve: list[dict[str, float]]
@@ -106,8 +121,12 @@ class TrialResult:
     is_alone: bool = False
 
 
-def read_result(trial: Trial) -> TrialResult:
+def read_result(trial: Trial, has_curve: bool = True) -> TrialResult:
     """Read the result of a finished trial.
+
+    Args:
+        trial: the trial.
+        has_curve: whether its folder holds a learning curve.
 
     Raises:
         UserError: a file of it is missing or damaged; says what to do.
@@ -124,9 +143,9 @@ def read_result(trial: Trial) -> TrialResult:
         per_class=per_class,
         threshold=DEFAULT_THRESHOLD if metrics.best_score is None else metrics.best_score,
         params=metrics.params,
-        gflops=metrics.gflops,
-        train_seconds=record.train_seconds,
-        curve=_read_curve(trial.folder / CURVE),
+        gflops=math.nan if metrics.gflops is None else metrics.gflops,
+        train_seconds=math.nan if record.train_seconds is None else record.train_seconds,
+        curve=_read_curve(trial.folder / CURVE) if has_curve else [],
         truth=record.truth,
         machine=record.machine,
         is_alone=record.alone,
@@ -171,15 +190,15 @@ def fingerprint(samples: Sequence[Sample]) -> int:
 def write_detections(path: Path, detections: Sequence[Detections]) -> None:
     """Write the detections on all images.
 
-    Arrays: `boxes` float32 `(n, 4)`, `scores`, `labels`, `image` (index of the image, int32
-    `(n,)`), and `images` (number of images).
+    Arrays: `boxes` `(n, 4)` and `scores`, float32 or, as they came from elsewhere, float64;
+    `labels`, `image` (index of the image, int32 `(n,)`), and `images` (number of images).
     """
     counts = [len(image_detections) for image_detections in detections]
     content = io.BytesIO()
     np.savez_compressed(
         content,
-        boxes=np.concatenate([each.boxes for each in detections]).astype(np.float32),
-        scores=np.concatenate([each.scores for each in detections]).astype(np.float32),
+        boxes=np.concatenate([each.boxes for each in detections]),
+        scores=np.concatenate([each.scores for each in detections]),
         labels=np.concatenate([each.labels for each in detections]).astype(np.int32),
         image=np.repeat(np.arange(len(detections), dtype=np.int32), counts),
         images=np.array(len(detections)),
@@ -196,7 +215,8 @@ def read_detections(
         UserError: the number of images differs, or the file is missing or damaged.
     """
     path = trial.folder / DETECTIONS
-    arrays = _read_arrays(path, len(samples) * trial.config.eval.max_detections, _advice(trial))
+    per_image = max(trial.config.eval.max_detections, MAX_DETECTIONS * len(class_names))
+    arrays = _read_arrays(path, len(samples) * per_image, _advice(trial))
     if arrays["images"].tolist() != len(samples):
         raise UserError(
             f"{trial.folder}: its detections are not on the {len(samples)} images of the split"

@@ -97,6 +97,34 @@ def _index_of_best(values: Sequence[float]) -> int | None:
     return values.index(max(known))
 
 
+def _known(
+    items: Sequence[Item], columns: Mapping[str, Callable[[Item], str]]
+) -> dict[str, Callable[[Item], str]]:
+    """The columns in which something is known of any item."""
+    return {
+        name: text for name, text in columns.items() if any(text(item) != NONE for item in items)
+    }
+
+
+def _params(setting: SettingSummary, baseline: SettingSummary | None) -> str:
+    if setting.params is None:
+        return NONE
+    more = 0
+    if baseline is not None and baseline.params is not None:
+        more = setting.params - baseline.params
+    return f"{setting.params:,} (+{more:,})" if more > 0 else f"{setting.params:,}"
+
+
+def _latency(setting: SettingSummary, baseline: SettingSummary | None) -> str:
+    low, high = setting.latency_interval
+    text = number(setting.latency, 1)
+    if not math.isnan(low):
+        text += f" ({low:.1f} to {high:.1f})"
+    if baseline in (None, setting) or math.isnan(setting.latency / baseline.latency):
+        return text
+    return f"{text}, {100 * (setting.latency / baseline.latency - 1):+.0f} %"
+
+
 def _settings_table(comparison: Comparison) -> ReportTable:
     baseline = None
     for setting in comparison.settings:
@@ -106,38 +134,32 @@ def _settings_table(comparison: Comparison) -> ReportTable:
     def seeds(setting: SettingSummary) -> str:
         return f"{setting.ap.count} of {len(comparison.plan.seeds_of(setting.name))}"
 
-    def params(setting: SettingSummary) -> str:
-        text = f"{setting.params:,}"
-        if baseline in (None, setting) or setting.params <= baseline.params:
-            return text
-        return f"{text} (+{setting.params - baseline.params:,})"
-
-    def latency(setting: SettingSummary) -> str:
-        low, high = setting.latency_interval
-        text = f"{setting.latency:.1f} ({low:.1f} to {high:.1f})"
-        if baseline in (None, setting):
-            return text
-        return f"{text}, {100 * (setting.latency / baseline.latency - 1):+.0f} %"
-
     settings = comparison.settings
+    costs: dict[str, Callable[[SettingSummary], str]] = {
+        "parameters": lambda setting: _params(setting, baseline),
+        "GFLOPs": lambda setting: number(setting.gflops, 3),
+        "latency, ms": lambda setting: _latency(setting, baseline),
+        "training, s": lambda setting: number(setting.train_seconds, 0),
+    }
+    if comparison.plan.foreign:
+        costs = _known(settings, costs)
     table = _table(
         "Settings",
         "Mean ± standard deviation over finished seeds, in points. Bold: the best number, which is"
         " no verdict.",
-        comparison.settings,
+        settings,
         {
             "setting": lambda setting: setting.name,
             "seeds": seeds,
             "AP": lambda setting: spread(setting.ap),
             "AP50": lambda setting: spread(setting.ap50),
-            "parameters": params,
-            "GFLOPs": lambda setting: f"{setting.gflops:.3f}",
-            "latency, ms": latency,
-            "training, s": lambda setting: number(setting.train_seconds, 0),
+            **costs,
         },
     )
     table = _with_best(table, "AP", [each.ap.mean for each in settings])
     table = _with_best(table, "AP50", [each.ap50.mean for each in settings])
+    if "latency, ms" not in costs:
+        return table
     return _with_best(table, "latency, ms", [each.latency for each in settings], sign=-1)
 
 
@@ -323,10 +345,16 @@ def _class_differences_table(comparison: Comparison) -> ReportTable:
 
 
 def _failed_table(comparison: Comparison) -> ReportTable:
-    return _table(
+    heading, remark = (
         "Failed trials",
         "Diverged trials count as 0 AP in all differences; those lost to the machine are left out."
         " The same command retries them.",
+    )
+    if comparison.plan.foreign:
+        heading, remark = "Missing files", "They are left out of all differences."
+    return _table(
+        heading,
+        remark,
         comparison.failed.items(),
         {
             "trial": lambda item: f"{item[0][0]}, seed {item[0][1]}",

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyze, find_verdicts
+from utils.compare.coco_truth import Truth
 from utils.compare.failures import Failure, read_failure
+from utils.compare.foreign import given_latency, import_trials
 from utils.compare.latency import measure_latency
 from utils.compare.phrases import looks_sentence, sentence, spread
 from utils.compare.plan import Plan, Trial
@@ -184,9 +186,41 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Lang
     sample = next(iter(splits.values())).samples[0]
     latency = measure_latency(plan.out, list(first_trials.values()), sample.read_image())
     comparison = analyze(plan, results, failed, latency, splits, read_record(plan.out))
-    append_look(plan.out, plan, comparison.tests)
-    write_report(plan.out, comparison, shlex.join(command), language)
+    return _publish(comparison, command, language)
+
+
+def _publish(comparison: Comparison, command: Sequence[str], language: Language) -> Comparison:
+    """Record the look at these results, and write the report."""
+    out = comparison.plan.out
+    append_look(out, comparison.plan, comparison.tests)
+    write_report(out, comparison, shlex.join(command), language)
     return comparison
+
+
+def compare_detections(
+    plan: Plan, truth: Truth, command: Sequence[str], language: Language = "en"
+) -> Comparison:
+    """Compare foreign detections by the same statistics, and write the same report.
+
+    Args:
+        plan: what to compare, with the files.
+        truth: the test images.
+        command: words of the command line, which the report shows.
+        language: language of the report's words.
+
+    Raises:
+        UserError: a file is not as expected, or the folder holds trainings or is in use.
+    """
+    make_folder(plan.out)
+    with locked(plan.out, "compare.py is working", "wait, or give another --out"):
+        plan = with_declared_margin(plan)
+        check_declared_looks(plan)
+        append_plan(plan.out, plan)
+        plan, results, missing = import_trials(plan, truth)
+        splits = {result.trial.setting: truth for result in results}
+        latency, record = given_latency(plan), read_record(plan.out)
+        comparison = analyze(plan, results, missing, latency, splits, record, groups=truth.groups)
+        return _publish(comparison, command, language)
 
 
 def summarize(comparison: Comparison) -> str:
@@ -198,7 +232,10 @@ def summarize(comparison: Comparison) -> str:
     lines.append("")
     lines += [sentence(pair) for pair in comparison.pairs]
     for (name, seed), failure in comparison.failed.items():
-        lines.append(f"failed: {name}, seed {seed}: {failure.reason}")
+        kind = "missing" if failure.kind == "missing" else "failed"
+        lines.append(f"{kind}: {name}, seed {seed}: {failure.reason}")
+    if comparison.plan.foreign:
+        lines += [f"note: {remark}" for remark in comparison.plan.foreign.remarks]
     if comparison.plan.looks:
         lines.append(looks_sentence(comparison))
     lines.append("")

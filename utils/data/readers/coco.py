@@ -66,7 +66,7 @@ def read(
     class_names = read_class_names(data.classes, report.note_encoding)
     if class_names is None:
         class_names = _train_class_names(data, path, content, categories)
-    images = _find_images(content, path, _image_folders(root, path, split), report)
+    images = _find_images(content, path, image_folders(root, path, split), report)
     objects = _Objects(content, images, categories, class_names, report)
     for index, entry in enumerate(content["annotations"]):
         name = entry["id"] if type(entry.get("id")) is int else f"[{index}]"
@@ -264,7 +264,7 @@ def read_ids(data: DataConfig, split: str) -> tuple[dict[str, Any], dict[str, An
     """
     path = json_file(data, split)
     content, _ = _load(path)
-    folders = _image_folders(Path(data.root), path, split)
+    folders = image_folders(Path(data.root), path, split)
     images = _find_images(content, path, folders, DatasetReport())
     given = {parse_id(entry["id"], "id"): entry["id"] for entry in content["images"]}
     by_path = {
@@ -364,7 +364,7 @@ def _read_names(path: Path, modified: int) -> tuple[str, ...]:
     return _class_names(content, _read_categories(content, path), path)
 
 
-def _image_folders(root: Path, path: Path, split: str) -> list[Path]:
+def image_folders(root: Path, path: Path, split: str) -> list[Path]:
     """Folders where the images may be, the most likely first."""
     if path == root:
         return [root.parent, root.parent / "images"]
