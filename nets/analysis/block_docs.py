@@ -223,6 +223,9 @@ def catalog_page(command: str) -> str:
         "",
         *(f"- {line}" for line in LEGEND),
         "",
+        "[public_copies.md](public_copies.md) lists what common copies of these blocks compute "
+        "instead.",
+        "",
         f"| {' | '.join(HEADER)} |",
         "| --- | --- | ---: | ---: | --- | --- | --- | --- |",
         *(table_row(name) for name in attention.names()),
