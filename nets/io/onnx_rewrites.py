@@ -4,81 +4,26 @@ PyTorch's exporter writes valid ONNX which ONNX Runtime and OpenVINO run as it i
 some of it, or computes it wrongly:
 
     4.x: `Unsqueeze` of several axes; constants of type bool, as in `masked_fill` with a fixed mask;
-         a constant index of `Gather`, or first matrix of `MatMul`, with other uses; `Split` of a
-         constant; `Shape` of some axes; the slope of `HardSigmoid`;
+         a constant index of `Gather`, or first matrix of `MatMul`, with other uses; arithmetic of
+         constants; `Shape` of some axes; the batch size as a number; `Slice` backwards; the slope
+         of `HardSigmoid`;
          `InstanceNormalization` of values with a mean far above their deviation, of which it takes
          the variance as the mean of the squares less the square of the mean
     5.0: sums and products of feature maps of different shapes that come from convolutions: these
-         run in blocks of channels, or as a part of a convolution, and there nothing is broadcast
+         run in blocks of channels, or as a part of a convolution, and there nothing is broadcast;
+         of two `Reshape` in a row, a 0 in the second
 
 So attention blocks can be written without a thought of these.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 import onnx
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto
+
+from nets.io.onnx_graph import Graph, Rule
 
 FEATURES = 4  # axes of a feature map (N, C, H, W)
 BROADCASTING = ("Add", "Sub", "Mul", "Div", "Max", "Min")
-
-
-class _Graph:
-    """A graph in which nodes are replaced; knows constants, shapes and who computes what.
-
-    Attributes:
-        constants: values of the constants, by name.
-    """
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
-        self.constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-        infos = (*graph.value_info, *graph.input, *graph.output)
-        self._shapes = {info.name: _dimensions(info) for info in infos}
-        self._producers = {name: node for node in graph.node for name in node.output}
-
-    def shape(self, name: str) -> tuple[int | str, ...] | None:
-        """The sizes of a computed tensor, with names for unknown ones; None: not known."""
-        return None if name in self.constants else self._shapes.get(name)
-
-    def producer(self, name: str) -> str:
-        """The operator that computes a tensor, or ""."""
-        node = self._producers.get(name)
-        return node.op_type if node else ""
-
-    def constant(self, values: np.ndarray, near: str) -> str:
-        """Add a constant; return its name, which starts with `near`."""
-        name = f"{near}.constant{len(self.constants)}"
-        self.add(name, values)
-        return name
-
-    def add(self, name: str, values: np.ndarray) -> None:
-        """Add a constant of that name."""
-        self.constants[name] = values
-        self.graph.initializer.append(numpy_helper.from_array(values, name))
-
-    def rewrite(self, rules: dict[str, Callable[["_Graph", NodeProto], list[NodeProto]]]) -> None:
-        """Replace each node by what the rule of its operator returns, and drop unused constants."""
-        nodes: list[NodeProto] = []
-        for node in self.graph.node:
-            nodes += rules[node.op_type](self, node) if node.op_type in rules else [node]
-        self._replace("node", nodes)
-        used = {name for node in nodes for name in node.input}
-        used |= {item.name for item in self.graph.output}
-        self._replace("initializer", [t for t in self.graph.initializer if t.name in used])
-        known = used | {name for node in nodes for name in node.output}
-        self._replace("value_info", [info for info in self.graph.value_info if info.name in known])
-
-    def _replace(self, field: str, items: Sequence[Any]) -> None:
-        kept = list(items)
-        self.graph.ClearField(field)
-        getattr(self.graph, field).extend(kept)
-
-
-def _dimensions(info: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    return tuple(size.dim_param or size.dim_value for size in info.type.tensor_type.shape.dim)
 
 
 def make_portable(model: onnx.ModelProto) -> None:
@@ -87,10 +32,10 @@ def make_portable(model: onnx.ModelProto) -> None:
     Args:
         model: from PyTorch's exporter, with the shapes of all tensors; its input size is fixed.
     """
-    _Graph(model.graph).rewrite(RULES)
+    Graph(model).rewrite(RULES)
 
 
-def _one_axis_at_a_time(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _one_axis_at_a_time(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """`Unsqueeze` of axes a < b: of a, then of b."""
     axes, shape = graph.constants.get(node.input[-1]), graph.shape(node.output[0])
     if axes is None or shape is None or axes.size == 1:
@@ -105,7 +50,7 @@ def _one_axis_at_a_time(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     return steps
 
 
-def _without_bool(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _without_bool(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """`Where(mask, number, x)` of a constant mask: `x * (not mask) + (number where mask)`."""
     mask, number, other = (graph.constants.get(name) for name in node.input)
     kept = node.input[2]
@@ -126,7 +71,7 @@ def _without_bool(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     return [*steps, onnx.helper.make_node("Add", [kept, summand], list(node.output))]
 
 
-def _without_layout(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _without_layout(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """A sum or product of feature maps: a `Reshape` to the same shape ends OpenCV's own layout."""
     index = _operand_to_reshape(graph, node)
     if index is None:
@@ -139,7 +84,7 @@ def _without_layout(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     return [reshaped, node]
 
 
-def _operand_to_reshape(graph: _Graph, node: NodeProto) -> int | None:
+def _operand_to_reshape(graph: Graph, node: NodeProto) -> int | None:
     """The index of the smaller operand of a broadcast that OpenCV 5 refuses; None: of no such."""
     shapes = [graph.shape(name) for name in node.input]
     if any(shape is None or len(shape) != FEATURES for shape in shapes):
@@ -152,7 +97,7 @@ def _operand_to_reshape(graph: _Graph, node: NodeProto) -> int | None:
     return 0 if sizes[0] < sizes[1] else 1
 
 
-def _with_own_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _with_own_constant(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """`Gather` with a constant index, `MatMul` with a constant matrix first: used nowhere else."""
     position = 1 if node.op_type == "Gather" else 0
     values = graph.constants.get(node.input[position])
@@ -161,13 +106,13 @@ def _with_own_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     return [node]
 
 
-def _whole_shape(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _whole_shape(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """`Shape` of some axes: of all, then a `Gather`."""
     given = {item.name: item.i for item in node.attribute}
     shape, name = graph.shape(node.input[0]), node.output[0]
     if shape is None or not given:
         return [node]
-    axes = np.arange(len(shape))[given.get("start", 0) : given.get("end", len(shape))]
+    axes = np.arange(len(shape))[given.get("start") : given.get("end")]
     index = graph.constant(axes, name)
     return [
         onnx.helper.make_node("Shape", list(node.input), [f"{name}.whole"]),
@@ -175,31 +120,64 @@ def _whole_shape(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     ]
 
 
-def _without_identity(graph: _Graph, node: NodeProto) -> list[NodeProto]:
-    """`Identity` of a constant: a constant of its own, since OpenCV 4.6 takes no other weights."""
-    values = graph.constants.get(node.input[0])
-    if values is None:
+def _to_fixed_shape(graph: Graph, node: NodeProto) -> list[NodeProto]:
+    """`Reshape` to a computed shape: -1 stands for the only size that is not fixed."""
+    if node.input[1] in graph.constants:
         return [node]
-    graph.add(node.output[0], values)
-    return []
+    for shape in (graph.shape(node.output[0]), graph.sizes.get(node.input[1])):
+        if shape is None or 0 in shape:
+            continue
+        sizes = [size if isinstance(size, int) else -1 for size in shape]
+        if sizes.count(-1) <= 1:
+            node.input[1] = graph.constant(np.array(sizes, np.int64), node.output[0])
+            break
+    return [node]
 
 
-def _split_constant(graph: _Graph, node: NodeProto) -> list[NodeProto]:
-    """`Split` of a constant: its parts, of the sizes that it is given or all alike."""
-    values = graph.constants.get(node.input[0])
-    if values is None:
+def _without_steps_back(graph: Graph, node: NodeProto) -> list[NodeProto]:
+    """`Slice` that turns axes around: a `Gather` along each."""
+    values = [graph.constants.get(name) for name in node.input[1:]]
+    shape, name, output = graph.shape(node.input[0]), node.input[0], node.output[0]
+    if shape is None or len(values) < 4 or any(value is None for value in values):
         return [node]
-    axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
-    size = -(-values.shape[axis] // len(node.output))
-    ends = np.arange(size, values.shape[axis], size)
-    if len(node.input) > 1:
-        ends = np.cumsum(graph.constants[node.input[1]])[:-1]
-    for name, part in zip(node.output, np.split(values, ends, axis), strict=True):
-        graph.add(name, part)
-    return []
+    slices = [tuple(map(int, each)) for each in zip(*values, strict=True)]
+    sizes = [shape[axis] for _, _, axis, _ in slices]
+    if all(step > 0 for *_, step in slices) or not all(isinstance(size, int) for size in sizes):
+        return [node]
+    steps = []
+    for (start, end, axis, step), size in zip(slices, sizes, strict=True):
+        index = graph.constant(np.arange(size)[start:end:step], output)
+        steps.append(
+            onnx.helper.make_node("Gather", [name, index], [f"{output}.axis{axis}"], axis=axis)
+        )
+        name = steps[-1].output[0]
+    steps[-1].output[0] = output
+    return steps
 
 
-def _clipped(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _counted(graph: Graph, node: NodeProto) -> list[NodeProto]:
+    """`Range(0, N, 1)` of the batch size N: a running sum of ones."""
+    images, output = graph.graph.input[0].name, node.output[0]
+    start, step = (graph.constants.get(node.input[index]) for index in (0, 2))
+    size = graph.sizes.get(node.input[1])
+    batch, *_ = graph.shape(images) or ("",)
+    if start is None or step is None or (start, size, step) != (0, batch, 1):
+        return [node]
+    zero, one = (graph.constant(np.array(x, np.float32), output) for x in (0, 1))
+    axis, first, second, row = (graph.constant(np.array(x), output) for x in (0, [0], [1], [-1]))
+    make = onnx.helper.make_node
+    return [
+        make("Flatten", [images], [f"{output}.flat"]),
+        make("Slice", [f"{output}.flat", first, second, second], [f"{output}.values"]),
+        make("Mul", [f"{output}.values", zero], [f"{output}.zeros"]),
+        make("Add", [f"{output}.zeros", one], [f"{output}.ones"]),
+        make("CumSum", [f"{output}.ones", axis], [f"{output}.sums"], exclusive=1),
+        make("Reshape", [f"{output}.sums", row], [f"{output}.numbers"]),
+        make("Cast", [f"{output}.numbers"], [output], to=onnx.TensorProto.INT64),
+    ]
+
+
+def _clipped(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """`HardSigmoid` by its definition: `Clip(alpha * x + beta, 0, 1)`."""
     given = {item.name: item.f for item in node.attribute}
     output = node.output[0]
@@ -212,7 +190,7 @@ def _clipped(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     ]
 
 
-def _centered(graph: _Graph, node: NodeProto) -> list[NodeProto]:
+def _centered(graph: Graph, node: NodeProto) -> list[NodeProto]:
     """The instance norm of a softmax: the mean is 1 / (length of the softmax), and cancels."""
     name = node.input[0]
     shape = graph.shape(name)
@@ -224,12 +202,13 @@ def _centered(graph: _Graph, node: NodeProto) -> list[NodeProto]:
     return [centered, node]
 
 
-RULES: dict[str, Callable[[_Graph, NodeProto], list[NodeProto]]] = {
+RULES: dict[str, Rule] = {
     "Unsqueeze": _one_axis_at_a_time,
     "Where": _without_bool,
     "Shape": _whole_shape,
-    "Identity": _without_identity,
-    "Split": _split_constant,
+    "Range": _counted,
+    "Reshape": _to_fixed_shape,
+    "Slice": _without_steps_back,
     "HardSigmoid": _clipped,
     "Gather": _with_own_constant,
     "MatMul": _with_own_constant,

@@ -146,7 +146,8 @@ def _cells(
 
 def _first_cells(op: Any, left: Any, top: Any, width: int, cells: int) -> Any:
     """The index of the upper left cell among the cells of all images, float32 `(N, P)`."""
-    one_each = op.Gather(left, _constant(op, np.array([0])), axis=1)
+    start, end = (_constant(op, np.array([index])) for index in (0, 1))
+    one_each = op.Slice(left, start, end, end)  # OpenCV 4 fails on a `Gather` of a reused matrix
     zeros = op.Mul(one_each, _constant(op, np.array(0, np.float32)))
     ones = op.Add(zeros, _constant(op, np.array(1, np.float32)))
     image = op.CumSum(ones, _constant(op, np.array(0)), exclusive=1)  # 0, 1, .. of any batch size

@@ -88,7 +88,6 @@ class ACmix(ResidualAttention):
         - The branches order the channels differently, by head and within the heads.
     """
 
-    refused_by = ("OpenCV 4",)
     zero_gradient = ("position.bias",)  # p_i - p_j cancels it
     far: Tensor
 

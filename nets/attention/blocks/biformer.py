@@ -62,8 +62,6 @@ class BiFormer(ResidualAttention):
         - Near-ties between regions: a small change of the features may choose others.
     """
 
-    refused_by = ("OpenCV 4",)
-
     def __init__(
         self,
         channels: int,

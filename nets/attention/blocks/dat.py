@@ -79,7 +79,6 @@ class DeformableAttention(ResidualAttention):
         - The paper's table of positions fixes the size of the map, and is left out.
     """
 
-    refused_by = ("OpenCV 4",)
     zero_gradient = ("key.bias",)  # the same for all keys: the softmax cancels it
 
     def __init__(

@@ -59,7 +59,6 @@ class Halo(ResidualAttention):
           have other windows.
     """
 
-    refused_by = ("OpenCV 4",)
     offsets: Tensor
 
     def __init__(

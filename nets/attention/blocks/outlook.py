@@ -41,8 +41,6 @@ class Outlook(ResidualAttention):
           the map are not masked.
     """
 
-    refused_by = ("OpenCV 4",)
-
     def __init__(
         self,
         channels: int,

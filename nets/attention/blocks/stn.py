@@ -53,7 +53,6 @@ class STN(AttentionBlock):
           there.
     """
 
-    refused_by = ("OpenCV 4",)
     identity_at_start = True
 
     def __init__(

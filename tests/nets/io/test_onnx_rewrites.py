@@ -55,6 +55,7 @@ CONVS = {"one": weights(1, 8, 1, 1), "all": weights(8, 8, 1, 1)}
 FIRST, GATE = node("Conv", ["x", "all"], ["f"]), node("Conv", ["f", "one"], ["g"])
 LAST = node("Conv", ["m", "all"], ["y"])
 POOL = node("ReduceMean", ["f", "sides"], ["p"], keepdims=1)
+KEYS = ("last", "eight", "six", "one")
 CASES = {
     "unsqueeze": (
         [node("Unsqueeze", ["x", "axes"], ["y"])],
@@ -88,6 +89,40 @@ CASES = {
         ],
         {"c": weights(2, 5)},
         lambda nodes, constants: "Split" not in {n.op_type for n in nodes},
+    ),
+    "computed shape": (
+        [
+            node("Shape", ["x"], ["batch"], start=0, end=1),
+            node("Shape", ["x"], ["sizes"]),
+            node("Gather", ["sizes", "last"], ["width"]),
+            node("Mul", ["width", "eight"], ["all"]),
+            node("Concat", ["batch", "all", "six", "one"], ["shape"], axis=0),
+            node("Reshape", ["x", "shape"], ["y"]),
+        ],
+        {key: np.array([n]) for key, n in zip(KEYS, (3, 8, 6, 1), strict=True)},
+        lambda nodes, constants: [n.op_type for n in nodes] == ["Reshape"],
+    ),
+    "number of the image": (
+        [
+            node("Shape", ["x"], ["sizes"]),
+            node("Gather", ["sizes", "zero"], ["batch"]),
+            node("Range", ["zero", "batch", "one"], ["r"]),
+            node("Cast", ["r"], ["f"], to=1),
+            node("Reshape", ["f", "axes4"], ["n"]),
+            node("Add", ["x", "n"], ["y"]),
+        ],
+        {"zero": np.array(0), "one": np.array(1), "axes4": np.array([-1, 1, 1, 1])},
+        lambda nodes, constants: "Range" not in {n.op_type for n in nodes},
+    ),
+    "backwards": (
+        [node("Slice", ["x", "from", "to", "sides", "steps"], ["y"])],
+        {
+            "from": np.array([-1, -2]),
+            "to": np.array([-(2**63), 0]),
+            "sides": np.array([2, 3]),
+            "steps": np.array([-1, -2]),
+        },
+        lambda nodes, constants: [n.op_type for n in nodes] == ["Gather"] * 2,
     ),
     "instance norm": (
         [
