@@ -15,6 +15,7 @@ examples:
   python compare.py --config voc.yaml --search --blocks se eca cbam --sites all --budget 100 \
       --search-with train.epochs=5 input_size=320     which site? candidates are trained for less
   python compare.py --detections DIR --truth instances.json        of any detectors
+  python compare.py --verify runs/compare-voc         every number, again from the detections
 
 A file for --settings maps names to overrides, nested or dotted; `{}` changes nothing:
   plain: {}
@@ -54,6 +55,12 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     parser = CommandParser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--verify",
+        metavar="DIR",
+        help="compute every number of the report in this folder again, from the stored detections,"
+        " and print what differs (exit status 1); data.root=... if the data has moved",
+    )
     source.add_argument(
         "--config", metavar="NAME|PATH", help="the experiment that all settings share"
     )
@@ -258,6 +265,9 @@ def refuse_other_options(args: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the arguments, run the comparison, and print its summary."""
     args = parse()
+    if args.verify is not None:
+        _verify(args.verify, args.overrides)
+        return
     refuse_other_options(args)
     command = ["python", "compare.py", *sys.argv[1:]]
     # imported here, where `run_command` explains a missing library
@@ -269,6 +279,16 @@ def main() -> None:
         plan = search_finalists(args) if args.search else make_plan(args)
         comparison = compare(plan, command, args.ray, args.language)
     print(f"\n{summarize(comparison)}")
+
+
+def _verify(folder: str, overrides: Sequence[str]) -> None:
+    """Check a finished comparison; exit with status 1 if something differs."""
+    from utils.compare.verify import verify
+    from utils.core.config import parse_overrides
+
+    found = verify(Path(folder), parse_overrides(overrides))
+    print("\n".join(found.lines()))
+    sys.exit(1 if found.differences else 0)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -24,7 +24,7 @@ import torch
 from nets.io.darknet import read_darknet
 from nets.io.torch_files import MAX_BYTES, read_torch_file
 from utils.core.errors import UserError, shorten
-from utils.core.files import find_first, is_file, new_file, read_with, similar_file
+from utils.core.files import find_first, hash_content, is_file, new_file, read_with, similar_file
 from utils.core.progress import progress_bar
 
 TIMEOUT = 30.0  # seconds without an answer
@@ -200,15 +200,8 @@ def _find_difference(source: Source, path: Path) -> str:
     size = path.stat().st_size
     if source.size not in (None, size):
         return f"{size:,} bytes, expected {source.size:,}"
-    found = read_with(_hash, path) if source.sha256 else None
+    found = read_with(hash_content, path) if source.sha256 else None
     return f"its SHA-256 is {found}, expected {source.sha256}" if found != source.sha256 else ""
-
-
-def _hash(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_readable(source: Source, part: Path) -> None:

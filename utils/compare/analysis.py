@@ -26,6 +26,7 @@ from utils.compare.record import (
     count_looks,
     make_entry,
 )
+from utils.compare.registration import Registration
 from utils.compare.results import TestImages, TrialResult, fingerprint, read_detections
 from utils.compare.statistics import Interval, Judgement, PairedDifference, Verdict
 from utils.core.errors import UserError
@@ -180,6 +181,7 @@ class Comparison:
         resamples: number of bootstrap resamples.
         look: how often different results were shown in the folder, this time included.
         family: number of tests ever made in the folder, which the verdicts are corrected for.
+        registration: the file of the plan.
     """
 
     plan: Plan
@@ -193,6 +195,7 @@ class Comparison:
     resamples: int
     look: int
     family: int
+    registration: Registration | None = None
 
     @property
     def tests(self) -> dict[tuple[str, str], Differences]:

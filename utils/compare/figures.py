@@ -1,5 +1,6 @@
-"""The plots of a report, as PNG."""
+"""The plots of a report, each in all formats."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,9 +8,27 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from utils.compare.analysis import Comparison, SettingSummary
-from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, to_png
+from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, to_files
 
 MAX_MARKED_EPOCHS = 30
+
+Plot = dict[str, bytes]  # format -> file
+
+
+def names(comparison: Comparison) -> list[str]:
+    """The names of all plots that a comparison has."""
+    shown = {
+        "differences": bool(comparison.pairs),
+        "cost": not any(math.isnan(setting.latency) for setting in comparison.settings),
+        "curves": comparison.plan.foreign is None,
+    }
+    return [name for name, is_shown in shown.items() if is_shown]
+
+
+def draw_all(comparison: Comparison) -> dict[str, Plot]:
+    """Name of a plot -> plot."""
+    draw = {"cost": cost, "curves": curves, "differences": differences}
+    return {name: draw[name](comparison) for name in names(comparison)}
 
 
 def setting_colors(comparison: Comparison) -> dict[str, str]:
@@ -25,7 +44,7 @@ def setting_colors(comparison: Comparison) -> dict[str, str]:
     return colors
 
 
-def differences(comparison: Comparison) -> bytes:
+def differences(comparison: Comparison) -> Plot:
     """The mean AP difference of every pair with its three intervals; ticks are seeds."""
     pairs = comparison.pairs
     with new_figure(8.6, 1.2 + 0.75 * len(pairs)) as figure:
@@ -50,10 +69,10 @@ def differences(comparison: Comparison) -> bytes:
         axes.set_ylim(len(pairs) - 0.45, -0.55)
         finish(axes, xlabel="AP difference, points (95% intervals)")
         axes.legend(**BESIDE)
-        return to_png(figure)
+        return to_files(figure)
 
 
-def cost(comparison: Comparison) -> bytes:
+def cost(comparison: Comparison) -> Plot:
     """Accuracy against latency: mean AP with its standard deviation over seeds."""
     colors = setting_colors(comparison)
     with new_figure(8.6, 3.6) as figure:
@@ -80,7 +99,7 @@ def cost(comparison: Comparison) -> bytes:
             ylabel="AP ± standard deviation",
         )
         axes.legend(title="setting (parameters)", **BESIDE)
-        return to_png(figure)
+        return to_files(figure)
 
 
 def _with_size(setting: SettingSummary) -> str:
@@ -89,7 +108,7 @@ def _with_size(setting: SettingSummary) -> str:
     return f"{setting.name}  ({setting.params / 1e6:.2f} M)"
 
 
-def curves(comparison: Comparison) -> bytes:
+def curves(comparison: Comparison) -> Plot:
     """AP on the test images and training loss over the epochs: mean and range over seeds."""
     colors = setting_colors(comparison)
     with new_figure(10, 3.8) as figure:
@@ -103,7 +122,7 @@ def curves(comparison: Comparison) -> bytes:
         for axes in (ap_axes, loss_axes):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         loss_axes.legend(**BESIDE)
-        return to_png(figure)
+        return to_files(figure)
 
 
 def _plot_band(axes: Axes, setting: SettingSummary, column: str, factor: float, color: str) -> None:

@@ -12,6 +12,7 @@ from nets.loading import load_model
 from utils.compare.plan import Trial
 from utils.compare.results import DONE
 from utils.compare.statistics import Interval, stats
+from utils.core.errors import UserError
 from utils.core.timing import Budget, interleave, timed
 from utils.core.validation import SavedSection, read_json
 from utils.engine.report import write_json
@@ -76,9 +77,8 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
     for trial in trials:
         marks[trial.setting] = f"{trial.seed} {(trial.folder / DONE).stat().st_mtime_ns}"
     if path.is_file():
-        saved = read_json(LatencyRecord, path, "; delete it to measure again")
-        complete = all(part.keys() == marks.keys() for part in (saved.ms, saved.low, saved.high))
-        if saved.trials == marks and complete:
+        saved = _read_record(out)
+        if saved.trials == marks and _is_complete(saved):
             return _latencies(saved)
     calls = {trial.setting: partial(load_model(trial.folder / BEST), image) for trial in trials}
     times = interleaved_times(calls, SECONDS)
@@ -91,6 +91,27 @@ def measure_latency(out: Path, trials: Sequence[Trial], image: np.ndarray) -> di
     )
     write_json(path, measured.model_dump())
     return _latencies(measured)
+
+
+def _read_record(out: Path) -> LatencyRecord:
+    return read_json(LatencyRecord, out / LATENCY_FILE, "; delete it to measure again")
+
+
+def read_latency(out: Path) -> dict[str, Latency]:
+    """Setting -> milliseconds per image, as last measured in a comparison's folder.
+
+    Raises:
+        UserError: the measurement is missing or damaged.
+    """
+    record = _read_record(out)
+    if not _is_complete(record):
+        raise UserError(f"{out / LATENCY_FILE}: expected the same settings in all of its parts")
+    return _latencies(record)
+
+
+def _is_complete(record: LatencyRecord) -> bool:
+    parts = (record.ms, record.low, record.high)
+    return all(part.keys() == record.trials.keys() for part in parts)
 
 
 def _latencies(record: LatencyRecord) -> dict[str, Latency]:

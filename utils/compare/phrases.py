@@ -185,6 +185,12 @@ def notes(comparison: Comparison) -> list[str]:
             " saw training images only. The verdicts rest on other seeds and on the test images, so"
             " that the choice does not flatter them."
         )
+    registration = comparison.registration
+    if registration is not None and registration.changes and registration.begun:
+        found.append(
+            f"The plan was changed after {registration.begun} trials had begun:"
+            f" {'; '.join(registration.changes)}."
+        )
     for setting in plan.settings:
         keys = plan.unpaired_keys(setting)
         if keys:
@@ -222,6 +228,7 @@ def conditions(comparison: Comparison) -> list[tuple[str, str]]:
     height, width = config.input_size
     voting = "none" if limits.vote_iou >= 1 else f"above IoU {limits.vote_iou:g}"
     return [
+        *_plan_file(comparison),
         ("Machine", " | ".join(machines) or NONE),
         (
             "Data",
@@ -255,6 +262,19 @@ def _foreign_conditions(comparison: Comparison, foreign: Foreign) -> list[tuple[
             " COCO; boxes are neither clipped nor filtered",
         ),
     ]
+
+
+def _plan_file(comparison: Comparison) -> list[tuple[str, str]]:
+    registration = comparison.registration
+    if registration is None:
+        return []
+    when = "before the first trial"
+    if registration.begun:
+        when = f"after {registration.begun} trials had begun"
+    text = (
+        f"{registration.file}, written {registration.time}, {when}; SHA-256 {registration.sha256}"
+    )
+    return [("Plan", text)]
 
 
 def seed_count(count: int | None) -> str:

@@ -2,10 +2,13 @@
 
 A correction for several tests is worth nothing if the tests that were disappointing can be left
 out afterwards. So the family is everything that was ever compared in the folder: `record.jsonl`
-gets a line when trials are begun (`plan`), and one when their results are shown (`look`).
+gets a line when trials are begun (`plan`), and one when their results are shown (`look`). Each line
+ends with a hash of itself and of all lines before it, so that a change is noticed.
 """
 
+import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +25,7 @@ from utils.core.validation import SavedSection, validate_json
 
 RECORD = "record.jsonl"
 MAX_BYTES = 64 * 2**20
+CHAIN = re.compile(rb', "chain": "([0-9a-f]{64})"}\n?$')  # at the end of a line
 
 Differences = Mapping[int, float]  # by seed, in points
 
@@ -40,6 +44,20 @@ class PairRecord(SavedSection):
     differences: dict[str, float]
 
 
+class PlanMark(SavedSection):
+    """The file of a plan.
+
+    Attributes:
+        file: its name, in the folder of the comparison.
+        sha256: SHA-256 of its content.
+        begun: number of trials that had begun when it was written.
+    """
+
+    file: str
+    sha256: str
+    begun: int
+
+
 class Entry(SavedSection):
     """A line of the record.
 
@@ -50,6 +68,8 @@ class Entry(SavedSection):
         margin: the margin of the plan, in points.
         looks: number of seeds at each declared look; empty: none were declared.
         pairs: what is compared.
+        plan: the file of the plan; earlier versions wrote none.
+        chain: SHA-256 of all lines so far, this one without its chain.
     """
 
     kind: Literal["plan", "look"]
@@ -58,6 +78,8 @@ class Entry(SavedSection):
     margin: float | None = None
     looks: list[int] = Field(default_factory=list)
     pairs: list[PairRecord]
+    plan: PlanMark | None = None
+    chain: str = ""
 
 
 def read_record(out: Path) -> list[Entry]:
@@ -66,20 +88,16 @@ def read_record(out: Path) -> list[Entry]:
     Raises:
         UserError: it is damaged.
     """
-    path = out / RECORD
-    if not is_file(path):
-        return []
-    lines = read_file(path, max_bytes=MAX_BYTES).splitlines()
     hint = "; give another --out"
     return [
-        validate_json(Entry, line, f"{path}:{number}", hint)
-        for number, line in enumerate(lines, start=1)
+        validate_json(Entry, line, f"{out / RECORD}:{number}", hint)
+        for number, line in enumerate(read_lines(out), start=1)
     ]
 
 
-def append_plan(out: Path, plan: Plan) -> None:
-    """Record what is about to be compared."""
-    _append(out, make_entry("plan", plan))
+def append_plan(out: Path, plan: Plan, mark: PlanMark | None = None) -> None:
+    """Record what is about to be compared, and the file of the plan."""
+    _append(out, make_entry("plan", plan).model_copy(update={"plan": mark}))
 
 
 def append_look(out: Path, plan: Plan, tests: Mapping[tuple[str, str], Differences]) -> None:
@@ -154,17 +172,49 @@ def with_declared_margin(plan: Plan) -> Plan:
 
 
 def _append(out: Path, entry: Entry) -> None:
-    entries = read_record(out)
-    if _content(entry) in map(_content, entries):
+    if _content(entry) in map(_content, read_record(out)):
         return
+    before = b"".join(read_lines(out))
+    text = json.dumps(entry.model_dump(exclude={"chain"}), ensure_ascii=False)
+    line = text.encode("utf-8", "backslashreplace")
+    chain = f', "chain": "{_chain(before, line)}"}}\n'.encode()
+    write_file(out / RECORD, before + line[:-1] + chain)
+
+
+def _chain(before: bytes, line: bytes) -> str:
+    return hashlib.sha256(before + line).hexdigest()
+
+
+def read_lines(out: Path) -> list[bytes]:
+    """The lines of the record with their ends; none if there is no record."""
     path = out / RECORD
-    before = read_file(path, max_bytes=MAX_BYTES).decode() if entries else ""
-    write_file(path, before + json.dumps(entry.model_dump(), ensure_ascii=False) + "\n")
+    return read_file(path, max_bytes=MAX_BYTES).splitlines(True) if is_file(path) else []
+
+
+def find_edited_line(lines: Sequence[bytes]) -> int | None:
+    """The number of the first line that is not as it was written, or comes after a lost one.
+
+    Lines at the end can be removed unnoticed; those of earlier versions have no hash, and are
+    covered by the first line that has one.
+    """
+    is_chained = False
+    for number, line in enumerate(lines, start=1):
+        match = CHAIN.search(line)
+        if match is None:
+            if is_chained:
+                return number
+            continue
+        is_chained = True
+        before, own = b"".join(lines[: number - 1]), line[: match.start()] + b"}"
+        if _chain(before, own).encode() != match[1]:
+            return number
+    return None
 
 
 def _content(entry: Entry) -> str:
-    """Everything but the time."""
-    return entry.model_dump_json(exclude={"time"})
+    """Everything but the time, and what follows from when it was written."""
+    begun = {"begun"} if entry.plan else True
+    return entry.model_dump_json(exclude={"time": True, "chain": True, "plan": begun})
 
 
 def count_looks(entries: Sequence[Entry]) -> int:

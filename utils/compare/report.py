@@ -1,8 +1,10 @@
-"""The report: `report.html` (needs no network), `report.md`, `results.csv`, `trials.csv`."""
+"""The report: `report.html` (needs no network), `report.md`, `results.csv`, `trials.csv`.
+
+For papers: `report.tex`, `methods.md` and `figures/`. For programs: `report.json`.
+"""
 
 import csv
 import io
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +17,9 @@ import jinja2
 from utils.compare import figures, statistics
 from utils.compare.analysis import Comparison, PairSummary
 from utils.compare.examples import Example, ExampleFinder, is_drawable
+from utils.compare.figures import Plot
+from utils.compare.numbers import write_numbers
+from utils.compare.paper import render_methods, render_tex
 from utils.compare.phrases import conditions, details, headline, notes, probability
 from utils.compare.tables import equivalence_column, report_tables
 from utils.compare.translation import LANGUAGE_FOLDER, Language, Translator, read_phrases
@@ -67,7 +72,14 @@ COST_COLUMNS = {
     "train_seconds": "train_seconds",
 }
 
-
+FIGURES = "figures"  # folder
+PRINT_FORMATS = ("svg", "pdf")
+# Plot -> the table it stands below, and its caption
+CAPTIONS = {
+    "cost": ("Settings", "Accuracy against latency. Hollow: fair controls."),
+    "curves": ("Every training, AP", "Over the epochs; bands span all seeds."),
+    "differences": ("Differences", "AP differences and intervals."),
+}
 # Column of a table -> heading of the paragraph that explains it
 LINKS = {
     **dict.fromkeys(("AP", "AP50", "reference's AP", "AP difference"), "What is compared"),
@@ -93,25 +105,43 @@ def slug(heading: str) -> str:
 def write_report(
     out: Path, comparison: Comparison, command: str, language: Language = "en"
 ) -> None:
-    """Write the four files into `out`; the tables of numbers (CSV) are in English.
+    """Write all files into `out`; only `report.html` and `report.md` speak another language.
 
     Raises:
         WriteError: a file cannot be written.
     """
-    texts = {
-        "report.html": render_html(comparison, command, language),
+    plots = figures.draw_all(comparison)
+    for name, plot in plots.items():
+        for suffix in PRINT_FORMATS:
+            write_file(out / FIGURES / f"{name}.{suffix}", plot[suffix])
+    for name, text in report_texts(comparison, command, language, plots).items():
+        write_file(out / name, text)
+    write_numbers(out, comparison, command, language)
+
+
+def report_texts(
+    comparison: Comparison, command: str, language: Language, plots: Mapping[str, Plot]
+) -> dict[str, str]:
+    """Name -> content of all files that are text."""
+    return {
+        "report.html": render_html(comparison, command, language, plots),
         "report.md": render_markdown(comparison, command, language),
         "results.csv": results_csv(comparison),
         "trials.csv": trials_csv(comparison),
+        "report.tex": render_tex(comparison),
+        "methods.md": render_methods(comparison),
     }
-    for name, text in texts.items():
-        write_file(out / name, text)
 
 
-def render_html(comparison: Comparison, command: str, language: Language = "en") -> str:
-    """The HTML page, with all images embedded."""
+def render_html(
+    comparison: Comparison,
+    command: str,
+    language: Language = "en",
+    plots: Mapping[str, Plot] | None = None,
+) -> str:
+    """The HTML page, with all images embedded; the plots are drawn if they are not given."""
     context = _context(comparison, command)
-    context["figures"] = _figures(comparison)
+    context["figures"] = _figures(figures.draw_all(comparison) if plots is None else plots)
     context["examples"] = _examples(comparison)
     context["language"] = HTML_LANGUAGES[language]
     return _environment(language, autoescape=True).get_template("report.html").render(context)
@@ -161,21 +191,12 @@ def _links(comparison: Comparison) -> dict[str, str]:
     return LINKS if margin is None else {**LINKS, equivalence_column(margin): "Practically equal"}
 
 
-def _figures(comparison: Comparison) -> dict[str, EmbeddedImage]:
+def _figures(plots: Mapping[str, Plot]) -> dict[str, EmbeddedImage]:
     """Table's heading -> the figure below it."""
     embedded = {}
-    if not any(math.isnan(setting.latency) for setting in comparison.settings):
-        embedded["Settings"] = embed_png(
-            figures.cost(comparison), "cost", "Accuracy against latency. Hollow: fair controls."
-        )
-    if not comparison.plan.foreign:
-        embedded["Every training, AP"] = embed_png(
-            figures.curves(comparison), "curves", "Over the epochs; bands span all seeds."
-        )
-    if comparison.pairs:
-        embedded["Differences"] = embed_png(
-            figures.differences(comparison), "differences", "AP differences and intervals."
-        )
+    for name, plot in plots.items():
+        heading, caption = CAPTIONS[name]
+        embedded[heading] = embed_png(plot["png"], name, caption)
     return embedded
 
 

@@ -69,6 +69,7 @@ class TrialRecord(_Saved):
     """What `read_result` reads of `trial.json`."""
 
     truth: int
+    detections: str = ""
     train_seconds: Amount | None
     machine: str = ""
     alone: bool = False
@@ -102,6 +103,7 @@ class TrialResult:
         train_seconds: time in the training loop; NaN if unknown.
         machine: processor and library versions.
         is_alone: whether no other process took part of the processor meanwhile.
+        detections: SHA-256 of the file of its detections; "" if an earlier version wrote it.
         curve: rows of the run's `results.csv`, one per epoch; metrics are fractions 0..1. Empty
             for foreign detections.
         truth: fingerprint of the test images' objects.
@@ -119,6 +121,7 @@ class TrialResult:
     truth: int
     machine: str = ""
     is_alone: bool = False
+    detections: str = ""
 
 
 def read_result(trial: Trial, has_curve: bool = True) -> TrialResult:
@@ -133,15 +136,9 @@ def read_result(trial: Trial, has_curve: bool = True) -> TrialResult:
     """
     record = read_json(TrialRecord, trial.folder / DONE, _advice(trial))
     metrics = record.metrics
-    per_class = {}
-    for name, scores in metrics.per_class.items():
-        per_class[name] = (_points(scores.ap50_95), _points(scores.ap50))
     return TrialResult(
         trial=trial,
-        ap=_points(metrics.map50_95),
-        ap50=_points(metrics.map50),
-        per_class=per_class,
-        threshold=DEFAULT_THRESHOLD if metrics.best_score is None else metrics.best_score,
+        **scores(metrics),
         params=metrics.params,
         gflops=math.nan if metrics.gflops is None else metrics.gflops,
         train_seconds=math.nan if record.train_seconds is None else record.train_seconds,
@@ -149,7 +146,21 @@ def read_result(trial: Trial, has_curve: bool = True) -> TrialResult:
         truth=record.truth,
         machine=record.machine,
         is_alone=record.alone,
+        detections=record.detections,
     )
+
+
+def scores(metrics: TrialMetrics) -> dict[str, Any]:
+    """The fields of a `TrialResult` that follow from detections."""
+    per_class = {}
+    for name, each in metrics.per_class.items():
+        per_class[name] = (_points(each.ap50_95), _points(each.ap50))
+    return {
+        "ap": _points(metrics.map50_95),
+        "ap50": _points(metrics.map50),
+        "per_class": per_class,
+        "threshold": DEFAULT_THRESHOLD if metrics.best_score is None else metrics.best_score,
+    }
 
 
 def _advice(trial: Trial) -> str:

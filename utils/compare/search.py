@@ -26,7 +26,7 @@ from utils.compare.halving import (
 from utils.compare.plan import Plan, Setting, Trial, make_plan
 from utils.compare.results import read_result
 from utils.compare.trials import SharedData, read_state
-from utils.compare.workflow import make_folder, run_missing
+from utils.compare.workflow import make_folder, prepare, run_missing
 from utils.core.config import find_config, load_config, parse_overrides
 from utils.core.errors import UserError, nearest
 from utils.core.files import write_file
@@ -286,6 +286,7 @@ def _run(
 ) -> Gains:
     """Train candidates, and the baseline, and return what the candidates are ahead of it."""
     stage = plan.at(names, seeds)
+    prepare(stage, data)
     run_missing(stage, data, ray)
     scores: Gains = {}
     for trial in stage.trials:

@@ -19,6 +19,7 @@ from utils.compare.results import DETECTIONS, DONE, fingerprint, write_detection
 from utils.core.config import flatten, load_config
 from utils.core.devices import pick_device
 from utils.core.errors import UserError
+from utils.core.files import hash_content, read_with
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train
@@ -144,6 +145,7 @@ def _write_result(trial: Trial, result: Result, datasets: Datasets, is_alone: bo
         "setting": trial.setting,
         "seed": trial.seed,
         "truth": fingerprint(datasets.final.samples),
+        "detections": read_with(hash_content, trial.folder / DETECTIONS),
         "train_seconds": round(progress["seconds"], 2),
         "machine": describe_machine(pick_device(trial.config.device)),
         "alone": is_alone,

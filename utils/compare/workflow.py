@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from utils.compare.phrases import looks_sentence, sentence, spread
 from utils.compare.plan import Plan, Trial
 from utils.compare.ray_cluster import check_ray
 from utils.compare.record import (
+    Entry,
     append_look,
     append_plan,
     check_declared_looks,
     read_record,
     with_declared_margin,
 )
+from utils.compare.registration import Registration, register
 from utils.compare.report import write_report
 from utils.compare.results import TrialResult, read_result
 from utils.compare.statistics import NO_VERDICT
@@ -57,9 +59,10 @@ def compare(
         plan = with_declared_margin(plan)
         check_declared_looks(plan)
         data = SharedData()
+        registration = prepare(plan, data)
 
         def report(shown: Plan) -> Comparison:
-            return _report(shown, data, command, language)
+            return _report(shown, registration, data, command, language)
 
         try:
             if plan.looks:
@@ -100,10 +103,8 @@ def _run_looks(
         running = [each for each in plan.settings if len(look.seeds_of(each.name)) == seeds]
         print(f"look {number} of {len(plan.looks)}, {seeds} seeds, {len(running)} settings:")
         part = replace(plan, seeds=plan.seeds[before:seeds], settings=tuple(running))
-        trained = run_missing(plan, data, ray, part)
-        verdicts = find_verdicts(look, *_read_trials(look), read_record(plan.out))
-        found = [pair for pair, verdict in verdicts.items() if verdict not in NO_VERDICT]
-        stops = {**dict.fromkeys(found, seeds), **stops}
+        trained = run_missing(part, data, ray)
+        stops = find_stops(look, *_read_trials(look), read_record(plan.out))
         is_last = seeds == plan.looks[-1] or len(stops) == len(plan.pairs)
         if trained or is_last:  # not again what an interrupted command has shown
             comparison = report(replace(look, stops=stops))
@@ -115,30 +116,51 @@ def _run_looks(
     return comparison
 
 
-def run_missing(plan: Plan, data: SharedData, ray: str | None, part: Plan | None = None) -> bool:
-    """Record the plan, and run its trials that are not finished; return whether there were any.
+def find_stops(
+    look: Plan,
+    results: Sequence[TrialResult],
+    failed: Mapping[tuple[str, int], Failure],
+    record: Sequence[Entry],
+) -> dict[tuple[str, str], int]:
+    """(setting, reference) -> number of seeds at the look that gave a verdict, up to this one."""
+    verdicts = find_verdicts(look, results, failed, record)
+    found = [pair for pair, verdict in verdicts.items() if verdict not in NO_VERDICT]
+    return {**dict.fromkeys(found, len(look.seeds)), **look.stops}
 
-    Args:
-        plan: what is recorded.
-        data: its data.
-        ray: as for `compare`.
-        part: the settings and seeds to train now; None: all.
+
+def prepare(plan: Plan, data: SharedData) -> Registration:
+    """Check the folder and the data, and write down the plan, before the first trial.
 
     Raises:
-        UserError: the folder holds other trainings; the data is missing; the cluster cannot be
-            joined.
+        UserError: the folder holds other trainings, or a plan that was edited; the data is missing.
     """
-    part = part or plan
     # fails on a folder of other trainings before any work
-    finished = [trial for trial in part.trials if read_state(trial) == "finished"]
+    states = [read_state(trial) for trial in plan.trials]
     datasets = data.load(plan.settings[0].config)  # bad data fails here, once
-    append_plan(plan.out, plan)
-    print(f"{len(part.trials)} trials, {len(finished)} of them already finished")
+    registration = register(plan, datasets, all(state == "finished" for state in states))
+    print(f"plan: {plan.out / registration.file}, SHA-256 {registration.sha256}")
+    return registration
+
+
+def run_missing(plan: Plan, data: SharedData, ray: str | None) -> bool:
+    """Run the trials that are not finished; return whether there were any.
+
+    Args:
+        plan: the settings and seeds to train now, of a plan that was prepared.
+        data: its data.
+        ray: as for `compare`.
+
+    Raises:
+        UserError: the cluster cannot be joined.
+    """
+    finished = [trial for trial in plan.trials if read_state(trial) == "finished"]
+    print(f"{len(plan.trials)} trials, {len(finished)} of them already finished")
     if ray is None:
-        run_trials(part.trials, finished, data)
+        run_trials(plan.trials, finished, data)
     else:
-        run_on_cluster(ray, part, finished, (len(datasets.train), len(datasets.val)))
-    return len(finished) < len(part.trials)
+        datasets = data.load(plan.settings[0].config)
+        run_on_cluster(ray, plan, finished, (len(datasets.train), len(datasets.val)))
+    return len(finished) < len(plan.trials)
 
 
 def run_trials(trials: Sequence[Trial], finished: Sequence[Trial], data: SharedData) -> None:
@@ -174,7 +196,13 @@ def _read_trials(plan: Plan) -> tuple[list[TrialResult], dict[tuple[str, int], F
     return results, failed
 
 
-def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Language) -> Comparison:
+def _report(
+    plan: Plan,
+    registration: Registration,
+    data: SharedData,
+    command: Sequence[str],
+    language: Language,
+) -> Comparison:
     results, failed = _read_trials(plan)
     if not results:
         first = next(iter(failed.values()))
@@ -186,7 +214,7 @@ def _report(plan: Plan, data: SharedData, command: Sequence[str], language: Lang
     sample = next(iter(splits.values())).samples[0]
     latency = measure_latency(plan.out, list(first_trials.values()), sample.read_image())
     comparison = analyze(plan, results, failed, latency, splits, read_record(plan.out))
-    return _publish(comparison, command, language)
+    return _publish(replace(comparison, registration=registration), command, language)
 
 
 def _publish(comparison: Comparison, command: Sequence[str], language: Language) -> Comparison:
@@ -240,5 +268,5 @@ def summarize(comparison: Comparison) -> str:
         lines.append(looks_sentence(comparison))
     lines.append("")
     report = comparison.plan.out / "report.html"
-    lines.append(f"report: {report} (report.md, results.csv and trials.csv beside it)")
+    lines.append(f"report: {report} (report.md, report.tex and tables beside it)")
     return "\n".join(lines)

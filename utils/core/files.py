@@ -12,6 +12,7 @@ Everything that a command reads is opened by `open_input`, and everything it wri
 """
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -36,6 +38,7 @@ OUTAGES = frozenset(
     )
     if hasattr(errno, name)
 )
+BLOCK = 2**20  # bytes that are hashed at a time
 MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 TOKEN_BYTES = 8  # of the random name of an unfinished file
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -133,6 +136,14 @@ def read_with(read: Callable[[BinaryIO], Value], path: str | Path, title: str = 
             return read(file)
 
     return _with_patience(attempt, path, title)
+
+
+def hash_content(file: BinaryIO) -> str:
+    """SHA-256 of an open file, in hexadecimal; `read_with(hash_content, path)` opens it."""
+    digest = hashlib.sha256()
+    for block in iter(partial(file.read, BLOCK), b""):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def is_outage(error: BaseException) -> bool:

@@ -1,18 +1,15 @@
 """Duplicate images, by path or by content, within a split or across splits (a leak)."""
 
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.core.files import ReadError, is_outage, read_with
+from utils.core.files import ReadError, hash_content, is_outage, read_with
 from utils.data.sample import Sample
 
 TAIL = 4096  # bytes compared first; compressed images differ at the end rather than at the start
-BLOCK = 2**20  # bytes read at a time
 
 
 def identical_files(sizes: Mapping[Path, int]) -> list[tuple[Path, Path]]:
@@ -29,7 +26,7 @@ def identical_files(sizes: Mapping[Path, int]) -> list[tuple[Path, Path]]:
     """
     same_size = _groups(sizes, sizes.__getitem__)
     same_tail = [part for group in same_size for part in _groups(group, _reader(_tail))]
-    identical = [part for group in same_tail for part in _groups(group, _reader(_digest))]
+    identical = [part for group in same_tail for part in _groups(group, _reader(hash_content))]
     return [(original, path) for original, *others in identical for path in others]
 
 
@@ -63,10 +60,10 @@ def _groups(paths: Iterable[Path], content: Callable[[Path], Hashable | None]) -
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _reader(read: Callable[[BinaryIO], bytes]) -> Callable[[Path], bytes | None]:
+def _reader(read: Callable[[BinaryIO], Hashable]) -> Callable[[Path], Hashable | None]:
     """What `read` returns for a path; `None` if the file has meanwhile been removed."""
 
-    def content(path: Path) -> bytes | None:
+    def content(path: Path) -> Hashable | None:
         try:
             return read_with(read, path)
         except ReadError as error:
@@ -80,10 +77,3 @@ def _reader(read: Callable[[BinaryIO], bytes]) -> Callable[[Path], bytes | None]
 def _tail(file: BinaryIO) -> bytes:
     file.seek(max(0, file.seek(0, io.SEEK_END) - TAIL))
     return file.read(TAIL)
-
-
-def _digest(file: BinaryIO) -> bytes:
-    digest = hashlib.sha256()
-    for block in iter(partial(file.read, BLOCK), b""):
-        digest.update(block)
-    return digest.digest()

@@ -1,4 +1,4 @@
-"""What the plots of all reports have in common: style, colors, PNG."""
+"""What the plots of all reports have in common: style, colors, files."""
 
 import io
 import warnings
@@ -21,8 +21,16 @@ PLOT_STYLE: dict[Any, Any] = {  # a "$" in a name is not math
     "text.parse_math": False,
     "font.size": 9,
     "axes.titlesize": 10,
+    "pdf.fonttype": 42,  # TrueType: many journals refuse matplotlib's default
+    "svg.hashsalt": "figure",  # the same plot gives the same file
 }
 DPI = 170
+# Format -> metadata that is left out, so that the same plot gives the same file
+FORMATS: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
 BESIDE: dict[str, Any] = {  # a legend to the right of the axes
     "frameon": False,
     "loc": "upper left",
@@ -39,9 +47,18 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as an image file."""
+    return _save(figure, "png", dpi)
+
+
+def to_files(figure: Figure) -> dict[str, bytes]:
+    """The figure in all `FORMATS`: as an image, and for printing."""
+    return {name: _save(figure, name, DPI) for name in FORMATS}
+
+
+def _save(figure: Figure, name: str, dpi: int) -> bytes:
     stream = io.BytesIO()
     with chosen_fonts(figure):
-        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(stream, format=name, dpi=dpi, metadata=FORMATS[name])
     return stream.getvalue()
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from utils.compare import machine, report, statistics
+from utils.compare import figures, machine, report, statistics
 from utils.compare.analysis import Comparison, PairSummary, analyze
 from utils.compare.latency import Latency, interleaved_medians, measure_latency
 from utils.compare.machine import LoadWatch
@@ -382,11 +382,15 @@ def test_every_plot_is_an_image(
     finished: tuple[Plan, Comparison], fast_reports: pytest.MonkeyPatch
 ):
     fast_reports.undo()
-    embedded = report._figures(finished[1])
+    plots = figures.draw_all(finished[1])
+    embedded = report._figures(plots)
     assert embedded.keys() == {"Settings", "Differences", "Every training, AP"}
     for image in embedded.values():
         data = base64.b64decode(image.source.removeprefix("data:image/png;base64,"))
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).std() > 5
+    assert all(b"<svg" in plot["svg"] for plot in plots.values())
+    assert all(plot["pdf"].startswith(b"%PDF") for plot in plots.values())
+    assert figures.cost(finished[1]) == plots["cost"]
 
 
 # the same setting under two names

@@ -10,6 +10,7 @@ import pytest
 from utils.compare import report
 from utils.compare.analysis import Comparison
 from utils.compare.failures import Failure
+from utils.compare.registration import Registration
 from utils.compare.translation import LANGUAGE_FOLDER, PLACEHOLDER, Translator, read_phrases
 from utils.core.config import update_config
 
@@ -66,7 +67,8 @@ def with_notes(comparison: Comparison) -> Comparison:
     second = replace(second, config=update_config(first.config, {"train.batch_size": 7}))
     settings = [replace(setting, rising=2) for setting in comparison.settings]
     plan = replace(plan, settings=(first, second))
-    return replace(comparison, plan=plan, settings=settings, look=2)
+    changed = Registration("plan-2.yaml", "0f", "2026-01-01", 3, "plan.yaml", ("+settings.ca",))
+    return replace(comparison, plan=plan, settings=settings, look=2, registration=changed)
 
 
 def test_nothing_stays_untranslated(
@@ -74,6 +76,8 @@ def test_nothing_stays_untranslated(
 ):
     comparisons = [scored(**situation) for situation in SITUATIONS]
     comparisons.append(with_notes(scored(none=NONE, se=NEAR)))
+    planned = Registration("plan.yaml", "0f", "2026-01-01", 0)
+    comparisons.append(replace(comparisons[0], registration=planned))
     page = report.render_html(comparisons[1], "command", "zh")
     assert '<html lang="zh-CN">' in page and "次训练失败" in page and "Verdict" not in page
     for comparison in comparisons:

@@ -45,7 +45,7 @@ def look_at(
         reported: list[Plan] = []
         trained: list[tuple[str, int]] = []
 
-        def train(plan: Plan, data: SharedData, ray: str | None, part: Plan) -> bool:
+        def train(part: Plan, data: SharedData, ray: str | None) -> bool:
             new = {(trial.setting, trial.seed) for trial in part.trials} - set(finished)
             trained.extend(new)
             return bool(new)
