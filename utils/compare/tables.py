@@ -235,8 +235,8 @@ def _looks_table(comparison: Comparison) -> ReportTable:
         rows.append(row)
     return ReportTable(
         "Looks",
-        f"{looks_sentence(comparison)} The levels are those of the smallest and of the largest p"
-        " by Holm's method.",
+        f"{looks_sentence(comparison)} A comparison has a verdict if its p is at most the level:"
+        " the first number for the smallest p of all, the second for the last comparison left.",
         ["look", "seeds", "level of p", "trials", "without a verdict"],
         rows,
         [""] * len(rows),
