@@ -1,6 +1,5 @@
-"""Saved results that are damaged are named, and the message says what to do."""
+"""Saved results that are damaged are named, with what to do; `--verify` finds every change."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.utils.compare.attacks import ATTACKS, edit_json
 from utils.compare import controls, latency
 from utils.compare.plan import Plan, Trial
 from utils.compare.results import CURVE, DETECTIONS, DONE, read_detections, read_result
+from utils.compare.verify import verify
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset
 
 pytestmark = pytest.mark.slow  # a finished comparison takes 20 s to make
-
-
-def edited(path: Path, *keys: str, value: Any) -> None:
-    """Set a key of a JSON file."""
-    content = section = json.loads(path.read_text(encoding="utf-8"))
-    for key in keys[:-1]:
-        section = section[key]
-    section[keys[-1]] = value
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -32,10 +24,13 @@ def edited(path: Path, *keys: str, value: Any) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:50]), "not valid JSON"),
         (lambda path: path.write_text("[]"), "expected an object, got a value of type list"),
         (lambda path: path.write_text("{}"), "truth is missing"),
-        (lambda path: edited(path, "truth", value="x"), "truth: expected a valid integer, got 'x'"),
-        (lambda path: edited(path, "metrics", "map50", value=7), "metrics.map50: expected"),
         (
-            lambda path: edited(path, "metrics", "per_class", value=[]),
+            lambda path: edit_json(path, "truth", value="x"),
+            "truth: expected a valid integer, got 'x'",
+        ),
+        (lambda path: edit_json(path, "metrics", "map50", value=7), "metrics.map50: expected"),
+        (
+            lambda path: edit_json(path, "metrics", "per_class", value=[]),
             "metrics.per_class: expected",
         ),
         (lambda path: path.unlink(), "no such file"),
@@ -109,3 +104,26 @@ def test_a_damaged_measurement_is_named(text: str, copied: Plan) -> None:
     (copied.out / controls.CONTROLS_FILE).write_text(record)
     with pytest.raises(UserError, match=r"controls\.json: .*; delete it to measure again"):
         controls.with_controls(copied, "latency")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_verify_finds_every_change(attack: str, copied: Plan) -> None:
+    change, expected = ATTACKS[attack]
+    change(copied)
+    found = verify(copied.out, {}).differences
+    first, *others = expected.split("|")
+    assert found and found[0].startswith(f"{copied.out / first}")
+    for other in others:
+        assert any(line.startswith(f"{copied.out / other}") for line in found)
+    assert all("\n" not in line for line in found)
+
+
+def test_verify_tells_other_labels_and_other_images_apart(copied: Plan) -> None:
+    found = verify(copied.out, {"data.shapes_seed": 1}).differences
+    assert found[0].startswith("data, split train: objects: planned")
+    assert any(line.startswith("data, split val: labels: planned") for line in found)
+    assert found[-1].endswith("the labels are not those of the plan")
+    with pytest.raises(UserError, match=r"--verify with train\.epochs=\.\.\.: only keys of data"):
+        verify(copied.out, {"train.epochs": 3})
+    with pytest.raises(UserError, match="its record names no plan file"):
+        verify(copied.out / "trials", {})
