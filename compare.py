@@ -8,6 +8,8 @@ examples:
   python compare.py --config neu_det.yaml --looks 5 8 12 20 --margin 1
                                                       stop what has a verdict, train on the others
   python compare.py --config shapes.yaml --settings placements.yaml --baseline plain train.epochs=30
+  python compare.py --config neu_det.yaml bccd.yaml --phi none se
+                                                      on two datasets, and over both
   python compare.py --config voc.yaml --phi none se --ray          on all cores or GPUs
   python compare.py --config voc.yaml --phi none se --ray auto     on a running Ray cluster
   python compare.py --config neu_det.yaml --search --budget 200 --margin 1
@@ -62,7 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
         " and print what differs (exit status 1); data.root=... if the data has moved",
     )
     source.add_argument(
-        "--config", metavar="NAME|PATH", help="the experiment that all settings share"
+        "--config",
+        nargs="+",
+        metavar="NAME|PATH",
+        help="the experiment that all settings share; several: the same comparison on several "
+        "datasets, and what holds on average over them",
     )
     source.add_argument(
         "--detections",
@@ -184,14 +190,14 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     args = make_parser().parse_intermixed_args(words)
-    separate_overrides(args, "phi", "seeds", "looks", "blocks", "sites")
+    separate_overrides(args, "config", "phi", "seeds", "looks", "blocks", "sites")
     if args.ray and OVERRIDE.match(args.ray):
         args.overrides.insert(0, args.ray)
         args.ray = "local"
     return args
 
 
-def make_plan(args: argparse.Namespace) -> "Plan":
+def make_plan(args: argparse.Namespace, config: str, out: str | None) -> "Plan":
     """The plan of a comparison of given settings."""
     from utils.compare import controls, plan
 
@@ -199,11 +205,11 @@ def make_plan(args: argparse.Namespace) -> "Plan":
         if getattr(args, name) is not None:
             raise UserError(f"--{name.replace('_', '-')}: belongs to --search")
     settings = plan.make_plan(
-        args.config,
+        config,
         args.phi,
         args.settings,
         args.seeds,
-        args.out,
+        out,
         args.baseline,
         args.overrides,
         args.margin,
@@ -219,10 +225,12 @@ def search_finalists(args: argparse.Namespace) -> "Plan":
     for name in COMPARISON_OPTIONS:
         if getattr(args, name):
             raise UserError(f"--{name}: --search finds the settings; leave it out")
+    if len(args.config) > 1:
+        raise UserError("--search: takes one --config")
     options = {name: getattr(args, name) for name in SEARCH_OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
     candidates = search.make_search(
-        args.config,
+        args.config[0],
         args.seeds,
         args.out,
         args.overrides,
@@ -262,6 +270,18 @@ def refuse_other_options(args: argparse.Namespace) -> None:
             raise UserError(f"--{option}: an option of trainings; --detections compares files")
 
 
+def compare_datasets(args: argparse.Namespace, command: Sequence[str]) -> None:
+    """The same comparison on the dataset of each configuration."""
+    from utils.compare import datasets
+
+    if args.looks:
+        raise UserError("--looks: takes one --config, as datasets may stop at different looks")
+    folders = datasets.folders(args.config, args.out)
+    plans = [make_plan(args, *each) for each in zip(args.config, folders, strict=True)]
+    found = datasets.compare_datasets(plans, command, args.ray, args.language)
+    print(f"\n{datasets.summarize(found, plans)}")
+
+
 def main() -> None:
     """Parse the arguments, run the comparison, and print its summary."""
     args = parse()
@@ -271,14 +291,17 @@ def main() -> None:
     refuse_other_options(args)
     command = ["python", "compare.py", *sys.argv[1:]]
     # imported here, where `run_command` explains a missing library
-    from utils.compare.workflow import compare, summarize
+    from utils.compare import workflow
 
     if args.detections:
         comparison = compare_detections(args, command)
+    elif len(args.config) > 1 and not args.search:
+        compare_datasets(args, command)
+        return
     else:
-        plan = search_finalists(args) if args.search else make_plan(args)
-        comparison = compare(plan, command, args.ray, args.language)
-    print(f"\n{summarize(comparison)}")
+        plan = search_finalists(args) if args.search else make_plan(args, args.config[0], args.out)
+        comparison = workflow.compare(plan, command, args.ray, args.language)
+    print(f"\n{workflow.summarize(comparison)}")
 
 
 def _verify(folder: str, overrides: Sequence[str]) -> None:

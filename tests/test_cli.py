@@ -393,7 +393,7 @@ WORDS: list[tuple[ModuleType, list[str], str]] = [
         (export_cli, ["--format", "onnx", "--opset", value], "--opset: expected an integer from 1")
         for value in ("abc", "-1", "1.5", str(10**30), "9" * 5000)
     ],
-    (compare_cli, ["--config"], "--config: expected one argument"),
+    (compare_cli, ["--config"], "--config: expected at least one argument"),
     (compare_cli, ["--phi"], "--phi: expected at least one argument"),
     (nets_cli, ["--classes", "0"], "--classes: expected an integer from 1 to 100,000, got '0'"),
     (cost_cli, ["--size", "31"], "--size: expected a multiple of 32 from 32 to 4,096, got '31'"),

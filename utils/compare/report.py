@@ -143,14 +143,19 @@ def render_html(
     context = _context(comparison, command)
     context["figures"] = _figures(figures.draw_all(comparison) if plots is None else plots)
     context["examples"] = _examples(comparison)
-    context["language"] = HTML_LANGUAGES[language]
-    return _environment(language, autoescape=True).get_template("report.html").render(context)
+    return render("report.html", context, language)
 
 
 def render_markdown(comparison: Comparison, command: str, language: Language = "en") -> str:
     """The same text and tables without images."""
-    context = _context(comparison, command)
-    return _environment(language, autoescape=False).get_template("report.md").render(context)
+    return render("report.md", _context(comparison, command), language)
+
+
+def render(template: str, context: Mapping[str, Any], language: Language) -> str:
+    """Fill in a template; values are escaped if it is an HTML page."""
+    environment = _environment(language, autoescape=template.endswith(".html"))
+    values = {"language": HTML_LANGUAGES[language], **context}
+    return environment.get_template(template).render(values)
 
 
 def _environment(language: Language, autoescape: bool) -> jinja2.Environment:

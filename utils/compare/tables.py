@@ -21,7 +21,14 @@ from utils.compare.phrases import (
     signed,
     spread,
 )
-from utils.compare.statistics import ALPHA, NO_DIFFERENCE, NO_VERDICT, PairedDifference, min_seeds
+from utils.compare.statistics import (
+    ALPHA,
+    NO_DIFFERENCE,
+    NO_VERDICT,
+    PairedDifference,
+    Verdict,
+    min_seeds,
+)
 
 Item = TypeVar("Item")
 RANKED = 30  # rows of the ranking of a search
@@ -67,7 +74,7 @@ def report_tables(comparison: Comparison) -> list[ReportTable]:
     return [table for table in tables if table.rows]
 
 
-def _table(
+def make_table(
     heading: str,
     remark: str,
     items: Iterable[Item],
@@ -143,7 +150,7 @@ def _settings_table(comparison: Comparison) -> ReportTable:
     }
     if comparison.plan.foreign:
         costs = _known(settings, costs)
-    table = _table(
+    table = make_table(
         "Settings",
         "Mean ± standard deviation over finished seeds, in points. Bold: the best number, which is"
         " no verdict.",
@@ -172,10 +179,12 @@ def equivalence_column(margin: float) -> str:
     return f"corrected p of {margin:g} AP"
 
 
-def _pairs_table(comparison: Comparison) -> ReportTable:
-    def verdict(pair: PairSummary) -> str:
-        return "no difference shown" if pair.verdict == NO_DIFFERENCE else pair.verdict
+def short_verdict(verdict: Verdict) -> str:
+    """A verdict in few words."""
+    return "no difference shown" if verdict == NO_DIFFERENCE else verdict
 
+
+def _pairs_table(comparison: Comparison) -> ReportTable:
     equivalence: dict[str, Callable[[PairSummary], str]] = {}
     look: dict[str, Callable[[PairSummary], str]] = {}
     if comparison.plan.looks:
@@ -183,14 +192,14 @@ def _pairs_table(comparison: Comparison) -> ReportTable:
     if comparison.plan.margin is not None:
         column = equivalence_column(comparison.plan.margin)
         equivalence[column] = lambda pair: probability(pair.equivalence_p)
-    return _table(
+    return make_table(
         "Differences",
         "Setting minus reference on the same seeds, AP in points; trials that diverged count as 0."
         " Each interval holds by itself in 95% of cases; they are not simultaneous.",
         comparison.pairs,
         {
             "setting – reference": _pair_name,
-            "verdict": verdict,
+            "verdict": lambda pair: short_verdict(pair.verdict),
             **look,
             "seeds": lambda pair: f"{pair.survivors.seeds} of {pair.planned}",
             "AP": lambda pair: number(pair.means[0]),
@@ -250,7 +259,7 @@ def _power_table(comparison: Comparison) -> ReportTable:
             return NONE
         return f"{seed_count(pair.needed)} ({seed_count(low)} to {seed_count(high)})"
 
-    return _table(
+    return make_table(
         "What these runs could show",
         "For the AP differences.",
         comparison.pairs,
@@ -267,7 +276,7 @@ def _power_table(comparison: Comparison) -> ReportTable:
 
 
 def _ap50_table(comparison: Comparison) -> ReportTable:
-    return _table(
+    return make_table(
         "Differences of AP50",
         "In points, without a verdict.",
         comparison.pairs,
@@ -281,7 +290,7 @@ def _ap50_table(comparison: Comparison) -> ReportTable:
 
 
 def _spread_table(comparison: Comparison) -> ReportTable:
-    return _table(
+    return make_table(
         "Spread between seeds and between test images",
         "Between seeds: standard deviation of one training. Test images: standard error of the mean"
         " over seeds.",
@@ -352,7 +361,7 @@ def _failed_table(comparison: Comparison) -> ReportTable:
     )
     if comparison.plan.foreign:
         heading, remark = "Missing files", "They are left out of all differences."
-    return _table(
+    return make_table(
         heading,
         remark,
         comparison.failed.items(),
@@ -371,7 +380,7 @@ def _search_tables(comparison: Comparison) -> list[ReportTable]:
         return []
     effects = {"Search: blocks": ("block", found.blocks), "Search: sites": ("site", found.sites)}
     tables = [
-        _table(
+        make_table(
             "Search: ranking",
             "Not evidence: the best of many looks better than it is. AP ahead of none, on a part of"
             " the training images that was held out, mean over seeds. search/ranking.csv has all"
@@ -385,7 +394,7 @@ def _search_tables(comparison: Comparison) -> list[ReportTable]:
         )
     ]
     for heading, (column, values) in effects.items():
-        table = _table(
+        table = make_table(
             heading,
             "What the candidates have in common, by least squares over all their trainings: AP"
             " ahead of the mean. Not evidence.",
