@@ -63,7 +63,7 @@ def read_state(trial: Trial) -> TrialState:
     if (trial.folder / ERROR).is_file():
         return "failed"
     if not (trial.folder / LAST).is_file():
-        if (trial.folder / DONE).is_file():
+        if (trial.folder / DONE).is_file() and not (trial.folder / CONFIG).is_file():
             raise UserError(f"{trial.folder} holds foreign detections: give another --out")
         return "new"
     changed = find_difference(trial)
