@@ -33,24 +33,9 @@ The same command resumes an interrupted comparison and retries failed trials.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utils.core.arguments import OVERRIDE, CommandParser, integer, separate_overrides
 from utils.core.cli import run_command
-from utils.core.errors import UserError
-
-if TYPE_CHECKING:
-    from utils.compare.analysis import Comparison
-    from utils.compare.plan import Plan
-
-SEARCH_OPTIONS = ("blocks", "sites", "budget", "finalists", "search_with")
-COMPARISON_OPTIONS = ("phi", "settings", "baseline", "control")
-# Options that --detections has in common with trainings, and its own
-WITH_DETECTIONS = {
-    *("detections", "truth", "group", "settings", "seeds", "out", "baseline", "margin", "language"),
-    "overrides",
-}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -197,121 +182,13 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def make_plan(args: argparse.Namespace, config: str, out: str | None) -> "Plan":
-    """The plan of a comparison of given settings."""
-    from utils.compare import controls, plan
-
-    for name in SEARCH_OPTIONS:
-        if getattr(args, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')}: belongs to --search")
-    settings = plan.make_plan(
-        config,
-        args.phi,
-        args.settings,
-        args.seeds,
-        out,
-        args.baseline,
-        args.overrides,
-        args.margin,
-        args.looks,
-    )
-    return controls.with_controls(settings, args.control)
-
-
-def search_finalists(args: argparse.Namespace) -> "Plan":
-    """Search; return the plan of the finalists' comparison."""
-    from utils.compare import search
-
-    for name in COMPARISON_OPTIONS:
-        if getattr(args, name):
-            raise UserError(f"--{name}: --search finds the settings; leave it out")
-    if len(args.config) > 1:
-        raise UserError("--search: takes one --config")
-    options = {name: getattr(args, name) for name in SEARCH_OPTIONS}
-    given = {name: value for name, value in options.items() if value is not None}
-    candidates = search.make_search(
-        args.config[0],
-        args.seeds,
-        args.out,
-        args.overrides,
-        args.margin,
-        looks=args.looks,
-        **given,
-    )
-    return search.search(candidates, args.ray)
-
-
-def compare_detections(args: argparse.Namespace, command: Sequence[str]) -> "Comparison":
-    """Compare what other programs detected."""
-    from utils.compare import coco_truth, foreign, workflow
-
-    truth = coco_truth.read_truth(Path(args.truth), args.group)
-    plan = foreign.make_foreign_plan(
-        args.detections, truth, args.settings, args.seeds, args.out, args.baseline, args.margin
-    )
-    return workflow.compare_detections(plan, truth, command, args.language)
-
-
-def refuse_other_options(args: argparse.Namespace) -> None:
-    """Refuse options that say nothing about detections, or nothing about trainings."""
-    if not args.detections:
-        for name in ("truth", "group"):
-            if getattr(args, name):
-                raise UserError(f"--{name}: belongs to --detections, which is not given")
-        return
-    if not args.truth:
-        raise UserError("--detections: needs --truth FILE, the objects of the test images")
-    if args.overrides:
-        raise UserError(f"{args.overrides[0]}: a key of trainings; --detections compares files")
-    defaults = make_parser().parse_args(["--detections", args.detections])
-    for name, value in vars(args).items():
-        if name not in WITH_DETECTIONS and value != getattr(defaults, name):
-            option = name.replace("_", "-")
-            raise UserError(f"--{option}: an option of trainings; --detections compares files")
-
-
-def compare_datasets(args: argparse.Namespace, command: Sequence[str]) -> None:
-    """The same comparison on the dataset of each configuration."""
-    from utils.compare import datasets
-
-    if args.looks:
-        raise UserError("--looks: takes one --config, as datasets may stop at different looks")
-    folders = datasets.folders(args.config, args.out)
-    plans = [make_plan(args, *each) for each in zip(args.config, folders, strict=True)]
-    found = datasets.compare_datasets(plans, command, args.ray, args.language)
-    print(f"\n{datasets.summarize(found, plans)}")
-
-
 def main() -> None:
-    """Parse the arguments, run the comparison, and print its summary."""
+    """Parse the arguments and run the comparison."""
     args = parse()
-    if args.verify is not None:
-        _verify(args.verify, args.overrides)
-        return
-    refuse_other_options(args)
-    command = ["python", "compare.py", *sys.argv[1:]]
     # imported here, where `run_command` explains a missing library
-    from utils.compare import workflow
+    from utils.compare.command import run
 
-    if args.detections:
-        comparison = compare_detections(args, command)
-    elif len(args.config) > 1 and not args.search:
-        compare_datasets(args, command)
-        return
-    else:
-        plan = search_finalists(args) if args.search else make_plan(args, args.config[0], args.out)
-        comparison = workflow.compare(plan, command, args.ray, args.language)
-    print(f"\n{workflow.summarize(comparison)}")
-
-
-def _verify(folder: str, overrides: Sequence[str]) -> None:
-    """Check a finished comparison; exit with status 1 if something differs."""
-    from utils.compare.verify import verify
-    from utils.core.config import parse_overrides
-
-    found = verify(Path(folder), parse_overrides(overrides))
-    print("\n".join(found.lines()))
-    sys.exit(1 if found.differences else 0)
+    sys.exit(run(args, make_parser().get_default))
 
 
 if __name__ == "__main__":
