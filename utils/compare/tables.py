@@ -150,10 +150,15 @@ def _settings_table(comparison: Comparison) -> ReportTable:
     }
     if comparison.plan.foreign:
         costs = _known(settings, costs)
+    stopped = ""
+    if comparison.plan.stops:
+        stopped = (
+            " Settings that stopped at a look have fewer seeds; the differences do not mix them."
+        )
     table = make_table(
         "Settings",
         "Mean ± standard deviation over finished seeds, in points. Bold: the best number, which is"
-        " no verdict.",
+        f" no verdict.{stopped}",
         settings,
         {
             "setting": lambda setting: setting.name,

@@ -16,10 +16,10 @@ from utils.data.loading import load_dataset
 def make(tiny_words: Sequence[str], tmp_path: Path) -> Callable[[int], Search]:
     """Searches with a budget."""
 
-    def made(budget: int) -> Search:
+    def made(budget: int, **changes: Sequence[int]) -> Search:
+        options = {"seeds": [0], **changes}
         return make_search(
             "shapes.yaml",
-            seeds=[0],
             out=str(tmp_path / "out"),
             overrides=tiny_words,
             blocks=["eca"],
@@ -27,9 +27,15 @@ def make(tiny_words: Sequence[str], tmp_path: Path) -> Callable[[int], Search]:
             budget=budget,
             finalists=1,
             search_with=["train.epochs=1"],
+            **options,
         )
 
     return made
+
+
+def test_the_finalists_are_compared_at_declared_looks(make: Callable[..., Search]):
+    comparison = make(2, looks=[3, 5], seeds=range(5)).compare(["eca"])
+    assert comparison.looks == (3, 5) and comparison.seeds == (0, 1, 2, 3, 4)
 
 
 def test_it_sees_training_images_only(make: Callable[[int], Search]):
