@@ -20,7 +20,7 @@ from utils.metrics.pairs import flatten
 
 LEAST_FOUND = 10  # objects that must be found at all to say something about their classes
 OUTSIDE = 0.1  # of the image's side, that a box may reach beyond it
-MANY = 0.1  # share of boxes
+MANY = 0.2  # share of images
 
 
 class Entry(CocoSection):
@@ -43,7 +43,7 @@ class ForeignDetections:
         dropped: number of those beyond the 100, which COCO's AP does not count.
         repeated: number of exact repetitions, which count as false positives.
         is_ambiguous: whether the image ids are also file names of other images.
-        are_boxes_odd: whether many boxes lie outside their images, or all are tiny.
+        are_boxes_odd: whether the best boxes lie outside many images, or all are tiny.
         are_classes_odd: whether most objects are detected as another class.
     """
 
@@ -89,7 +89,7 @@ def read_detections(
         dropped=len(entries) - len(kept),
         repeated=len(rows) - len(np.unique(rows, axis=0)),
         is_ambiguous=is_ambiguous,
-        are_boxes_odd=_are_boxes_odd(truth, image, boxes),
+        are_boxes_odd=_are_boxes_odd(detections),
         are_classes_odd=_are_classes_odd(truth, detections),
     )
 
@@ -124,12 +124,18 @@ def _best(image: np.ndarray, label: np.ndarray, score: np.ndarray, classes: int)
     return kept[np.lexsort((-score[kept], image[kept]))]
 
 
-def _are_boxes_odd(truth: Truth, image: np.ndarray, boxes: np.ndarray) -> bool:
-    if not len(boxes):
-        return False
-    size = np.array([(sample.width, sample.height) for sample in truth.samples])[image]
-    outside = ((boxes[:, 2:] - size) > OUTSIDE * size).any(1)
-    return bool(outside.mean() > MANY or (boxes <= 2).all())
+def _are_boxes_odd(detections: Sequence[Detections]) -> bool:
+    """Whether many of the images' best boxes lie outside, or all are tiny.
+
+    Weak boxes of a detector that does not clip them may lie anywhere.
+    """
+    best = [(each.boxes[0], each.width, each.height) for each in detections if len(each)]
+    known = [(box, width, height) for box, width, height in best if min(width, height) > 1]
+    outside = [
+        box[2] > (1 + OUTSIDE) * width or box[3] > (1 + OUTSIDE) * height
+        for box, width, height in known
+    ]
+    return bool(known) and (np.mean(outside) > MANY or all((box <= 2).all() for box, *_ in known))
 
 
 def _are_classes_odd(truth: Truth, detections: Sequence[Detections]) -> bool:

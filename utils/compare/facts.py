@@ -41,6 +41,7 @@ class Foreign:
         truth: file with the test images' objects.
         files: setting -> seed -> file.
         facts: setting -> what is known of it.
+        uncounted: number of detections beyond COCO's 100 best of an image and class.
         remarks: sentences on the files that a reader of the verdicts should know.
     """
 
@@ -48,4 +49,5 @@ class Foreign:
     truth: str
     files: Mapping[str, Mapping[int, Path]]
     facts: Mapping[str, Facts]
+    uncounted: int = 0
     remarks: tuple[str, ...] = ()

@@ -188,8 +188,12 @@ def import_trials(
         contents[trial.setting].append(content)
         _write_trial(trial, content, facts, truth, path)
         results.append(read_result(trial, has_curve=False))
-    remarks = [*_missing_remarks(plan, missing), *_remarks(contents)]
-    return replace(plan, foreign=replace(foreign, remarks=tuple(remarks))), results, missing
+    foreign = replace(
+        foreign,
+        uncounted=sum(each.dropped for files in contents.values() for each in files),
+        remarks=(*_missing_remarks(plan, missing), *_remarks(contents)),
+    )
+    return replace(plan, foreign=foreign), results, missing
 
 
 def _write_trial(
@@ -236,15 +240,7 @@ def _remarks(contents: Mapping[str, Sequence[ForeignDetections]]) -> list[str]:
     """What is odd about the files of a setting."""
     remarks = []
     for name, files in contents.items():
-        dropped, repeated = (
-            sum(each.dropped for each in files),
-            sum(each.repeated for each in files),
-        )
-        if dropped:
-            remarks.append(
-                f"{dropped:,} detections of {name} are beyond the 100 best of an image and class:"
-                " COCO's AP does not count them."
-            )
+        repeated = sum(each.repeated for each in files)
         if repeated:
             remarks.append(
                 f"{repeated:,} detections of {name} repeat another one exactly: they count as"
@@ -256,7 +252,7 @@ def _remarks(contents: Mapping[str, Sequence[ForeignDetections]]) -> list[str]:
             )
         if any(each.are_boxes_odd for each in files):
             remarks.append(
-                f"Many boxes of {name} lie outside of their images, or all are tiny: COCO's are"
+                f"The best boxes of {name} lie outside of many images, or all are tiny: COCO's are"
                 " x, y, width, height in pixels."
             )
         if any(each.are_classes_odd for each in files):

@@ -259,7 +259,7 @@ def _foreign_conditions(comparison: Comparison, foreign: Foreign) -> list[tuple[
         (
             "Detections",
             f"{foreign.folder}; the {MAX_DETECTIONS} best of each image and class count, as in"
-            " COCO; boxes are neither clipped nor filtered",
+            f" COCO, {foreign.uncounted:,} do not; boxes are neither clipped nor filtered",
         ),
     ]
 
