@@ -16,7 +16,8 @@ class SiteAttention:
 
     Attributes:
         maps: see `AttentionBlock.attention`, without the batch dimension: `channel` `(C,)`,
-            `spatial`, `query` and `displacement` `(H, W)`, `branch` `(branches, C)`. A block that
+            `spatial`, `query` and `displacement` `(H, W)`, `branch` `(branches, C)`, `samples`
+            `(points, 2)`. A block that
             provides none (a user's block may lack the method) has `change` `(H, W)`: |y - x| / |x|
             over the channels of each position.
         shape: (C, H, W) of the site's feature map.

@@ -20,6 +20,8 @@ class AttentionMaps(TypedDict, total=False):
         query: weights that one query position assigns to all positions, `(B, H, W)`.
         branch: weights of parallel branches, `(B, branches, C)`.
         displacement: how far a warp moves each position, in cells of the map, `(B, H, W)`.
+        samples: points that all queries read, x and y as shares of the map's width and height,
+            `(B, points, 2)`.
     """
 
     channel: Tensor
@@ -27,6 +29,7 @@ class AttentionMaps(TypedDict, total=False):
     query: Tensor
     branch: Tensor
     displacement: Tensor
+    samples: Tensor
 
 
 class AttentionBlock(nn.Module):

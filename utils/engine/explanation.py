@@ -30,8 +30,10 @@ from utils.visualization.heatmap import (
     HeatPanel,
     Panel,
     PanelRow,
+    PointPanel,
     TextPanel,
     draw_sheet,
+    share_on_padding,
 )
 from utils.visualization.window import Window
 
@@ -43,8 +45,9 @@ TITLES = {
     "displacement": "displacement, in cells of the map",
     "change": "relative change |y - x| / |x|",
     "branch": "weights of the branches",
+    "samples": "points that all queries read",
 }
-COLORS = {"query": "magma"}  # others: viridis; class activation: turbo
+NOTED = 0.01  # smallest share of a query's attention on the padding that is told
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def explain(
     for site in sites:
         attended_site = attended_sites.get(site)
         label = _label(site, specs, attended_site)
-        rows[site] = PanelRow(label, _panels(attended_site, cam, site))
+        rows[site] = PanelRow(label, _panels(attended_site, cam, site, letterbox))
     drawn = detections
     if cam is not None and box is not None and focus.label is not None:
         drawn = _only(detections, cam, box)
@@ -260,22 +263,30 @@ def _label(
     return f"{site}: {attention.describe(specs[site])}\n{shape}{opened}"
 
 
-def _panels(attended_site: SiteAttention | None, cam: GradCAM | None, site: str) -> list[Panel]:
+def _panels(
+    attended_site: SiteAttention | None, cam: GradCAM | None, site: str, letterbox: Letterbox
+) -> list[Panel]:
     panels = []
     if cam is not None:
         panels.append(_cam_panel(cam.heatmaps[site], cam.stride))
     if attended_site is not None:
         for kind, values in attended_site.maps.items():
-            panels.append(_map_panel(kind, values.numpy()))
+            panels.append(_map_panel(kind, values.numpy(), letterbox))
     return panels
 
 
-def _map_panel(kind: str, values: np.ndarray) -> Panel:
+def _map_panel(kind: str, values: np.ndarray, letterbox: Letterbox) -> Panel:
     if kind == "channel":
         return BarPanel(TITLES[kind], values)
     if kind == "branch":
         return BranchPanel(TITLES[kind], values)
-    return HeatPanel(TITLES[kind], values, COLORS.get(kind, "viridis"), marked=kind == "query")
+    if kind == "samples":
+        return PointPanel(TITLES[kind], values)
+    if kind != "query":
+        return HeatPanel(TITLES[kind], values)
+    padding = share_on_padding(values, letterbox)
+    note = f"{padding:.0%} of it on the padding" if padding >= NOTED else ""
+    return HeatPanel(TITLES[kind], values, "magma", marked=True, note=note)
 
 
 def _cam_panel(heat: torch.Tensor | None, stride: int) -> Panel:

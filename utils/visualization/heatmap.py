@@ -35,12 +35,14 @@ class HeatPanel:
         values: `(h, w)`, covers the network's input.
         colors: name of a matplotlib colormap.
         marked: whether to show the chosen point as a star.
+        note: shown below the image.
     """
 
     title: str
     values: np.ndarray
     colors: str = "viridis"
     marked: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ class BranchPanel:
 
 
 @dataclass(frozen=True)
+class PointPanel:
+    """Points over the image; `values` is `(points, 2)`, x and y over the input, 0 to 1."""
+
+    title: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class TextPanel:
     """A sentence in place of a plot."""
 
@@ -70,7 +80,7 @@ class TextPanel:
     text: str
 
 
-Panel = HeatPanel | BarPanel | BranchPanel | TextPanel
+Panel = HeatPanel | BarPanel | BranchPanel | PointPanel | TextPanel
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,27 @@ def _to_input(letterbox: Letterbox, values: np.ndarray, axis: int) -> np.ndarray
     boxes = np.zeros((len(values), 4), np.float32)
     boxes[:, axis] = values
     return letterbox.boxes_to_input(boxes)[:, axis]
+
+
+def share_on_padding(heat: np.ndarray, letterbox: Letterbox) -> float:
+    """The share of a map, 0 to 1, that lies on the padding of the network's input.
+
+    Args:
+        heat: `(h, w)`, covers the network's input.
+        letterbox: how the image was fitted to the input.
+    """
+    left, top, right, bottom = letterbox.content
+    rows = _covered(heat.shape[0], top, bottom, letterbox.input_size[0])
+    columns = _covered(heat.shape[1], left, right, letterbox.input_size[1])
+    sizes = np.abs(heat)
+    outside = sizes * (1 - rows[:, None] * columns)
+    return float(outside.sum() / max(sizes.sum(), 1e-12))
+
+
+def _covered(cells: int, low: float, high: float, side: int) -> np.ndarray:
+    """How much of each cell along an axis of `side` pixels lies from `low` to `high`, 0 to 1."""
+    edges = np.clip(np.linspace(0, side, cells + 1), low, high)
+    return np.diff(edges) * cells / side
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, colors: str = "viridis") -> np.ndarray:
@@ -222,6 +253,8 @@ def _draw(figure: Figure, axes: Axes, panel: Panel, scene: AnnotatedImage) -> No
     axes.set_box_aspect(scene.image.shape[0] / scene.image.shape[1])
     if isinstance(panel, HeatPanel):
         _heat(figure, axes, panel, scene)
+    elif isinstance(panel, PointPanel):
+        _points(axes, panel.values, scene)
     elif isinstance(panel, BarPanel):
         _channels(axes, panel.values)
     elif isinstance(panel, BranchPanel):
@@ -243,12 +276,23 @@ def _draw(figure: Figure, axes: Axes, panel: Panel, scene: AnnotatedImage) -> No
 def _heat(figure: Figure, axes: Axes, panel: HeatPanel, scene: AnnotatedImage) -> None:
     heat = map_to_image(panel.values, scene.letterbox, (scene.image.shape[0], scene.image.shape[1]))
     _show(axes, overlay(scene.image, heat, panel.colors))
+    axes.set_xlabel(panel.note)
     if panel.marked:
         _star(axes, scene.point)
     scale = axes.inset_axes((1.02, 0.0, 0.04, 1.0))  # as tall as the image, whatever its shape
     bar = figure.colorbar(ScalarMappable(_range(heat), panel.colors), cax=scale)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
+
+
+def _points(axes: Axes, values: np.ndarray, scene: AnnotatedImage) -> None:
+    height, width = scene.image.shape[:2]
+    left, top, right, bottom = scene.letterbox.content
+    at = values * scene.letterbox.input_size[::-1] - (left, top)
+    points = at * (width / (right - left), height / (bottom - top)) - 0.5
+    _show(axes, cv2.cvtColor(cv2.cvtColor(scene.image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
+    axes.plot(*points.T, ".", markersize=3, color=matplotlib.colormaps["viridis"](0.95))
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 def _channels(axes: Axes, values: np.ndarray) -> None:
@@ -279,7 +323,7 @@ def _shares(axes: Axes, values: np.ndarray) -> None:
     axes.errorbar(positions, means, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=4)
     axes.set(
         xticks=positions,
-        xlabel=f"branch    bars: mean of {values.shape[1]} channels, lines: 5 to 95 %",
+        xlabel=f"branch    mean of {values.shape[1]} channels, lines: 5 to 95 %",
         ylim=(0, None),
     )
     axes.spines[["top", "right"]].set_visible(False)

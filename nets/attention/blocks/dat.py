@@ -62,7 +62,10 @@ class Offsets(nn.Module):
 
 @register("dat", family="self_attention", paper="Xia et al.: DAT, CVPR 2022, arXiv 2201.00520")
 class DeformableAttention(ResidualAttention):
-    """Deformable attention; its map is how far the samples are moved, in cells, mean of the groups.
+    """Deformable attention.
+
+    Its maps are the samples of all groups, and how far they are moved, in cells, the mean of the
+    groups.
 
     Args:
         channels: C.
@@ -143,6 +146,9 @@ class DeformableAttention(ResidualAttention):
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         points, grid = self._samples(self.query(x))
-        cells = torch.tensor([(side - 1) / 2 for side in x.shape[2:]]).to(points)
+        sides = torch.tensor(x.shape[2:]).to(points)
+        cells = (sides - 1) / 2
         moved = ((points - grid) * cells).norm(dim=3).unflatten(0, (-1, self.groups)).mean(1)
-        return {"displacement": upsample_weights(moved, x.shape[2:])}
+        shares = ((points + 1) * cells + 0.5) / sides  # -1 and 1 are the centers of outer cells
+        samples = shares.flip(3).unflatten(0, (-1, self.groups)).flatten(1, 3)
+        return {"samples": samples, "displacement": upsample_weights(moved, x.shape[2:])}

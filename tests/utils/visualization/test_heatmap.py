@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
 from utils.core.images import Letterbox
@@ -11,10 +12,13 @@ from utils.visualization.heatmap import (
     BranchPanel,
     HeatPanel,
     PanelRow,
+    PointPanel,
     TextPanel,
+    _points,
     draw_sheet,
     map_to_image,
     overlay,
+    share_on_padding,
 )
 
 
@@ -62,6 +66,27 @@ def test_padding_is_left_out():
     assert resampled[16:48].max() == 0, "padding may only touch the border, between cell centers"
 
 
+def test_the_share_on_the_padding():
+    boxing = Letterbox((64, 128), (64, 64))  # 16 pixels of padding above and below
+    assert share_on_padding(np.ones((4, 4)), boxing) == pytest.approx(0.5)
+    assert share_on_padding(one_cell(4, 4, 0, 2), boxing) == pytest.approx(1)
+    assert share_on_padding(-one_cell(4, 4, 2, 2), boxing) == pytest.approx(0)
+    assert share_on_padding(one_cell(2, 2, 1, 0), boxing) == pytest.approx(0.5)
+    assert share_on_padding(np.zeros((4, 4)), boxing) == 0
+
+
+def test_points_land_where_the_letterbox_took_them_from():
+    """128 x 64 enters 64 x 64 at half size, 16 pixels lower."""
+    axes, image = Figure().subplots(), np.zeros((64, 128, 3), np.uint8)
+    none = np.zeros(0, np.float32)
+    found = Detections(none.reshape(0, 4), none, none.astype(int), ("cat",), 128, 64)
+    scene = AnnotatedImage(image, found, Letterbox((64, 128), (64, 64)), (0, 0))
+    _points(axes, np.array([[0.25, 0.5], [1, 0.25], [0.5, 0.1]]), scene)
+    expected = np.array([[32, 32], [128, 0], [64, -19.2]]) - 0.5  # the last lies on the padding
+    assert axes.lines[0].get_xydata() == pytest.approx(expected)
+    assert axes.get_ylim() == (63.5, -0.5)
+
+
 def test_a_smaller_size_is_the_same_map():
     heat = np.random.default_rng(0).random((6, 6)).astype(np.float32)
     boxing = Letterbox((300, 480), (96, 96))
@@ -95,6 +120,7 @@ PANELS = [
     HeatPanel("query $1", np.random.default_rng(1).random((4, 4)), "magma", marked=True),
     BarPanel("channel", np.random.default_rng(2).random(16)),
     BranchPanel("branch", np.random.default_rng(3).random((3, 16))),
+    PointPanel("points", np.random.default_rng(4).random((9, 2))),
     TextPanel("activation", "nothing here"),
 ]
 

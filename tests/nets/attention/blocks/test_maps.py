@@ -19,7 +19,8 @@ KEYS = {
     "query branch": "muse",
     "query channel": "danet",
     "branch": "sk psa split cot",
-    "displacement": "stn dat",
+    "displacement": "stn",
+    "displacement samples": "dat",
 }
 EXPECTED = {name: set(keys.split()) for keys, names in KEYS.items() for name in names.split()} | {
     "gsop": {"channel"}
@@ -36,7 +37,7 @@ def test_keys_and_shapes(name):
     maps = _block(name).attention(random_features(C))
     assert maps and set(maps) == EXPECTED.get(name, set(maps))
     for key, value in maps.items():
-        if key == "branch":
+        if key in ("branch", "samples"):
             assert value.ndim == 3 and value.shape[0] == 2
         else:
             assert value.shape == SHAPES[key]
@@ -216,9 +217,38 @@ def test_samples_of_deformable_attention_move_in_cells():
     offsets.norm.bias.data[0] = 1.0  # one number, gelu(1), the same everywhere
     offsets.out.weight.data[0, 0] = -0.5  # of rows
     up = 0.5 * torch.nn.functional.gelu(torch.ones(())) * (H - 1) / 2
-    moved = block.attention(random_features(C))["displacement"]
+    maps = block.attention(random_features(C))
+    moved = maps["displacement"]
     assert moved[:, 0].abs().max() < 1e-6  # cut off at the border
     assert torch.allclose(moved[:, 1:], up.expand(2, H - 1, W), atol=1e-5)
+    rows = (torch.arange(H) - up).clamp(min=0)
+    columns, rows = torch.meshgrid((torch.arange(W) + 0.5) / W, (rows + 0.5) / H, indexing="xy")
+    x, y = maps["samples"].view(2, block.groups, H, W, 2).unbind(4)
+    assert torch.allclose(x, columns.expand_as(x), atol=1e-6)
+    assert torch.allclose(y, rows.expand_as(y), atol=1e-6)
+
+
+# lka and ge see more than this map, ela normalizes whole rows and columns, biformer takes other
+# regions, and ufo's rows have no fixed sum: their maps are compared with the output above.
+FAR = {"lka", "ge", "ela", "biformer", "ufo"}
+
+
+def test_a_feature_planted_in_a_corner_lights_up_that_corner():
+    height, width, generator = 8, 12, torch.Generator().manual_seed(1)
+    corner, beside = (0, width - 1), (0, width - 2)
+    x = 0.3 * torch.randn(1, 32, height, width, generator=generator)
+    planted = x.clone()
+    planted[0, :, corner[0], corner[1]] += 4 * torch.randn(32, generator=generator)
+    for name in set(attention.names()) - FAR:
+        torch.manual_seed(0)
+        block = open_gates(attention.build(name, 32)).eval().requires_grad_(False)
+        plain, lit = block.attention(x, beside), block.attention(planted, beside)
+        for key in {"spatial", "query"} & plain.keys():
+            change = (lit[key] - plain[key])[0].square()
+            change = change / change.sum()
+            row = change.sum(1) @ torch.arange(height).float() / (height - 1)
+            column = change.sum(0) @ torch.arange(width).float() / (width - 1)
+            assert row < 0.5 < column, f"{name}: {row:.2f}, {column:.2f}"
 
 
 def test_criss_cross_reaches_the_cross_once_and_everything_twice():
