@@ -265,8 +265,22 @@ def flat_index(point: Sequence[int] | None, size: Sequence[int]) -> int:
     return index
 
 
-def upsample_weights(weights: Tensor, size: Sequence[int]) -> Tensor:
-    """Upsample weights `(B, h, w)` of a coarser grid to `(B, *size)`, nearest neighbor."""
-    if weights.shape[1:] == tuple(size):
-        return weights
-    return F.interpolate(weights[:, None], tuple(size))[:, 0]
+def spread_weights(weights: Tensor, size: Sequence[int], step: int) -> Tensor:
+    """Spread weights of a coarser grid over the positions that they stand for.
+
+    Args:
+        weights: `(B, h, w)`.
+        size: sides of the map, (H, W); an axis of the same length stays as it is.
+        step: positions per cell along the other axes; those behind the last cell get 0.
+
+    Returns:
+        `(B, *size)`.
+    """
+    for axis, side in enumerate(size, 1):
+        cells = weights.shape[axis]
+        if cells == side:
+            continue
+        cell = torch.arange(side, device=weights.device) // step
+        spread = weights.movedim(axis, -1)[..., cell.clamp(max=cells - 1)]
+        weights = (spread * (cell < cells)).movedim(-1, axis)
+    return weights

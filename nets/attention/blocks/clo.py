@@ -26,7 +26,7 @@ from nets.attention.layers import (
     join_channels,
     scaled_dot_product,
     split_channels,
-    upsample_weights,
+    spread_weights,
 )
 from nets.attention.options import OddInt, PositiveInt, SmallInt, SmallOrZero
 from nets.attention.registry import register
@@ -82,7 +82,8 @@ class GlobalHeads(nn.Module):
         query, key, _ = self._parts(x)
         at_point = split_channels(query, self.heads)[:, :, index : index + 1]
         weights = dot_product_weights(at_point, split_channels(key, self.heads), self.scale)
-        return upsample_weights(weights[:, :, 0].mean(1).unflatten(1, key.shape[2:]), x.shape[2:])
+        row = weights[:, :, 0].mean(1).unflatten(1, key.shape[2:])
+        return spread_weights(row, x.shape[2:], self.window)
 
 
 @register("clo", family="self_attention", paper="Fan et al.: CloFormer, 2023, arXiv 2303.17803")

@@ -34,7 +34,6 @@ from nets.attention.layers import (
     split_channels,
     to_tokens,
     upcast,
-    upsample_weights,
 )
 from nets.attention.options import OddInt, PositiveInt, SmallInt
 from nets.attention.registry import register
@@ -151,4 +150,7 @@ class DeformableAttention(ResidualAttention):
         moved = ((points - grid) * cells).norm(dim=3).unflatten(0, (-1, self.groups)).mean(1)
         shares = ((points + 1) * cells + 0.5) / sides  # -1 and 1 are the centers of outer cells
         samples = shares.flip(3).unflatten(0, (-1, self.groups)).flatten(1, 3)
-        return {"samples": samples, "displacement": upsample_weights(moved, x.shape[2:])}
+        return {
+            "samples": samples,
+            "displacement": F.interpolate(moved[:, None], x.shape[2:])[:, 0],
+        }

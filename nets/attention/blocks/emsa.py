@@ -27,9 +27,9 @@ from nets.attention.layers import (
     no_autocast,
     scaled_dot_product,
     split_heads,
+    spread_weights,
     to_tokens,
     upcast,
-    upsample_weights,
 )
 from nets.attention.options import PositiveInt, SmallInt
 from nets.attention.registry import register
@@ -74,6 +74,7 @@ class EMSA(AttentionBlock):
         self.out = nn.Linear(channels, channels)
         self.residual = residual
         self.reduce = self.norm = self.mix = None
+        self.step = sr_ratio
         if sr_ratio > 1:
             self.reduce = nn.Conv2d(
                 channels, channels, sr_ratio + 1, sr_ratio, sr_ratio // 2, groups=channels
@@ -143,4 +144,4 @@ class EMSA(AttentionBlock):
             row = self._transformed_weights(query, key)[:, :, index]
         else:
             row = dot_product_weights(query[:, :, index : index + 1], key, self.scale)[:, :, 0]
-        return {"query": upsample_weights(row.mean(1).unflatten(1, grid), x.shape[2:])}
+        return {"query": spread_weights(row.mean(1).unflatten(1, grid), x.shape[2:], self.step)}

@@ -32,9 +32,9 @@ from nets.attention.layers import (
     from_tokens,
     no_autocast,
     scaled_dot_product,
+    spread_weights,
     to_tokens,
     upcast,
-    upsample_weights,
 )
 from nets.attention.options import PositiveInt
 from nets.attention.registry import register
@@ -149,4 +149,4 @@ class NonLocal(AttentionBlock):
         phi = self._pool(self.phi(x))
         query = to_tokens(self.theta(x))[:, index : index + 1]
         row = self._weights(query, to_tokens(phi))[:, 0].unflatten(1, phi.shape[2:])
-        return {"query": upsample_weights(row, x.shape[2:])}
+        return {"query": spread_weights(row, x.shape[2:], 2)}

@@ -209,6 +209,18 @@ def test_a_row_of_one_channel_is_the_attention_free_transformer(mode, point):
     assert torch.allclose(block(x)[:, 0, point[0], point[1]], expected, atol=1e-5)
 
 
+def test_cells_of_a_coarser_grid_lie_where_they_were_pooled():
+    """Windows of 4 leave a row of one and a column of one; pools of 2 leave out the last of each."""
+    for name, step in (("clo", 4), ("non_local", 2)):
+        query = _block(name).attention(random_features(C))["query"]
+        tops, lefts = range(0, H - H % step, step), range(0, W - W % step, step)
+        cells = [query[:, y : y + step, x : x + step].flatten(1) for y in tops for x in lefts]
+        assert all((cell == cell[:, :1]).all() for cell in cells)
+        assert len({cell[0, 0].item() for cell in cells}) == len(cells)
+        rest = torch.cat([query[:, -1], query[:, :, -1]], 1)
+        assert (rest == 0).all() if name == "non_local" else (rest > 0).all()
+
+
 def test_samples_of_deformable_attention_move_in_cells():
     block = attention.build({"name": "dat", "stride": 1, "offset_range": -1}, C).eval()
     offsets = block.offsets
