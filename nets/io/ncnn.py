@@ -49,7 +49,8 @@ def write_ncnn(
         half: store the weights as float16; what is computed depends on the runtime's options.
 
     Raises:
-        UserError: pnnx is not installed or cannot convert the network, or a file cannot be written.
+        UserError: pnnx is not installed or cannot convert the network, ncnn has no layer for an
+            operator, or a file cannot be written.
     """
     pnnx = require_package("pnnx", "export to ncnn")
     path = Path(path)
@@ -67,10 +68,23 @@ def write_ncnn(
                 f"export to ncnn: pnnx cannot convert this network: {shorten(lines[-1])}"
             )
         param, weights = map(read_file, results)
+    _check_layers(param)
     write_file(path, re.sub(rb"\b(in0|out0|out1)\b", _our_name, param))
     write_file(path.with_suffix(".bin"), weights)
     texts = metadata_texts(network, config, names)
     write_file(path.with_suffix(METADATA_SUFFIX), json.dumps(texts, ensure_ascii=False, indent=1))
+
+
+def _check_layers(param: bytes) -> None:
+    """Refuse operators that pnnx left as they are, such as `F.affine_grid`: ncnn has none of them.
+
+    Raises:
+        UserError: there are some.
+    """
+    layers = {line.split()[0].decode() for line in param.splitlines()[2:] if line.strip()}
+    unknown = sorted(name for name in layers if "." in name or ":" in name)
+    if unknown:
+        raise UserError(f"export to ncnn: it has no layer for {', '.join(unknown)}")
 
 
 def _our_name(blob: re.Match[bytes]) -> bytes:

@@ -68,7 +68,8 @@ def trace_formerly(
     """`trace` by PyTorch's former exporter, which writes opsets below 18, for older runtimes."""
     import onnx
 
-    from nets.io.onnx_rewrites import make_portable
+    from nets.io.onnx_graph import Graph
+    from nets.io.onnx_rewrites import RULES
 
     file = io.BytesIO()
     with silence(), _refusals(opset):
@@ -84,8 +85,10 @@ def trace_formerly(
             if any_batch
             else None,
         )
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(file.getvalue()))
-    make_portable(model)
+    model = onnx.load_from_string(file.getvalue())
+    for rules in ({}, RULES):  # once the limits of slices are constants, their shapes can be known
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        Graph(model).rewrite(rules)
     return model
 
 

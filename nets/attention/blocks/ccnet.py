@@ -19,6 +19,7 @@ from nets.attention.base import AttentionBlock, AttentionMaps
 from nets.attention.layers import flat_index, no_autocast, reduced_channels, upcast
 from nets.attention.options import PositiveInt, SmallInt
 from nets.attention.registry import register
+from nets.attention.windows import MASKED
 
 
 @register(
@@ -58,8 +59,8 @@ class CrissCross(AttentionBlock):
             row = torch.einsum("bchw,bchv->bhwv", query, key)
         height = x.shape[2]
         # the position itself counts in the row, not in the column
-        itself = torch.eye(height, dtype=torch.bool, device=x.device)[:, None]  # (H, 1, H)
-        weights = torch.cat([column.masked_fill(itself, float("-inf")), row], 3).softmax(3)
+        itself = MASKED * torch.eye(height, device=x.device)[:, None]  # (H, 1, H)
+        weights = torch.cat([column + itself, row], 3).softmax(3)
         return weights[..., :height], weights[..., height:]
 
     def _once(self, x: Tensor) -> Tensor:

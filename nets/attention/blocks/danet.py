@@ -56,7 +56,7 @@ def channel_weights(x: Tensor) -> Tensor:
     """
     features = upcast(x).flatten(2)
     with no_autocast(x):
-        return (-(features @ features.transpose(1, 2))).softmax(2)
+        return ((-features) @ features.transpose(1, 2)).softmax(2)
 
 
 def channel_attention(x: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class STN(AttentionBlock):
     def sample(self, x: Tensor, theta: Tensor) -> Tensor:
         """T_theta(x), float32."""
         with no_autocast(x):
-            positions = F.affine_grid(theta, list(x.shape), align_corners=False)
+            positions = _positions(theta, x)
             return F.grid_sample(
                 upcast(x), positions, padding_mode=self.padding_mode, align_corners=False
             )
@@ -106,10 +106,21 @@ class STN(AttentionBlock):
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         theta = self.theta(x)
         with no_autocast(x):
-            shifts = F.affine_grid(theta - _identity(theta), list(x.shape), align_corners=False)
+            shifts = _positions(theta - _identity(theta), x)
         height, width = x.shape[2:]
         sides = torch.tensor((width, height), device=x.device)  # a coordinate spans -1..1 per side
         return {"displacement": (shifts * sides / 2).norm(dim=3)}
+
+
+def _positions(theta: Tensor, x: Tensor) -> Tensor:
+    """Where each cell of x reads from, (B, H, W, 2): `F.affine_grid`, which ncnn does not know."""
+    rows, columns = (
+        (2 * torch.arange(side, dtype=theta.dtype, device=x.device) + 1) / side - 1
+        for side in x.shape[2:]
+    )
+    down, across = torch.meshgrid(rows, columns, indexing="ij")
+    cells = torch.stack([across, down, torch.ones_like(down)], 2)
+    return F.linear(theta, cells.flatten(0, 1)).transpose(1, 2).unflatten(1, tuple(down.shape))
 
 
 def _identity(theta: Tensor) -> Tensor:
