@@ -210,7 +210,7 @@ def test_a_row_of_one_channel_is_the_attention_free_transformer(mode, point):
 
 
 def test_cells_of_a_coarser_grid_lie_where_they_were_pooled():
-    """Windows of 4 leave a row of one and a column of one; pools of 2 leave out the last of each."""
+    """Windows of 4 leave a row and a column of one cell; pools of 2 leave out the last of each."""
     for name, step in (("clo", 4), ("non_local", 2)):
         query = _block(name).attention(random_features(C))["query"]
         tops, lefts = range(0, H - H % step, step), range(0, W - W % step, step)
