@@ -100,6 +100,7 @@ def _levels(schedule: tuple[int, ...]) -> np.ndarray:
         for row, alpha in enumerate(ALPHAS):
             counted = row_ended <= row
             found[index, row] = _solve(alpha * share, p_ended[counted], weight_ended[counted])
+        found[index] = np.maximum.accumulate(found[index])  # against the noise of the simulation
         row_crossed = np.minimum(row_crossed, np.searchsorted(found[index], p))
     return found
 
