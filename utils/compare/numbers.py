@@ -45,6 +45,12 @@ class SavedNumbers(SavedSection):
     origin: Origin
     numbers: dict[str, Any]
 
+    @property
+    def trials(self) -> list[str]:
+        """The trials that the report has results of."""
+        trials = self.numbers.get("trials")
+        return list(trials) if isinstance(trials, dict) else []
+
 
 def write_numbers(out: Path, comparison: Comparison, command: str, language: Language) -> None:
     """Write `report.json`, after the results were added to the record.

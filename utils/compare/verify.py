@@ -5,10 +5,10 @@ exchanged detections. Latency, training time, parameters, GFLOPs and learning cu
 from detections; they are taken from the trials, and the report must agree with them.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -255,7 +255,7 @@ def _check_trials(
     saved: SavedNumbers | None,
 ) -> Outcomes:
     """Score all trials again; no results if one of them cannot be."""
-    reported = {} if saved is None else saved.numbers.get("trials", {})
+    reported = [] if saved is None else saved.trials
     owners = dict(_detection_owners(plan))
     results, failed, is_complete = [], {}, True
     for trial in plan.trials:
@@ -280,7 +280,7 @@ def _check_trials(
 def _detection_owners(plan: Plan) -> Iterator[tuple[str, Trial]]:
     """SHA-256 of detections, as noted when they were written -> the trial that wrote them."""
     for trial in plan.trials:
-        if is_file(trial.folder / DONE):
+        with suppress(UserError):  # named where the trial is scored
             yield read_result(trial).detections, trial
 
 
@@ -303,8 +303,9 @@ def _score_again(
     metrics = evaluate(split.samples, detections, split.class_names).to_json()
     for name in (DONE, METRICS):
         file = str((trial.folder / name).relative_to(found.out))
-        stored = json.loads(read_file(trial.folder / name))
-        stored = stored["metrics"] if name == DONE else stored.get("test", stored)
+        saved = read_json(dict[str, Any], trial.folder / name)
+        section = saved.get("metrics" if name == DONE else "test", saved)
+        stored = section if isinstance(section, dict) else {}
         found.compare(file, {key: stored.get(key) for key in metrics}, metrics)
         found.checked.pop()
     cost = {"params": result.params, "gflops": result.gflops}

@@ -74,6 +74,14 @@ ATTACKS: dict[str, tuple[Callable[[Plan], object], str]] = {
         lambda plan: _trial(plan, 3, "detections.npz").unlink(),
         "trials/se/seed-1/detections.npz: no such file",
     ),
+    "a damaged trial.json": (
+        lambda plan: _trial(plan, 3, "trial.json").write_text("{"),
+        "trials/se/seed-1/trial.json: not valid JSON",
+    ),
+    "a damaged metrics.json": (
+        lambda plan: _trial(plan, 3, "metrics.json").write_text("[]"),
+        "trials/se/seed-1/metrics.json: expected",
+    ),
     "a number of report.json": (
         lambda plan: edit_json(
             plan.out / "report.json", "numbers", "pairs", "se against none", "ap", "mean", value=7.0
