@@ -188,6 +188,8 @@ def import_trials(
         contents[trial.setting].append(content)
         _write_trial(trial, content, facts, truth, path)
         results.append(read_result(trial, has_curve=False))
+    if not results:
+        raise UserError(f"--seeds: no setting in {foreign.folder} has a file for any of them")
     foreign = replace(
         foreign,
         uncounted=sum(each.dropped for files in contents.values() for each in files),

@@ -279,6 +279,11 @@ def test_mistakes_in_the_folder(name: str, text: str, words: str, folder: Path, 
         run(folder)
 
 
+def test_seeds_that_no_setting_has(folder: Path, truth: Truth):
+    with pytest.raises(UserError, match=r"--seeds: no setting in .* has a file"):
+        run(folder, seeds=["7"])
+
+
 def test_categories_can_be_numbered_otherwise(content, folder: Path, truth: Truth):
     before = run(folder).results["a", 0].ap
     for path in (folder / "a").iterdir():
