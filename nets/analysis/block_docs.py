@@ -37,7 +37,7 @@ LEGEND = (
     f"one image of {SIZE[1]}x{SIZE[0]}; two per multiply-add, element-wise operations are not "
     "counted.",
     "Memory: how what a block keeps for the backward pass, beyond its input, grows with the number "
-    "of positions N = H * W. A fused kernel, where the device has one, turns N^2 into N.",
+    "of positions N = H * W. Where a fused kernel of PyTorch applies, N^2 becomes N.",
     "Start: what a new block does to its input. identity: returns it; keeps: scales it or adds to "
     "it; erases: little of it is left, so that pretrained weights need attention.init=identity.",
     "ONNX: which of ONNX Runtime, OpenVINO, OpenCV 4 and OpenCV 5 run the exported block "
@@ -193,7 +193,9 @@ def _describe_class(factory: Callable[..., nn.Module]) -> str:
     for option in options:
         meaning = docstring.args.get(option.name, "")
         lines.append(f"| `{option.name}` | {_as_yaml(option.default)} | {meaning} |")
-    return "\n".join([*lines, "", *(f"- {trap}" for trap in docstring.traps)]).strip()
+    if docstring.traps:
+        lines += ["", "Traps:", "", *(f"- {trap}" for trap in docstring.traps)]
+    return "\n".join(lines).strip()
 
 
 def _as_yaml(value: object) -> str:

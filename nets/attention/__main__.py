@@ -10,6 +10,7 @@ Examples:
 from nets import attention
 from utils.core.arguments import CommandParser
 from utils.core.cli import run_command, show_page
+from utils.core.errors import UserError
 from utils.core.files import claimed_outputs
 
 COMMAND = "python -m nets.attention"
@@ -21,6 +22,8 @@ def main() -> None:
     parser.add_argument("blocks", nargs="*", metavar="NAME", help="default: all, as a table")
     parser.add_argument("--out", metavar="FILE", help="write a Markdown page; default: print it")
     args = parser.parse_args()
+    if "none" in args.blocks:
+        raise UserError("none is no block, it stands for the network without attention")
     from nets.analysis.block_docs import block_section, catalog_page, format_table
 
     with claimed_outputs(("--out", args.out)):

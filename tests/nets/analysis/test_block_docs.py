@@ -111,8 +111,16 @@ def test_the_command(monkeypatch, capsys, tmp_path) -> None:
     assert (tmp_path / "page.md").read_text().count("\n| se | channel | 43,008 |") == 1
 
 
-@pytest.mark.parametrize("word", ["ecca", "ECA"])
-def test_a_misspelled_name_gives_the_nearest(word, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("ecca", "did you mean 'eca'?"),
+        ("ECA", "did you mean 'eca'?"),
+        ("none", "none is no block"),
+        ("no_such_package:Block", "cannot import 'no_such_package:Block'"),
+    ],
+)
+def test_a_wrong_name_is_one_line(word, message, monkeypatch, capsys) -> None:
     assert call(monkeypatch, word) == 2
     error = capsys.readouterr().err
-    assert "did you mean 'eca'?" in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
