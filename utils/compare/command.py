@@ -40,6 +40,7 @@ def run(args: argparse.Namespace, default: Callable[[str], Any]) -> int:
         UserError: options contradict each other, or the comparison cannot be made.
     """
     if args.verify is not None:
+        _refuse_others(args, default, {"verify", "overrides"}, "--verify reads a finished report")
         found = verify(Path(args.verify), parse_overrides(args.overrides))
         print("\n".join(found.lines()))
         return 1 if found.differences else 0
@@ -119,10 +120,15 @@ def _refuse_other_options(args: argparse.Namespace, default: Callable[[str], Any
         raise UserError("--detections: needs --truth FILE, the objects of the test images")
     if args.overrides:
         raise UserError(f"{args.overrides[0]}: a key of trainings; --detections compares files")
+    _refuse_others(args, default, WITH_DETECTIONS, "--detections compares files")
+
+
+def _refuse_others(
+    args: argparse.Namespace, default: Callable[[str], Any], valid: set[str], reason: str
+) -> None:
     for name, value in vars(args).items():
-        if name not in WITH_DETECTIONS and value != default(name):
-            option = name.replace("_", "-")
-            raise UserError(f"--{option}: an option of trainings; --detections compares files")
+        if name not in valid and value != default(name):
+            raise UserError(f"--{name.replace('_', '-')}: an option of trainings; {reason}")
 
 
 def _compare_datasets(args: argparse.Namespace, command: Sequence[str]) -> str:

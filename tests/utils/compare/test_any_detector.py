@@ -312,6 +312,8 @@ def test_trainings_and_detections_do_not_mix(folder: Path, truth: Truth):
     [
         ("--detections d", "needs --truth"),
         ("--detections d --truth t --phi se", "--phi: an option of trainings"),
+        ("--verify d --seeds 1 2", "--seeds: an option of trainings; --verify reads a finished"),
+        ("--verify d train.epochs=2", "--verify with train.epochs=...: only keys of data"),
         ("--detections d --truth t --control params", "--control: an option of trainings"),
         ("--detections d --truth t --seeds 0 train.epochs=3", "train.epochs=3: a key of trainings"),
         ("--config c --truth t", "--truth: belongs to --detections"),
