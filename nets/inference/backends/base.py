@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nets.io.exported import ExportedFile
 from nets.io.formats import FORMATS
+from nets.yolo.box_coder import map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
@@ -133,11 +134,17 @@ class ModelSpec:
         Raises:
             UserError: a shape that does not fit the class names, NaN or infinity.
         """
-        shape = (*scores.shape[:2], len(self.names))
+        batch, count = scores.shape[0], scores.shape[1]
+        if self.exported and not self.exported.has_nms:  # its input size is fixed
+            maps = map_sizes(self.config.input_size, self.config.model.heads)
+            count = sum(3 * height * width for height, width in maps)
+        shape = (batch, count, len(self.names))
         if scores.shape != shape or boxes.shape != (*shape[:2], 4):
+            number = count if count != scores.shape[1] else "N"
             raise UserError(
                 f"{self.origin}: its network returns boxes {tuple(boxes.shape)} and scores "
-                f"{tuple(scores.shape)}, expected (B, N, 4) and (B, N, {len(self.names)})"
+                f"{tuple(scores.shape)}, expected (B, {number}, 4) and "
+                f"(B, {number}, {len(self.names)})"
             )
         # one number to look at: NaN and infinity survive a sum
         if not math.isfinite(float(boxes.sum() + scores.sum())):

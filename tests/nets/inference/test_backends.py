@@ -4,6 +4,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from torch import Tensor
 from nets import Detector, load_model
 from nets.inference.backends import ModelSpec, choose_device, choose_precision, selection
 from nets.inference.detections import Detections
+from nets.io.exported import ExportedFile
+from nets.yolo.yolov4_tiny import build_model
+from utils.core.config import make_config
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
 from utils.engine.datasets import open_dataset
@@ -307,3 +311,16 @@ def test_command_lines_bring_training_images(trained: Result) -> None:
     training = open_dataset(detector.config, "train")
     assert canvases.shape == (16, 64, 64, 3) and canvases.dtype == np.uint8
     assert (canvases == training.canvases(range(16))).all()
+
+
+@pytest.mark.parametrize(("side", "refused"), [(64, False), (96, True)])
+def test_a_file_of_another_input_size_is_refused(side: int, refused: bool) -> None:
+    config = make_config({"input_size": side})
+    network = build_model(config, 2)
+    exported = ExportedFile(Path("a.param"), config, ("a", "b"), [])
+    spec = ModelSpec(network, config, exported.names, exported)
+    count = 3 * (2 * 2 + 4 * 4)  # of 64x64
+    outputs = torch.zeros(1, count, 4), torch.zeros(1, count, 2)
+    message = r"a\.param.*\(1, 60, 4\).*expected \(B, 135, 4\)"
+    with pytest.raises(UserError, match=message) if refused else nullcontext():
+        spec.check_outputs(*outputs)
