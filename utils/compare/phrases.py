@@ -36,6 +36,8 @@ def headline(pair: PairSummary) -> str:
             f"{pair.name} and {pair.reference} are practically equal: they differ by less than"
             f" {pair.margin:g} AP {difference}."
         )
+    if pair.ap.seeds < pair.min_seeds:
+        return f"{pair.name} against {pair.reference}: too few seeds for a verdict {difference}."
     return f"{pair.name} against {pair.reference}: {pair.verdict} {difference}."
 
 

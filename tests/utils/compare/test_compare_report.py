@@ -138,7 +138,7 @@ def test_tables_hold_the_means_of_the_runs(finished: tuple[Plan, Comparison]):
 def test_the_command_line_sums_up(finished: tuple[Plan, Comparison]):
     text = summarize(finished[1])
     assert (
-        "se against none: no difference that these runs can show" in text
+        "se against none: too few seeds for a verdict" in text
         and "With 2 seeds there is no verdict" in text
     )
     assert str(finished[0].out / "report.html") in text
