@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -378,10 +379,11 @@ def _check_text(found: Verification, name: str, text: str) -> None:
         return
     stored = read_file(found.out / name).decode("utf-8", "replace")
     before, after = (IMAGE.sub('""', each).splitlines() for each in (stored, text))
-    for number, (one, other) in enumerate(zip_longest(before, after, fillvalue=NOTHING), start=1):
-        if one != other:
-            one, other = _around_difference(one, other)
-            found.differ(name, f"line {number}", one, other)
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    for kind, start, end, first, last in matcher.get_opcodes():
+        pairs = zip_longest(before[start:end], after[first:last], fillvalue=NOTHING)
+        for number, lines in enumerate(pairs if kind != "equal" else (), start=start + 1):
+            found.differ(name, f"line {number}", *_around_difference(*lines))
     found.checked.append(f"{name}: {len(after)} lines written again")
 
 
