@@ -30,7 +30,7 @@ SITES = tuple(AttentionConfig().at)
 SIZE = (416, 416)  # pixels, of the counts
 GROWTH = {0.0: "none", 1.0: "N", 1.5: "N^1.5", 2.0: "N^2"}  # by its exponent
 CHANNELS, SIDES = 64, (2048, 4096)  # of the maps that the exponent is taken from
-HEADER = ("block", "family", "parameters", "GFLOP", "memory", "start", "ONNX", "paper")
+HEADER = ("block", "family", "parameters", "GFLOP", "memory", "start", "paper")
 SECTION = re.compile(r"(Args|Traps|Raises|Attributes):")
 LEGEND = (
     f"Parameters and GFLOP: of the blocks at {', '.join(SITES)}, with their default options, for "
@@ -40,8 +40,8 @@ LEGEND = (
     "of positions N = H * W. Where a fused kernel of PyTorch applies, N^2 becomes N.",
     "Start: what a new block does to its input. identity: returns it; keeps: scales it or adds to "
     "it; erases: little of it is left, so that pretrained weights need attention.init=identity.",
-    "ONNX: which of ONNX Runtime, OpenVINO, OpenCV 4 and OpenCV 5 run the exported block "
-    "(docs/runtimes.md).",
+    "Exported to ONNX, every block runs in ONNX Runtime, OpenVINO, OpenCV 4.14 and 5.0; "
+    "docs/runtimes.md has all runtimes.",
 )
 
 
@@ -99,22 +99,19 @@ class BlockFacts:
         cost: of the blocks at the default sites.
         memory: see `LEGEND`.
         start: see `LEGEND`.
-        refused_by: runtimes that do not run it exported, see `AttentionBlock`.
     """
 
     info: attention.BlockInfo
     cost: Cost
     memory: str
     start: str
-    refused_by: tuple[str, ...]
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The texts of the row."""
-        onnx = f"not {', '.join(self.refused_by)}" if self.refused_by else "all"
         params, gflops = f"{self.cost.params:,}", f"{self.cost.gflops:.4f}"
         info = self.info
-        return info.name, info.family, params, gflops, self.memory, self.start, onnx, info.paper
+        return info.name, info.family, params, gflops, self.memory, self.start, info.paper
 
 
 def block_facts(name: str) -> BlockFacts:
@@ -126,7 +123,7 @@ def block_facts(name: str) -> BlockFacts:
         cost = measure_blocks(blocks, shapes)
         memory = _growth(attention.build(name, CHANNELS))
     block = attention.build(name, CHANNELS)
-    return BlockFacts(info, cost, memory, _start(block), getattr(block, "refused_by", ()))
+    return BlockFacts(info, cost, memory, _start(block))
 
 
 @cache
@@ -229,7 +226,7 @@ def catalog_page(command: str) -> str:
         "instead.",
         "",
         f"| {' | '.join(HEADER)} |",
-        "| --- | --- | ---: | ---: | --- | --- | --- | --- |",
+        "| --- | --- | ---: | ---: | --- | --- | --- |",
         *(table_row(name) for name in attention.names()),
         "",
         all_sections(),

@@ -40,13 +40,10 @@ class AttentionBlock(nn.Module):
             or a warp starts neutral.
         zero_gradient: names of parameters that never receive a gradient because a later step
             cancels them, such as the bias of the keys under a softmax over the keys.
-        refused_by: which of ONNX Runtime, OpenVINO, OpenCV 4 and OpenCV 5 do not run the block in
-            an exported network.
     """
 
     identity_at_start: bool = False
     zero_gradient: tuple[str, ...] = ()
-    refused_by: tuple[str, ...] = ()
 
     def attention(self, x: Tensor, point: tuple[int, int] | None = None) -> AttentionMaps:
         """Compute what the block attends to, for heatmaps.

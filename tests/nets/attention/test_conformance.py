@@ -1,6 +1,5 @@
 """Every block, with every option that changes what it computes, passes the conformance checks."""
 
-import cv2
 import pytest
 import torch
 
@@ -71,15 +70,6 @@ OPTIONS = [
 ]
 
 
-OPENCV = f"OpenCV {cv2.__version__.partition('.')[0]}"
-REFUSED = pytest.mark.xfail(raises=AssertionError, reason=f"in refused_by: {OPENCV}")
-
-
-def _refused_by(spec):
-    name = spec if isinstance(spec, str) else spec["name"]
-    return getattr(attention.block_info(name).factory, "refused_by", ())
-
-
 def _cases():
     for spec in [*attention.names(), *OPTIONS]:
         for check in CHECKS:
@@ -90,8 +80,6 @@ def _cases():
             )
             name = f"{attention.describe(spec)}-{check}"
             marks = [pytest.mark.slow] if slow else []
-            if check == "exports_to_onnx" and OPENCV in _refused_by(spec):
-                marks.append(REFUSED)
             yield pytest.param(spec, check, id=name, marks=marks)
 
 
