@@ -19,7 +19,8 @@ def test_a_command_is_valid(line: str, monkeypatch: pytest.MonkeyPatch):
     script, *words = shlex.split(line)
     monkeypatch.setattr("sys.argv", [script, *words])
     args = importlib.import_module(Path(script).stem).parse()
-    config = load_config(args.config, args.overrides)
+    (name,) = args.config if isinstance(args.config, list) else [args.config]
+    config = load_config(name, args.overrides)
     weights = getattr(args, "weights", None) or config.weights
     assert weights in PUBLIC
     assert config.data.root.startswith("/data/")
