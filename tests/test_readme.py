@@ -45,7 +45,8 @@ ANIMALS = ("cat", "dog", "horse")
 # What is added to commands that would take minutes
 ADDED = {
     "python -m utils.benchmark": "--quick",
-    "python -m nets.cost_table": "--quick",
+    "python -m nets.cost_table --out": "se --quick",
+    "python -m nets.cost_table cbam": "--quick",
     "python compare.py": "--seeds 0",
 }
 CAMERA = "rtsp://camera/stream"
