@@ -68,8 +68,8 @@ def report_tables(comparison: Comparison) -> list[ReportTable]:
         _classes_table(comparison, "Classes, AP", 0),
         _classes_table(comparison, "Classes, AP50", 1),
         _class_differences_table(comparison),
-        _failed_table(comparison),
         *_search_tables(comparison),
+        _failed_table(comparison),
     ]
     return [table for table in tables if table.rows]
 
