@@ -121,14 +121,13 @@ class ImageIndex:
             return by_id, by_stem is not None and by_stem != by_id
         if by_stem is not None:
             return by_stem, False
-        self._refuse(ids, origin)
-        raise AssertionError
+        raise self._unknown(ids, origin)
 
-    def _refuse(self, ids: Sequence[Id], origin: str) -> None:
+    def _unknown(self, ids: Sequence[Id], origin: str) -> UserError:
         known = self._by_id if any(str(each) in self._by_id for each in ids) else self._by_stem
         entry, unknown = next(pair for pair in enumerate(ids) if str(pair[1]) not in known)
         first = self._images[0]
-        raise UserError(
+        return UserError(
             f"{origin}: entry {entry}: image_id {shorten(unknown, quoted=True)} is no image of"
             f" --truth, neither by id nor by file name, such as {first.id!r} or"
             f" '{shorten(first.file_name)}'"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from utils.compare.analysis import Comparison
 from utils.compare.record import read_lines
 from utils.compare.results import TrialResult
 from utils.compare.translation import Language
-from utils.core.files import write_file
 from utils.core.validation import SavedSection
+from utils.engine.report import write_json
 
 NUMBERS_FILE = "report.json"
 DIGITS = 10  # significant; the last ones may depend on the machine
@@ -69,8 +68,7 @@ def write_numbers(out: Path, comparison: Comparison, command: str, language: Lan
         language=language,
     )
     saved = SavedNumbers(origin=origin, numbers=report_numbers(comparison))
-    text = json.dumps(saved.model_dump(), indent=2, ensure_ascii=False)
-    write_file(out / NUMBERS_FILE, f"{text}\n")
+    write_json(out / NUMBERS_FILE, saved.model_dump())
 
 
 def hash_lines(lines: Sequence[bytes]) -> str:

@@ -236,7 +236,7 @@ def results_csv(comparison: Comparison) -> str:
             rows.append([*scores, *_values(pair, PAIR_COLUMNS), *cost])
         if not pairs:
             rows.append([*scores, *[None] * len(PAIR_COLUMNS), *cost])
-    return _csv([*SCORE_COLUMNS, *PAIR_COLUMNS, *COST_COLUMNS], rows)
+    return format_csv([*SCORE_COLUMNS, *PAIR_COLUMNS, *COST_COLUMNS], rows)
 
 
 def _values(summary: object, columns: Mapping[str, str]) -> list[object]:
@@ -261,10 +261,11 @@ def trials_csv(comparison: Comparison) -> str:
         for label in labels:
             row += result.per_class[label]
         rows.append(row)
-    return _csv(head, rows)
+    return format_csv(head, rows)
 
 
-def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def format_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV; numbers have six significant digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)

@@ -24,6 +24,7 @@ from utils.compare.halving import (
     mean_gain,
 )
 from utils.compare.plan import Plan, Setting, Trial, make_plan
+from utils.compare.report import format_csv
 from utils.compare.results import read_result
 from utils.compare.trials import SharedData, read_state
 from utils.compare.workflow import make_folder, prepare, run_missing
@@ -225,8 +226,10 @@ def search(plan: Search, ray: str | None = None) -> Plan:
     make_folder(plan.plan.out)
     with locked(plan.plan.out, "compare.py is searching", "wait, or give another --out"):
         declare(plan)
+        data = SharedData()
+        prepare(plan.plan, data)
         _print_rungs(plan)
-        gains = halve(list(plan.phi), plan.rungs, partial(_run, plan, SharedData(), ray))
+        gains = halve(list(plan.phi), plan.rungs, partial(_run, plan, data, ray))
     if not gains:
         raise UserError(f"{plan.plan.out}: no candidate has a score: every training failed")
     _write_ranking(plan, gains)
@@ -274,11 +277,11 @@ def _print_rungs(plan: Search) -> None:
 
 def _write_ranking(plan: Search, gains: Gains) -> None:
     """All candidates with a score, best first."""
-    lines = ["setting,block,site,seeds,ap_ahead"]
+    rows = []
     for name, by_seed in gains.items():
-        block, site = plan.parts[name]
-        lines.append(f"{name},{block},{site},{len(by_seed)},{mean_gain(by_seed):.3f}")
-    write_file(plan.plan.out / RANKING, "\n".join(lines) + "\n")
+        rows.append([name, *plan.parts[name], len(by_seed), mean_gain(by_seed)])
+    text = format_csv(["setting", "block", "site", "seeds", "ap_ahead"], rows)
+    write_file(plan.plan.out / RANKING, text)
 
 
 def _run(
@@ -286,7 +289,6 @@ def _run(
 ) -> Gains:
     """Train candidates, and the baseline, and return what the candidates are ahead of it."""
     stage = plan.at(names, seeds)
-    prepare(stage, data)
     run_missing(stage, data, ray)
     scores: Gains = {}
     for trial in stage.trials:
