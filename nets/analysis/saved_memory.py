@@ -1,4 +1,4 @@
-"""What a block keeps between the forward and the backward pass."""
+"""What a block or a network keeps between the forward and the backward pass."""
 
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -8,8 +8,8 @@ def saved_bytes(block: nn.Module, x: Tensor) -> int:
     """Count the bytes that the forward pass saves for the backward pass.
 
     Args:
-        block: `(B, C, H, W) -> (B, C, H, W)`.
-        x: its input, which requires a gradient; it may lie on the meta device.
+        block: an attention block, or a whole network.
+        x: its input; it may lie on the meta device.
 
     Returns:
         The bytes of all saved tensors, without x, the parameters and the buffers.

@@ -89,11 +89,7 @@ class Graph:
     def _compute_sizes(self, node: NodeProto) -> bool:
         """Whether a node became a constant because the sizes that it picks are fixed."""
         if node.op_type == "Shape":
-            given = {item.name: item.i for item in node.attribute}
-            shape = self.shape(node.input[0])
-            sizes = (
-                None if shape is None else _objects(shape)[given.get("start") : given.get("end")]
-            )
+            sizes = self._shape_sizes(node)
         else:
             sizes = self._picked_sizes(node)
         if sizes is None:

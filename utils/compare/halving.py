@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.core.errors import UserError
+from utils.core.validation import SavedSection
 
 Gains = dict[str, dict[int, float]]  # candidate -> seed -> AP points ahead of the baseline
 
 
-@dataclass(frozen=True)
-class SearchResult:
+class SearchResult(SavedSection):
     """What a search found.
 
     Attributes:

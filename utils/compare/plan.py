@@ -11,6 +11,7 @@ from typing import Any
 from nets import attention
 from utils.compare.facts import Foreign
 from utils.compare.halving import SearchResult
+from utils.compare.statistics import MAX_SEEDS, MIN_SEEDS
 from utils.core.config import (
     find_config,
     flatten,
@@ -26,7 +27,7 @@ from utils.engine.experiment import check_config
 
 DEFAULT_PHI = ("none", "se", "cbam", "eca")
 DEFAULT_SEEDS = (0, 1, 2, 3, 4, 5)
-FIRST_LOOK, MAX_LOOKS, MAX_SEEDS = 3, 20, 1000  # fewer seeds get no verdict
+MAX_LOOKS = 20
 TRIALS = "trials"  # folder of the trials, below the comparison's
 FIXED_KEYS = ("name", "output")  # the comparison itself sets them
 # All settings are measured on the same images, but these keys of `data` may still differ.
@@ -254,10 +255,10 @@ def check_margin(margin: float | None) -> float | None:
 def _check_looks(looks: Sequence[str | int]) -> tuple[int, ...]:
     numbers = _read_integers("--looks", looks)
     ascending = tuple(sorted(set(numbers)))
-    in_range = all(FIRST_LOOK <= number <= MAX_SEEDS for number in numbers)
+    in_range = all(MIN_SEEDS <= number <= MAX_SEEDS for number in numbers)
     if numbers != ascending or not in_range or len(numbers) > MAX_LOOKS:
         raise UserError(
-            f"--looks: expected at most {MAX_LOOKS} ascending numbers of seeds, {FIRST_LOOK} to "
+            f"--looks: expected at most {MAX_LOOKS} ascending numbers of seeds, {MIN_SEEDS} to "
             f"{MAX_SEEDS}, got {_shown(looks)}"
         )
     return numbers

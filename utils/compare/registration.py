@@ -66,14 +66,6 @@ class CodeState(SavedSection):
     blocks: dict[str, str]
 
 
-class Choice(SavedSection):
-    """The search that found the settings, see `SearchResult`."""
-
-    gains: dict[str, dict[int, float]]
-    blocks: dict[str, float]
-    sites: dict[str, float]
-
-
 class PlanFile(SavedSection):
     """The content of a plan file.
 
@@ -102,7 +94,7 @@ class PlanFile(SavedSection):
     settings: dict[str, PlannedSetting]
     data: dict[str, SplitContent]
     code: CodeState
-    search: Choice | None = None
+    search: SearchResult | None = None
     configuration: dict[str, Any]
 
 
@@ -232,7 +224,7 @@ def describe_plan(plan: Plan, data: Mapping[str, SplitContent]) -> PlanFile:
         settings=settings,
         data=dict(data),
         code=_describe_code(plan),
-        search=None if plan.search is None else Choice(**vars(plan.search)),
+        search=plan.search,
         configuration=plan.settings[0].config.model_dump(mode="json", exclude=set(FIXED_KEYS)),
     )
 
@@ -261,7 +253,7 @@ def restore_plan(content: PlanFile, out: Path) -> Plan:
         baseline=content.baseline,
         margin=content.margin,
         looks=tuple(content.looks),
-        search=None if content.search is None else SearchResult(**dict(content.search)),
+        search=content.search,
     )
 
 

@@ -236,10 +236,11 @@ def search(plan: Search, ray: str | None = None) -> Plan:
     finalists = list(gains)[: plan.finalists]
     comparison = plan.compare([plan.phi[name] for name in finalists])
     control = make_control(comparison.settings[1], match_parameters)
+    blocks, sites = main_effects(gains, plan.parts)
     return replace(
         comparison,
         settings=(*comparison.settings, control),
-        search=SearchResult(gains, *main_effects(gains, plan.parts)),
+        search=SearchResult(gains=gains, blocks=blocks, sites=sites),
     )
 
 

@@ -3,8 +3,8 @@
 import math
 
 import torch
-from torch import Tensor
 
+from nets.analysis.saved_memory import saved_bytes
 from nets.yolo.yolov4_tiny import build_model
 from utils.core import distributed
 from utils.core.config import update_config
@@ -66,18 +66,8 @@ def bytes_per_image(config: Config, precision: str) -> int:
     dtype = DTYPES.get(precision, torch.float32)
     with torch.device("meta"):
         network = build_model(config, num_classes=1).train().to(dtype)
-    sizes: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage._cdata] = storage.nbytes()
-        return tensor
-
-    def saved_by(count: int) -> int:
-        sizes.clear()
-        images = torch.empty(count, 3, *config.input_size, device="meta", dtype=dtype)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            maps = network(images)  # alive until the sum is made: no address is used twice
-            return sum(sizes.values()) if maps else 0
-
-    return saved_by(3) - saved_by(2)  # without the weights
+    few, more = (
+        torch.empty(count, 3, *config.input_size, device="meta", dtype=dtype) for count in (2, 3)
+    )
+    image = more.nbytes - few.nbytes
+    return saved_bytes(network, more) - saved_bytes(network, few) + image

@@ -47,7 +47,9 @@ def whole_plan(tmp_path_factory: pytest.TempPathFactory, tiny_words: tuple[str, 
 
 @pytest.fixture
 def plan(whole_plan: Plan, tmp_path: Path) -> Plan:
-    found = SearchResult({"se": {1000: 0.5, 1001: -0.25}}, {"se": 0.0}, {"feat1": 0.0})
+    found = SearchResult(
+        gains={"se": {1000: 0.5, 1001: -0.25}}, blocks={"se": 0.0}, sites={"feat1": 0.0}
+    )
     return replace(whole_plan, out=tmp_path / "out", search=found)
 
 
