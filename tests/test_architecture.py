@@ -27,6 +27,9 @@ LAYERS = (  # each may import those above it in this list
 TOP = ("utils.compare", "utils.benchmark")  # import all layers, and not each other
 
 
+COMPARE = ("statistics", "planning", "trials", "foreign", "analysis", "reporting")  # likewise
+
+
 def package_of(module: str) -> str:
     """`utils.data.readers.voc` -> `utils.data`; `nets.io.onnx` -> `nets`."""
     parts = module.split(".")
@@ -59,6 +62,17 @@ def test_imports_run_one_way(package: str):
     for path in files:
         used = {package_of(module) for module in imported_modules(path)} - {package}
         assert used <= allowed, path
+
+
+@pytest.mark.parametrize("part", COMPARE)
+def test_imports_inside_compare_run_one_way(part: str):
+    folder = ROOT / "utils" / "compare"
+    files = [*folder.glob(f"{part}.py"), *folder.glob(f"{part}/*.py")]
+    assert files
+    for path in files:
+        parts = [module.split(".") for module in imported_modules(path)]
+        used = {names[2] for names in parts if names[:2] == ["utils", "compare"]}
+        assert used <= set(COMPARE[: COMPARE.index(part) + 1]), path
 
 
 def calling_packages() -> list[str]:

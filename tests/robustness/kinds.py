@@ -23,10 +23,10 @@ from nets.io.weights import read_weights
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from tests.dataset_files import ITEMS, NAMES, make_image, write_coco, write_voc, write_yolo
 from tests.nets.darknet_files import cfg_text
-from utils.compare import plan as plans
-from utils.compare.controls import ControlRecord
-from utils.compare.latency import LatencyRecord
-from utils.compare.results import (
+from utils.compare.planning import plan as plans
+from utils.compare.planning.controls import ControlRecord
+from utils.compare.trials.latency import LatencyRecord
+from utils.compare.trials.results import (
     CURVE,
     DETECTIONS,
     DONE,

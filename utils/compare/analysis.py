@@ -7,28 +7,28 @@ from operator import attrgetter
 
 import numpy as np
 
-from utils.compare import statistics
-from utils.compare.bootstrap import (
-    RESAMPLES,
-    BootstrapSummary,
-    Groups,
-    WeightedAP,
-    bootstrap_images,
-)
-from utils.compare.failures import Failure, FailureKind
-from utils.compare.group_sequential import ONLY_LOOK, Look
-from utils.compare.latency import Latency
-from utils.compare.plan import Plan, Setting
-from utils.compare.record import (
+from utils.compare.planning.plan import Plan, Setting
+from utils.compare.planning.record import (
     Differences,
     Entry,
     count_family,
     count_looks,
     make_entry,
 )
-from utils.compare.registration import Registration
-from utils.compare.results import TestImages, TrialResult, fingerprint, read_detections
-from utils.compare.statistics import Interval, Judgement, PairedDifference, Verdict
+from utils.compare.planning.registration import Registration
+from utils.compare.statistics import paired
+from utils.compare.statistics.bootstrap import (
+    RESAMPLES,
+    BootstrapSummary,
+    Groups,
+    WeightedAP,
+    bootstrap_images,
+)
+from utils.compare.statistics.group_sequential import ONLY_LOOK, Look
+from utils.compare.statistics.paired import Interval, Judgement, PairedDifference, Verdict
+from utils.compare.trials.failures import Failure, FailureKind
+from utils.compare.trials.latency import Latency
+from utils.compare.trials.results import TestImages, TrialResult, fingerprint, read_detections
 from utils.core.errors import UserError
 from utils.engine.progress_text import note_if_rising
 
@@ -155,7 +155,7 @@ class PairSummary:
     @property
     def is_below_margin(self) -> bool:
         """Whether the difference is less than the margin, be it proven or not."""
-        return self.equivalence_p <= statistics.ALPHA
+        return self.equivalence_p <= paired.ALPHA
 
     @property
     def is_below_margin_on_new_images(self) -> bool:
@@ -300,7 +300,7 @@ class _Analysis:
             pair: self.differences(*pair, attrgetter("ap")) for pair in self.pairs
         }
         self.paired = [
-            statistics.paired_difference(list(differences.values()), self.look(*pair))
+            paired.paired_difference(list(differences.values()), self.look(*pair))
             for pair, differences in self.differences_by_pair.items()
         ]
 
@@ -413,7 +413,7 @@ class _Analysis:
         """What the tests say of all pairs, as members of a family of tests."""
         complete = [not any(self.count_failed(pair, "error")) for pair in self.pairs]
         looks = [self.look(*pair) for pair in self.pairs]
-        return statistics.judge(self.paired, family, complete, self.plan.margin, looks)
+        return paired.judge(self.paired, family, complete, self.plan.margin, looks)
 
     def summarize_pairs(self, bootstrap: BootstrapSummary, family: int) -> list[PairSummary]:
         """All pairs, judged as members of a family of tests."""
@@ -427,25 +427,25 @@ class _Analysis:
             by_seed = self.differences_by_pair[name, reference]
             finished = self.finished_seeds(name, reference)
             survivors = [by_seed[seed] for seed in finished]
-            far = [finished[position] for position in statistics.find_outliers(survivors)]
+            far = [finished[position] for position in paired.find_outliers(survivors)]
             power, needed, needed_range = _outlook(ap, family, look)
             summary = PairSummary(
                 name=name,
                 reference=reference,
                 ap=ap,
-                ap50=statistics.paired_difference(list(ap50.values()), look),
+                ap50=paired.paired_difference(list(ap50.values()), look),
                 means=(self.mean_ap(name, ap50), self.mean_ap(reference, ap50)),
                 planned=len(self.plan.seeds_of(name, reference)),
                 diverged=self.count_failed((name, reference), "diverged"),
                 errors=sum(self.count_failed((name, reference), "error")),
-                survivors=statistics.paired_difference(survivors),
+                survivors=paired.paired_difference(survivors),
                 images=images,
                 images50=bootstrap.interval(row + 1),
-                combined=statistics.combine_intervals(ap.mean, ap.interval, images),
+                combined=paired.combine_intervals(ap.mean, ap.interval, images),
                 corrected_p=judged[index].p,
                 equivalence_p=judged[index].equivalence_p,
                 margin=self.plan.margin,
-                min_seeds=statistics.min_seeds(family),
+                min_seeds=paired.min_seeds(family),
                 verdict=judged[index].verdict,
                 look=look,
                 power=power,
@@ -480,14 +480,14 @@ class _Analysis:
     def class_differences(self, name: str, reference: str) -> dict[str, PairedDifference]:
         """Class -> AP difference."""
         labels = next(iter(self.results.values())).per_class
-        paired = {}
+        pairs = {}
         for label in labels:
             differences = []
             for seed in self.finished_seeds(name, reference):
                 result, other = self.results[name, seed], self.results[reference, seed]
                 differences.append(result.per_class[label][0] - other.per_class[label][0])
-            paired[label] = statistics.paired_difference(differences, self.look(name, reference))
-        return paired
+            pairs[label] = paired.paired_difference(differences, self.look(name, reference))
+        return pairs
 
 
 def _train_seconds(results: Sequence[TrialResult]) -> float:
@@ -505,15 +505,15 @@ def _outlook(
     pair: PairedDifference, family: int, look: Look
 ) -> tuple[float, int | None, SeedRange]:
     """Power for 1 AP, seeds needed, and their range; unknown without a spread."""
-    if not pair.spread > statistics.NO_SPREAD:
+    if not pair.spread > paired.NO_SPREAD:
         return math.nan, None, (None, None)
-    power = float(statistics.power(pair.seeds, pair.spread, family=family, look=look))
-    ends = statistics.spread_interval(pair.spread, pair.seeds)
+    power = float(paired.power(pair.seeds, pair.spread, family=family, look=look))
+    ends = paired.spread_interval(pair.spread, pair.seeds)
     return (
         power,
-        statistics.seeds_needed(pair.spread, family=family),
+        paired.seeds_needed(pair.spread, family=family),
         (
-            statistics.seeds_needed(ends.low, family=family),
-            statistics.seeds_needed(ends.high, family=family),
+            paired.seeds_needed(ends.low, family=family),
+            paired.seeds_needed(ends.high, family=family),
         ),
     )

@@ -8,10 +8,10 @@ from typing import Any
 
 from utils.compare import datasets, workflow
 from utils.compare.analysis import Comparison
-from utils.compare.coco_truth import read_truth
-from utils.compare.controls import with_controls
-from utils.compare.foreign import make_foreign_plan
-from utils.compare.plan import Plan, make_plan
+from utils.compare.foreign.coco_truth import read_truth
+from utils.compare.foreign.foreign import make_foreign_plan
+from utils.compare.planning.controls import with_controls
+from utils.compare.planning.plan import Plan, make_plan
 from utils.compare.search import make_search, search
 from utils.compare.verify import verify
 from utils.core.config import parse_overrides

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from utils.compare.analysis import Comparison, PairSummary
-from utils.compare.phrases import interval, probability, signed
-from utils.compare.plan import Plan
-from utils.compare.report import render
-from utils.compare.statistics import (
+from utils.compare.planning.plan import Plan
+from utils.compare.reporting.phrases import interval, probability, signed
+from utils.compare.reporting.report import render
+from utils.compare.reporting.tables import ReportTable, make_table, short_verdict
+from utils.compare.reporting.translation import Language
+from utils.compare.statistics.paired import (
     EQUAL,
     Interval,
     Judgement,
@@ -24,8 +26,6 @@ from utils.compare.statistics import (
     judge,
     paired_difference,
 )
-from utils.compare.tables import ReportTable, make_table, short_verdict
-from utils.compare.translation import Language
 from utils.compare.workflow import compare
 from utils.core.config import find_config
 from utils.core.errors import UserError

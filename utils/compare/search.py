@@ -12,9 +12,10 @@ from pathlib import Path
 
 from nets import attention
 from nets.yolo.yolov4_tiny import SITES_BY_HEADS
-from utils.compare.controls import make_control, match_parameters
-from utils.compare.failures import read_failure
-from utils.compare.halving import (
+from utils.compare.planning.controls import make_control, match_parameters
+from utils.compare.planning.plan import Plan, Setting, Trial, make_plan
+from utils.compare.reporting.report import format_csv
+from utils.compare.statistics.halving import (
     Gains,
     Rung,
     SearchResult,
@@ -23,10 +24,9 @@ from utils.compare.halving import (
     make_rungs,
     mean_gain,
 )
-from utils.compare.plan import Plan, Setting, Trial, make_plan
-from utils.compare.report import format_csv
-from utils.compare.results import read_result
-from utils.compare.trials import SharedData, read_state
+from utils.compare.trials.failures import read_failure
+from utils.compare.trials.results import read_result
+from utils.compare.trials.trials import SharedData, read_state
 from utils.compare.workflow import make_folder, prepare, run_missing
 from utils.core.config import find_config, load_config, parse_overrides
 from utils.core.errors import UserError, nearest

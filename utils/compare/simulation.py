@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.compare.group_sequential import Look, repeated_p
-from utils.compare.halving import Gains, halve, make_rungs
-from utils.compare.statistics import (
+from utils.compare.statistics.group_sequential import Look, repeated_p
+from utils.compare.statistics.halving import Gains, halve, make_rungs
+from utils.compare.statistics.paired import (
     ALPHA,
     MIN_SEEDS_OF_FAMILY,
     holm,

@@ -15,22 +15,30 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from utils.compare import figures
 from utils.compare.analysis import analyze
-from utils.compare.failures import Failure, read_failure
-from utils.compare.latency import Latency, read_latency
-from utils.compare.numbers import NUMBERS_FILE, SavedNumbers, hash_lines, report_numbers
-from utils.compare.plan import Plan, Trial
-from utils.compare.record import RECORD, Entry, PlanMark, find_edited_line, read_lines, read_record
-from utils.compare.registration import (
+from utils.compare.planning.plan import Plan, Trial
+from utils.compare.planning.record import (
+    RECORD,
+    Entry,
+    PlanMark,
+    find_edited_line,
+    read_lines,
+    read_record,
+)
+from utils.compare.planning.registration import (
     PlanFile,
     find_registration,
     hash_data,
     load_plan_file,
     restore_plan,
 )
-from utils.compare.report import report_texts
-from utils.compare.results import (
+from utils.compare.reporting import figures
+from utils.compare.reporting.numbers import NUMBERS_FILE, SavedNumbers, hash_lines, report_numbers
+from utils.compare.reporting.report import report_texts
+from utils.compare.statistics.paired import NO_INTERVAL
+from utils.compare.trials.failures import Failure, read_failure
+from utils.compare.trials.latency import Latency, read_latency
+from utils.compare.trials.results import (
     DETECTIONS,
     DONE,
     TrialMetrics,
@@ -40,8 +48,7 @@ from utils.compare.results import (
     read_result,
     scores,
 )
-from utils.compare.statistics import NO_INTERVAL
-from utils.compare.trials import read_state
+from utils.compare.trials.trials import read_state
 from utils.compare.workflow import find_stops
 from utils.core.code_state import hash_code
 from utils.core.config import update_config

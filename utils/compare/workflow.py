@@ -7,14 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyze, find_verdicts
-from utils.compare.coco_truth import Truth
-from utils.compare.failures import Failure, read_failure
-from utils.compare.foreign import given_latency, import_trials
-from utils.compare.latency import measure_latency
-from utils.compare.phrases import looks_sentence, sentence, spread
-from utils.compare.plan import Plan, Trial
-from utils.compare.ray_cluster import check_ray
-from utils.compare.record import (
+from utils.compare.foreign.coco_truth import Truth
+from utils.compare.foreign.foreign import given_latency, import_trials
+from utils.compare.planning.plan import Plan, Trial
+from utils.compare.planning.record import (
     Entry,
     append_look,
     append_plan,
@@ -22,13 +18,17 @@ from utils.compare.record import (
     read_record,
     with_declared_margin,
 )
-from utils.compare.registration import Registration, register
-from utils.compare.report import write_report
-from utils.compare.results import TrialResult, read_result
-from utils.compare.statistics import NO_VERDICT
-from utils.compare.translation import Language
-from utils.compare.trials import SharedData, read_state, run_trial
-from utils.compare.worker_pool import run_on_cluster
+from utils.compare.planning.registration import Registration, register
+from utils.compare.reporting.phrases import looks_sentence, sentence, spread
+from utils.compare.reporting.report import write_report
+from utils.compare.reporting.translation import Language
+from utils.compare.statistics.paired import NO_VERDICT
+from utils.compare.trials.failures import Failure, read_failure
+from utils.compare.trials.latency import measure_latency
+from utils.compare.trials.ray_cluster import check_ray
+from utils.compare.trials.results import TrialResult, read_result
+from utils.compare.trials.trials import SharedData, read_state, run_trial
+from utils.compare.trials.worker_pool import run_on_cluster
 from utils.core.errors import UserError
 from utils.core.folder_lock import locked
 from utils.core.progress import duration

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from utils.core.progress import progress_bar
 
 WARMUP_SHARE = 0.2  # warm-up time, as a share of the measuring time
+MIN_ROUNDS, MAX_ROUNDS, WARMUP_ROUNDS = 10, 200, 3  # of `interleaved_times`
 
 Clock = Callable[[], float]  # runs the work once and returns the milliseconds it took
 
@@ -82,6 +83,20 @@ def interleave(
             _run_rounds(clocks, warmup, bar)
         rounds = np.array(_run_rounds(clocks, budget, bar))
     return dict(zip(clocks, rounds.T, strict=True))
+
+
+def interleaved_times(
+    calls: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, np.ndarray]:
+    """Milliseconds of every run of interleaved functions, measured for about `seconds` each."""
+    budget = Budget(seconds * len(calls), MIN_ROUNDS, MAX_ROUNDS, WARMUP_ROUNDS)
+    clocks = {name: timed(call) for name, call in calls.items()}
+    return interleave(clocks, budget, "measuring latency")
+
+
+def medians(times: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Median milliseconds by name, to the microsecond."""
+    return {name: round(float(np.median(values)), 3) for name, values in times.items()}
 
 
 def _run_rounds(clocks: Mapping[str, Clock], budget: Budget, bar: tqdm) -> list[list[float]]:

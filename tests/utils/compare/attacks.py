@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.compare.plan import Plan
+from utils.compare.planning.plan import Plan
 
 
 def edit_json(path: Path, *keys: str, value: Any) -> None:

@@ -12,14 +12,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
-from utils.compare import latency
 from utils.compare.analysis import Comparison, analyze
-from utils.compare.failures import Failure
-from utils.compare.latency import Latency
-from utils.compare.plan import Plan, Setting, Trial, make_plan
-from utils.compare.record import Entry, read_record
-from utils.compare.results import DETECTIONS, TrialResult, fingerprint, write_detections
-from utils.compare.statistics import Interval
+from utils.compare.planning.plan import Plan, Setting, Trial, make_plan
+from utils.compare.planning.record import Entry, read_record
+from utils.compare.statistics.paired import Interval
+from utils.compare.trials import latency
+from utils.compare.trials.failures import Failure
+from utils.compare.trials.latency import Latency
+from utils.compare.trials.results import DETECTIONS, TrialResult, fingerprint, write_detections
 from utils.compare.workflow import compare
 from utils.core.config import make_config
 from utils.data.dataset import DetectionDataset

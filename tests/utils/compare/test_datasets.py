@@ -11,7 +11,7 @@ from scipy import stats
 from utils.compare import datasets
 from utils.compare.analysis import Comparison
 from utils.compare.datasets import folders, sentence, summarize_datasets
-from utils.compare.failures import Failure
+from utils.compare.trials.failures import Failure
 from utils.core.errors import UserError
 
 NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.compare import statistics, workflow
+from utils.compare import workflow
 from utils.compare.analysis import Comparison
-from utils.compare.plan import Plan
-from utils.compare.results import TrialResult
+from utils.compare.planning.plan import Plan
 from utils.compare.simulation import look_by_look
-from utils.compare.trials import SharedData
+from utils.compare.statistics import paired
+from utils.compare.trials.results import TrialResult
+from utils.compare.trials.trials import SharedData
 from utils.compare.workflow import compare
 from utils.core.errors import UserError
 
@@ -61,7 +62,7 @@ def look_at(
         monkeypatch.setattr(workflow, "_read_trials", read)
         monkeypatch.setattr(workflow, "summarize", lambda comparison: "")
         # it takes most of the time and decides nothing
-        monkeypatch.setattr(statistics, "_sign_flip", lambda differences: math.nan)
+        monkeypatch.setattr(paired, "_sign_flip", lambda differences: math.nan)
         workflow._run_looks(plan, SharedData(), None, reported.append)
         return reported, trained
 

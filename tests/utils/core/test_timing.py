@@ -5,7 +5,15 @@ import time
 import numpy as np
 import pytest
 
-from utils.core.timing import Budget, Stat, block_timed, interleave, milliseconds, timed
+from utils.core.timing import (
+    Budget,
+    Stat,
+    block_timed,
+    interleave,
+    interleaved_times,
+    milliseconds,
+    timed,
+)
 
 
 class FakeTime:
@@ -91,3 +99,11 @@ def test_blocks_are_as_long_as_asked_for(clock: FakeTime):
     assert clock.now == pytest.approx(0.06), "a call that fills caches and one that is timed"
     assert measured() == pytest.approx(30)
     assert clock.now == pytest.approx(0.06 + 0.03 + 4 * 0.03), "an untimed call, then four: 120 ms"
+
+
+def test_settings_are_interleaved():
+    order: list[str] = []
+    times = interleaved_times(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0
+    )
+    assert times.keys() == {"a", "b"} and order[:6] == ["a", "b"] * 3 and len(order) >= 20

@@ -1,0 +1,1 @@
+"""Detections of other programs, in COCO's formats, as trials."""

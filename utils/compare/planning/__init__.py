@@ -1,0 +1,1 @@
+"""What is compared: settings, seeds and controls, the record and the plan file."""

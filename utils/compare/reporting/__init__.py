@@ -1,0 +1,1 @@
+"""The report: tables, figures and words, for people, programs and papers."""

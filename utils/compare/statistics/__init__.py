@@ -1,0 +1,1 @@
+"""What a few seeds can show: paired tests, looks, the bootstrap over images, halving."""
