@@ -27,7 +27,7 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny, check_anchor_count
 from utils.core.class_names import checked_names
 from utils.core.config import dump_config, restore_config
 from utils.core.errors import UserError, shorten
-from utils.core.files import check_input, read_with
+from utils.core.files import check_input, hash_files, read_with
 from utils.core.schema import Config
 from utils.core.validation import validate, validate_json
 from utils.core.yaml_text import parse_yaml
@@ -37,6 +37,7 @@ OUTPUTS = ("boxes", "scores")
 DETECTIONS = "detections"  # the only output of a file that ends with NMS
 METADATA_KEYS = ("config", "names", "anchors")
 PRECISION = "precision"  # metadata of a quantized file
+CHECKSUM = "sha256"  # metadata of files that lie next to others: of those
 METADATA_FILE = "metadata.json"  # in or next to files without a place for metadata of their own
 ORT_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
@@ -131,6 +132,24 @@ def parse_metadata(
         texts.get(PRECISION),
         has_nms=DETECTIONS in (shapes or {}),
     )
+
+
+def check_companions(path: Path, texts: Mapping[str, str], files: Sequence[Path]) -> None:
+    """Refuse files of different exports: their shapes may fit.
+
+    Args:
+        path: the file with the metadata.
+        texts: the metadata; without a checksum, nothing is compared.
+        files: those that it was made of.
+
+    Raises:
+        UserError: a file cannot be read, or is another than when the metadata were written.
+    """
+    if CHECKSUM in texts and texts[CHECKSUM] != hash_files(files):
+        raise UserError(
+            f"{path}: does not belong to {' and '.join(file.name for file in files)}: expected the "
+            f"files of one export, found another {CHECKSUM}; copy all of them, or export again"
+        )
 
 
 def _check_shapes(path: Path, shapes: Shapes, config: Config, num_classes: int) -> None:

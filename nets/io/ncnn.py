@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 
 from nets.io.exported import (
+    CHECKSUM,
     INPUT,
     METADATA_FILE,
     OUTPUTS,
     ExportedFile,
+    check_companions,
     metadata_texts,
     parse_metadata,
     silence,
@@ -21,7 +23,7 @@ from nets.io.exported import (
 from nets.io.torchscript import trace
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError, require_package, shorten
-from utils.core.files import read_file, write_file
+from utils.core.files import hash_files, read_file, write_file
 from utils.core.schema import Config
 from utils.core.validation import read_json
 
@@ -54,7 +56,7 @@ def write_ncnn(
     """
     pnnx = require_package("pnnx", "export to ncnn")
     path = Path(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         with silence():
             torch.jit.save(trace(network, config), str(Path(folder, "model.pt")))
         height, width = config.input_size
@@ -72,7 +74,13 @@ def write_ncnn(
     write_file(path, re.sub(rb"\b(in0|out0|out1)\b", _our_name, param))
     write_file(path.with_suffix(".bin"), weights)
     texts = metadata_texts(network, config, names)
+    texts[CHECKSUM] = hash_files(_described(path))
     write_file(path.with_suffix(METADATA_SUFFIX), json.dumps(texts, ensure_ascii=False, indent=1))
+
+
+def _described(path: Path) -> list[Path]:
+    """The files that the metadata are about."""
+    return [path, path.with_suffix(".bin")]
 
 
 def _check_layers(param: bytes) -> None:
@@ -95,7 +103,9 @@ def read_ncnn(path: Path) -> ExportedFile:
     """Read the metadata of files that `write_ncnn` wrote.
 
     Raises:
-        UserError: there are none next to the file, or they are malformed.
+        UserError: there are none next to the file, or they are malformed or of other files.
     """
-    texts = read_json(dict[str, str], path.with_suffix(METADATA_SUFFIX))
+    metadata = path.with_suffix(METADATA_SUFFIX)
+    texts = read_json(dict[str, str], metadata)
+    check_companions(metadata, texts, _described(path))
     return parse_metadata(path, texts, None, batch=1)

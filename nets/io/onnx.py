@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nets.io.exported import (
+    CHECKSUM,
     INPUT,
     METADATA_KEYS,
     OUTPUTS,
@@ -149,7 +150,7 @@ def read_with_openvino(path: str) -> tuple[dict[str, str], Shapes]:
 
     model = openvino.Core().read_model(path)
     texts = {}
-    for key in (*METADATA_KEYS, PRECISION):
+    for key in (*METADATA_KEYS, PRECISION, CHECKSUM):
         key_path = ["framework", key]
         if model.has_rt_info(key_path):
             texts[key] = model.get_rt_info(key_path).astype(str)

@@ -3,12 +3,19 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from nets.io.exported import ExportedFile, parse_metadata, runtime_errors
+from nets.io.exported import (
+    CHECKSUM,
+    ExportedFile,
+    check_companions,
+    parse_metadata,
+    runtime_errors,
+)
 from nets.io.onnx import read_with_openvino, write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import require_package
-from utils.core.files import check_input
+from utils.core.files import check_input, hash_files
 from utils.core.schema import Config
 
 
@@ -34,21 +41,32 @@ def write_openvino(
         UserError: onnx, onnxscript or openvino is not installed.
     """
     openvino = require_package("openvino", "export to OpenVINO")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         source = Path(folder) / "model.onnx"
         write_onnx(network, config, names, source, batch=batch)
         model = openvino.convert_model(source)
-        openvino.save_model(model, path, compress_to_fp16=half)
+        save_openvino(model, Path(path), half)
+
+
+def save_openvino(model: Any, path: Path, half: bool) -> None:
+    """Write a model as `.xml` and `.bin`; the first has the checksum of the second."""
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=half)
+    model.set_rt_info(hash_files([path.with_suffix(".bin")]), ["framework", CHECKSUM])
+    openvino.save_model(model, path, compress_to_fp16=half)  # the same .bin
 
 
 def read_openvino(path: Path) -> ExportedFile:
     """Read the metadata of a file that `write_openvino` wrote.
 
     Raises:
-        UserError: not readable, written by another program, or openvino is not installed.
+        UserError: not readable, written by another program, with the `.bin` of another export, or
+            openvino is not installed.
     """
     require_package("openvino", str(path))
     check_input(path)
     with runtime_errors(path, "not readable as OpenVINO"):
         texts, shapes = read_with_openvino(str(path))
+    check_companions(path, texts, [path.with_suffix(".bin")])
     return parse_metadata(path, texts, shapes)

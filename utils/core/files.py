@@ -16,9 +16,8 @@ import hashlib
 import os
 import secrets
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,7 @@ OUTAGES = frozenset(
 BLOCK = 2**20  # bytes that are hashed at a time
 MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 TOKEN_BYTES = 8  # of the random name of an unfinished file
+UNFINISHED = f".{'?' * 2 * TOKEN_BYTES}.part"  # a pattern of such names, without suffix
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 if os.name == "nt":
     ABSENT.add(errno.EINVAL)  # a name with a colon or a question mark, such as an address
@@ -143,6 +143,18 @@ def hash_content(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     for block in iter(partial(file.read, BLOCK), b""):
         digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_files(paths: Iterable[str | Path]) -> str:
+    """SHA-256 of the contents of files, one after the other, in hexadecimal.
+
+    Raises:
+        ReadError: one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(read_file(path))
     return digest.hexdigest()
 
 
@@ -431,7 +443,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         # unique, so that two processes cannot write into each other's file
-        part = target.with_name(f".{secrets.token_hex(TOKEN_BYTES)}.part{target.suffix}")
+        part = target.with_name(unfinished_name(target.suffix))
         try:
             yield part
             if part.exists():
@@ -446,23 +458,9 @@ def new_file(path: str | Path) -> Iterator[Path]:
         raise WriteError(f"cannot write {path}: {write_error(error)}") from None
 
 
-@contextmanager
-def new_files(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield other names to write files under; they get their own if the block ends without error.
-
-    Args:
-        files: in one folder, which is made if it is missing.
-
-    Raises:
-        WriteError: a file cannot be written.
-    """
-    with new_file(files[0]) as unused:  # makes the folder, or says why not
-        folder = unused.parent
-    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as temporary:
-        parts = [Path(temporary) / file.name for file in files]
-        yield parts
-        for part, file in zip(parts, files, strict=True):
-            write_file(file, read_file(part))
+def unfinished_name(suffix: str = "") -> str:
+    """A name that `UNFINISHED` matches, followed by the suffix."""
+    return f".{secrets.token_hex(TOKEN_BYTES)}.part{suffix}"
 
 
 def _forget(target: Path) -> None:
@@ -477,13 +475,6 @@ def _forget(target: Path) -> None:
         if file in _refused:
             raise OverwriteError(_refused[file])
         _claimed_files.pop(file, None)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left; only while no other process writes into the folder."""
-    for path in folder.glob(f".{'?' * 2 * TOKEN_BYTES}.part*"):
-        with suppress(OSError):
-            path.unlink()
 
 
 def write_error(error: OSError) -> str:

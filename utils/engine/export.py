@@ -22,7 +22,8 @@ from nets.loading import load_model
 from nets.ops.nms import non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs, is_file, new_files, write_file
+from utils.core.file_groups import new_files
+from utils.core.files import claimed_outputs, is_file, write_file
 from utils.core.schema import Config
 from utils.engine.datasets import open_dataset
 from utils.engine.detectors import calibration_images, open_detector, validation_canvases
@@ -197,7 +198,7 @@ def _write(
         file_format.write(*content, path, **arguments)
         return
     canvases = calibration_images(detector.config, detector.names)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         exact = Path(folder) / f"exact{path.suffix}"
         file_format.write(*content, exact)
         quantize_file(exact, path, canvases, arguments.get("batch"))

@@ -21,7 +21,8 @@ from nets.yolo.box_coder import map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
-from utils.core.files import new_files, read_file, write_file
+from utils.core.file_groups import new_files
+from utils.core.files import hash_files, read_file, write_file
 from utils.core.schema import Config
 
 # Name -> the precisions that a backend supports, the default first
@@ -92,12 +93,10 @@ class ModelSpec:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights and of all settings that affect the model's outputs."""
-        digest = hashlib.sha256()
         if self.exported:
             path = self.exported.path
-            for file in FORMATS[path.suffix].files(path):
-                digest.update(read_file(file))
-            return digest.hexdigest()[:12]
+            return hash_files(FORMATS[path.suffix].files(path))[:12]
+        digest = hashlib.sha256()
         keys = {"input_size", "phi", "attention", "model"}
         digest.update(self.config.model_dump_json(include=keys).encode())
         digest.update(self.network.coder.anchors.cpu().numpy().tobytes())

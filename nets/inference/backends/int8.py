@@ -9,6 +9,7 @@ import numpy as np
 
 from nets.inference.backends.base import ModelSpec, cached
 from nets.io.exported import PRECISION
+from nets.io.openvino import save_openvino
 from utils.core.errors import UserError, require_package
 
 SETTING = "precision=int8"
@@ -52,7 +53,7 @@ def quantize_file(source: Path, path: Path, canvases: np.ndarray, batch: int | N
     if batch:
         quantized.reshape([batch, 3, *canvases.shape[1:3]])
     quantized.set_rt_info("int8", ["framework", PRECISION])
-    openvino.save_model(quantized, path, compress_to_fp16=False)
+    save_openvino(quantized, path, half=False)
 
 
 def _quantize(nncf: Any, model: Any, canvases: np.ndarray) -> Any:

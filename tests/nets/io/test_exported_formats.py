@@ -1,6 +1,7 @@
 """Exported files of all formats: what they say about themselves, and what they compute."""
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nets.io.formats import FORMATS
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError
+from utils.core.files import hash_files
 from utils.core.schema import Config
 from utils.engine import export as export_module
 from utils.engine.evaluation import evaluate_weights
@@ -93,6 +95,19 @@ def test_ncnn_files_need_their_metadata(tmp_path: Path) -> None:
         load_model(tmp_path / "a.param")
     (tmp_path / "a.metadata.json").write_text('{"names": 3}')
     with pytest.raises(UserError, match=r"a\.metadata\.json: names: expected a valid string"):
+        load_model(tmp_path / "a.param")
+
+
+def test_files_of_two_exports_are_refused(tmp_path: Path) -> None:
+    for name in ("a.param", "a.bin"):
+        (tmp_path / name).write_text("same shape")
+    metadata = tmp_path / "a.metadata.json"
+    digest = hash_files([tmp_path / "a.param", tmp_path / "a.bin"])
+    metadata.write_text(json.dumps({"sha256": digest}))
+    with pytest.raises(UserError, match=r"a\.param: no config in its metadata"):
+        load_model(tmp_path / "a.param")
+    (tmp_path / "a.bin").write_text("other data")
+    with pytest.raises(UserError, match=r"a\.metadata\.json: does not belong to a\.param and a\.b"):
         load_model(tmp_path / "a.param")
 
 
