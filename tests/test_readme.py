@@ -44,7 +44,8 @@ PARTS = ("bolt", "nut", "washer")
 ANIMALS = ("cat", "dog", "horse")
 # What is added to commands that would take minutes
 ADDED = {
-    "python -m utils.benchmark": "--quick",
+    "python -m utils.benchmark train": "--quick",
+    "python -m utils.benchmark": "data --quick",
     "python -m nets.cost_table --out": "se --quick",
     "python -m nets.cost_table cbam": "--quick",
     "python compare.py": "--seeds 0",

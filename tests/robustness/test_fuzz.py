@@ -2,8 +2,8 @@
 
 import mmap
 import os
+import runpy
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +47,6 @@ def computes_on(path: Path) -> None:
         raise UserError("hidden") from None
 
 
-ROOT = Path(__file__).resolve().parents[2]
 WAITS = "ended with -9"
 FAULTS: dict[str, Callable[[Path], object]] = {
     "KeyError: 'a'": lambda path: {}["a"],
@@ -100,7 +99,12 @@ def test_a_kept_file_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("command", ["fuzz", "soak", "kill_chains"])
-def test_the_commands_start(command: str):
-    words = [sys.executable, "-m", f"tests.robustness.{command}", "--help"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"usage: python -m tests.robustness.{command}" in done.stdout
+def test_the_commands_start(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    module = f"tests.robustness.{command}"
+    monkeypatch.delitem(sys.modules, module, raising=False)  # runpy warns of a second copy
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+    assert f"usage: python -m {module}" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from utils.engine.experiment import Result
 def test_chains_of_kills_end_like_an_undisturbed_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert run_chains(1, 3, 0, tmp_path) == 1
+    assert run_chains(1, 2, 0, tmp_path) == 1
     assert "1 of 1" in capsys.readouterr().out
 
 

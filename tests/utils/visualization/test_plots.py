@@ -108,7 +108,7 @@ def test_pr_curves_of_many_classes_name_the_extremes(saved, tmp_path):
     assert legend.y0 >= 0 and legend.x1 <= saved[0].bbox.x1  # all of it is on the image
 
 
-@pytest.mark.parametrize("classes", [1, 3, 20, 80, 250])
+@pytest.mark.parametrize("classes", [3, 80, 250])
 def test_confusion_ticks_stay_readable(classes, saved, tmp_path):
     plots.plot_confusion_matrix(metrics(classes), tmp_path / "confusion.png")
     figure, axes = saved[0], saved[0].axes[0]

@@ -395,7 +395,7 @@ def test_every_plot_is_an_image(
 @pytest.mark.slow
 def test_a_setting_does_not_differ_from_itself(tiny_words: tuple[str, ...], tmp_path: Path):
     path = tmp_path / "same.yaml"
-    path.write_text("none: {}\nagain: {phi: none}\nother seeds: {seed: 10}\n", encoding="utf-8")
+    path.write_text("none: {}\nagain: {phi: none}\n", encoding="utf-8")
     plan = make_plan(
         "shapes.yaml",
         settings_file=str(path),
@@ -404,12 +404,9 @@ def test_a_setting_does_not_differ_from_itself(tiny_words: tuple[str, ...], tmp_
         overrides=tiny_words,
     )
     comparison = compare(plan, [])
-    again, other = comparison.pairs
+    [again] = comparison.pairs
     assert set(again.differences.values()) == {0.0} and again.images == (0.0, 0.0) == again.combined
     assert not again.verdict.startswith(("better", "worse"))
-    # no verdict expected: other seeds may differ by chance, the calibration tests say how often
-    assert all(value != 0 for value in other.differences.values())
-    assert 0 < other.ap.p < 1
 
 
 # killing
