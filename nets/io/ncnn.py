@@ -20,7 +20,7 @@ from nets.io.exported import (
     parse_metadata,
     silence,
 )
-from nets.io.torchscript import trace
+from nets.io.ncnn_trace import trace_for_pnnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError, require_package, shorten
 from utils.core.files import hash_files, read_file, write_file
@@ -29,6 +29,7 @@ from utils.core.validation import read_json
 
 METADATA_SUFFIX = f".{METADATA_FILE}"
 BLOBS = {"in0": INPUT, "out0": OUTPUTS[0], "out1": OUTPUTS[1]}  # pnnx's names: ours
+UNSUPPORTED = re.compile(r"\b(unsupported|not supported)\b", re.IGNORECASE)
 
 
 def write_ncnn(
@@ -58,17 +59,21 @@ def write_ncnn(
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         with silence():
-            torch.jit.save(trace(network, config), str(Path(folder, "model.pt")))
+            torch.jit.save(trace_for_pnnx(network, config), str(Path(folder, "model.pt")))
         height, width = config.input_size
         settings = [f"inputshape=[1,3,{height},{width}]f32", f"fp16={half:d}"]
         command = [pnnx.EXEC_PATH, "model.pt", *settings]
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
         results = [Path(folder, f"model.ncnn.{kind}") for kind in ("param", "bin")]
+        words = done.stderr.decode("utf-8", "replace").splitlines() or ["none"]
         if done.returncode or not all(result.is_file() for result in results):
-            lines = done.stderr.decode("utf-8", "replace").splitlines() or ["no reason given"]
             raise UserError(
-                f"export to ncnn: pnnx cannot convert this network: {shorten(lines[-1])}"
+                "export to ncnn: pnnx cannot convert this network: exit code "
+                f"{done.returncode}, last words: {shorten(words[-1].strip('# '))}"
             )
+        # it goes on, and writes a file that computes something else, or takes the process down
+        if refused := [line for line in words if UNSUPPORTED.search(line)]:
+            raise UserError(f"export to ncnn: pnnx: {shorten(refused[0])}")
         param, weights = map(read_file, results)
     _check_layers(param)
     write_file(path, re.sub(rb"\b(in0|out0|out1)\b", _our_name, param))

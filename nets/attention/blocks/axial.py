@@ -37,10 +37,12 @@ class LineAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = nn.Linear(channels, channels)
 
-    def _query_key_value(self, lines: Tensor) -> tuple[Tensor, ...]:
+    def _query_key_value(self, lines: Tensor) -> list[Tensor]:
         """Three tensors (B, M * h, L, d)."""
-        parts = self.qkv(lines).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        return parts.flatten(2, 3).unbind(0)
+        return [
+            part.unflatten(3, (self.heads, -1)).transpose(2, 3).flatten(1, 2)
+            for part in self.qkv(lines).chunk(3, 3)
+        ]
 
     def forward(self, lines: Tensor) -> Tensor:
         query, key, value = self._query_key_value(lines)

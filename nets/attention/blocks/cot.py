@@ -105,9 +105,10 @@ def mix_windows(value: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
     height, width = value.shape[2:]
     sets = weights.shape[1] // kernel_size**2
     padded = F.pad(value, [kernel_size // 2] * 4).unflatten(1, (-1, sets))
-    by_tap = weights.unflatten(1, (1, sets, -1)).unbind(3)
+    by_tap = weights.unflatten(1, (sets, -1)).unbind(2)
     mixed = torch.zeros((), dtype=value.dtype, device=value.device)
     for tap, weight in enumerate(by_tap):
         row, column = divmod(tap, kernel_size)
-        mixed = mixed + weight * padded[..., row : row + height, column : column + width]
+        window = padded[..., row : row + height, column : column + width]
+        mixed = mixed + weight.unsqueeze(1) * window
     return mixed.flatten(1, 2)

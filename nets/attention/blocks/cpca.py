@@ -14,7 +14,6 @@ P, W and P' are 1x1 convolutions with biases, by default one and the same, as in
 the paper has no P and P'.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,7 +75,7 @@ class ChannelPriorAttention(AttentionBlock):
     def _factor(self, gated: Tensor) -> Tensor:
         """The factor t."""
         local = self.local(gated)
-        return self.mix(local + torch.stack([strip(local) for strip in self.strips]).sum(0))
+        return self.mix(sum((strip(local) for strip in self.strips), local))
 
     def forward(self, x: Tensor) -> Tensor:
         gated = self._gated(x)[1]

@@ -94,7 +94,8 @@ class Halo(ResidualAttention):
             query = upcast(query).unflatten(2, self.block)  # (B, blocks * h, b, b, d)
             of_rows = self._along_rows(query, self.rows)
             of_columns = self._along_rows(query.transpose(2, 3), self.columns).transpose(2, 3)
-            return (of_rows.unsqueeze(5) + of_columns.unsqueeze(4)).flatten(4).flatten(2, 3)
+            of_rows, of_columns = (part.flatten(2, 3) for part in (of_rows, of_columns))
+            return (of_rows.unsqueeze(4) + of_columns.unsqueeze(3)).flatten(3)
 
     def _along_rows(self, query: Tensor, table: Tensor) -> Tensor:
         """The products of a block's rows of queries with the table: (B, blocks * h, b, b, n)."""

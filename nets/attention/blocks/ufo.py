@@ -12,7 +12,6 @@ S is normalized along its rows of d values.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nets.attention.base import AttentionMaps, ResidualAttention
 from nets.attention.layers import (
@@ -53,7 +52,7 @@ class UFO(ResidualAttention):
         return [split_channels(upcast(part), self.heads) for part in self.qkv(x).chunk(3, 1)]
 
     def _normalized(self, x: Tensor) -> Tensor:
-        return upcast(self.gain) * F.normalize(x, dim=3)
+        return upcast(self.gain) * x / x.norm(dim=3, keepdim=True).clamp(min=1e-12)
 
     def attended(self, x: Tensor) -> Tensor:
         query, key, value = self._query_key_value(x)
