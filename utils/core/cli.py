@@ -4,7 +4,6 @@ import argparse
 import io
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from utils.core import library_output
 from utils.core.errors import UserError, is_out_of_memory, shorten
 from utils.core.files import write_error, write_file
 from utils.core.openmp import adapt_to_load
-from utils.core.signals import Stopped, install_handlers, received
+from utils.core.signals import as_stopped, install_handlers, received
 
 STDOUT, STDERR = 1, 2  # descriptors
 LONGEST_WORD = 200  # characters of a message, such as a path
@@ -101,8 +100,9 @@ def run_command(main: Callable[[], None]) -> None:
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt as error:
-        print(str(error) or "interrupted", file=sys.stderr)
-        sys.exit(128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT))
+        stopped = as_stopped(error)
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

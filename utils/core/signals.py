@@ -8,6 +8,7 @@ from types import FrameType
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill` and batch systems, a closed terminal
 
 _received: int | None = None  # a signal that `leave_to_main_process` kept from ending this process
+_last: int | None = None  # the signal that last ended this process's work
 _depth = 0  # nested blocks of `deferred`
 _pending: int | None = None  # the signal that arrived in one of them
 
@@ -39,6 +40,19 @@ def install_handlers() -> None:
             signal.signal(number, _stop)
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Restore the handlers of all signals that a library replaces inside the block."""
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            # even if it seems unchanged: a library in C++ replaces it unseen
+            signal.signal(number, handler)
+
+
 def leave_to_main_process() -> None:
     """Only remember signals: a process of several ends when the main process does."""
     for name in NAMES:
@@ -50,6 +64,11 @@ def leave_to_main_process() -> None:
 def received() -> int | None:
     """The signal that `leave_to_main_process` remembered, if any."""
     return _received
+
+
+def as_stopped(error: KeyboardInterrupt) -> Stopped:
+    """The signal behind an interrupt: libraries raise another one in place of `Stopped`."""
+    return error if isinstance(error, Stopped) else Stopped(_last or signal.SIGINT)
 
 
 def _remember(signum: int, frame: FrameType | None) -> None:
@@ -74,7 +93,8 @@ def deferred() -> Iterator[None]:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    global _pending
+    global _last, _pending
+    _last = signum
     if _depth and _pending is None:
         _pending = signum
         return

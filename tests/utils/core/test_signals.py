@@ -60,6 +60,24 @@ def test_nohup_is_respected():
     assert (done.returncode, done.stdout) == (0, "finished the step\nnot reached\n")
 
 
+def test_an_interrupt_that_a_library_raises_instead_is_known_by_its_signal():
+    script = RUN.replace("    print(", "    raise KeyboardInterrupt\n    print(").replace(
+        "    with deferred():\n        os", "    with suppress(KeyboardInterrupt):\n        os"
+    )
+    script = "from contextlib import suppress\n" + script.format(name="SIGTERM")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "stopped by SIGTERM\n")
+
+
+def test_a_library_keeps_no_handler_of_its_own(handlers):
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.handlers_kept():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def send(*signums, error=None, reached=None):
     """Receive signals in a nested block that puts them off."""
     with deferred():

@@ -13,6 +13,7 @@ from utils.compare.planning.plan import Plan
 from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError, require_package
 from utils.core.schema import Config
+from utils.core.signals import handlers_kept
 from utils.engine.settle import BATCH_SIZE
 
 LOCAL = "local"  # the address that makes this command start its own Ray instance
@@ -93,7 +94,8 @@ def connect(address: str) -> Iterator[Any]:
     elif "://" in address:  # a process of the cluster unpickles our functions
         options = {"runtime_env": {"env_vars": _python_path()}}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with handlers_kept():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # of many types: no such cluster, different versions, no memory
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--ray {address}: {lines[0]}") from None
