@@ -3,6 +3,7 @@
 Examples:
   python -m nets.cost_table --out docs/attention_cost.md      every registered block
   python -m nets.cost_table se cbam eca --rounds 30
+  python -m nets.cost_table se cbam --backends onnxruntime openvino:bf16 openvino:int8
   python -m nets.cost_table my_package.blocks:MyBlock --at feat1 --device cuda
   python -m nets.cost_table --quick                           takes seconds; times are meaningless
 
@@ -17,6 +18,7 @@ import torch
 
 from nets import attention
 from nets.analysis.block_costs import CostOptions, cost_page, measure_block_costs
+from nets.analysis.deployed_costs import measure_deployed_costs, parse_backends
 from utils.core.arguments import CommandParser, integer
 from utils.core.cli import run_command, show_page
 from utils.core.errors import UserError
@@ -46,6 +48,13 @@ def _parse() -> argparse.Namespace:
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=default.precision)
     add(
         "--threads", type=integer(0, 1024), default=0, help="CPU threads; default: PyTorch's choice"
+    )
+    add(
+        "--backends",
+        nargs="+",
+        metavar="NAME[:PRECISION]",
+        default=[],
+        help="also time exported networks in these, on the CPU; default: none",
     )
     add("--quick", action="store_true", help="two rounds of one small image")
     add("--out", metavar="FILE", help="write a Markdown page; default: print it")
@@ -78,7 +87,10 @@ def main() -> None:
         precision=args.precision,
     )
     with claimed_outputs(("--out", args.out)):
+        backends = parse_backends(args.backends)
         plain, costs = measure_block_costs(args.blocks or attention.names(), options)
+        if backends:
+            measure_deployed_costs(costs, backends, options)
         command = f"python -m nets.cost_table {shlex.join(sys.argv[1:])}".strip()
         show_page(cost_page(plain, costs, options, command), args.out)
 

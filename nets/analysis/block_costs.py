@@ -1,4 +1,4 @@
-"""What each attention block costs: parameters, operations and milliseconds.
+"""What each attention block costs: parameters, operations, memory and milliseconds.
 
 Times are medians over rounds. A round times every block once, in a new order, and the network
 without attention right before or after each block, so that a change in the machine's speed affects
@@ -7,8 +7,10 @@ attention is swapped.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +18,10 @@ from torch import nn
 
 from nets import attention
 from nets.analysis.flops import Cost, measure_blocks, measure_cost
+from nets.analysis.saved_memory import saved_bytes
 from nets.analysis.sites import site_shapes
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
-from utils.core.devices import autocast, pick_device, pick_precision
+from utils.core.devices import DTYPES, autocast, pick_device, pick_precision
 from utils.core.environment import describe_device
 from utils.core.errors import UserError, nearest
 from utils.core.progress import progress_bar
@@ -57,6 +60,20 @@ class PairedTimes:
     block: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
 
+    def add(
+        self, block: Callable[[], float], plain: Callable[[], float], plain_first: bool
+    ) -> None:
+        """Add a pair.
+
+        Args:
+            block: runs the network with the block and returns milliseconds.
+            plain: likewise, without attention.
+            plain_first: which of them runs first.
+        """
+        runs = [(plain, self.plain), (block, self.block)]
+        for run, times in runs if plain_first else reversed(runs):
+            times.append(run())
+
     @property
     def median(self) -> float:
         """Median time with the block."""
@@ -76,15 +93,19 @@ class BlockCost:
         name: registered name, or `package.module:Class`.
         params: number of parameters added.
         gflops: 10^9 operations per image added, see `Cost`.
+        memory: 10^6 bytes per image that a training step keeps for the backward pass.
         forward: times of a forward pass of one image.
         training: times of a forward and backward pass of a batch.
+        deployed: title of a backend -> times of one image in it.
     """
 
     name: str
     params: int
     gflops: float
+    memory: float = 0.0
     forward: PairedTimes = field(default_factory=PairedTimes)
     training: PairedTimes = field(default_factory=PairedTimes)
+    deployed: dict[str, PairedTimes] = field(default_factory=dict)
 
 
 def measure_block_costs(names: Sequence[str], options: CostOptions) -> tuple[Cost, list[BlockCost]]:
@@ -125,7 +146,11 @@ class _Bench:
         self.blocks = {name: _build_blocks(name, options.sites) for name in names}
         self.plain_cost = measure_cost(self.network, options.size)
         shapes = site_shapes(self.network.eval(), options.size)
-        self.costs = [_added_cost(name, blocks, shapes) for name, blocks in self.blocks.items()]
+        memory = _Memory(self.network, options.size, DTYPES.get(self.precision, torch.float32))
+        self.costs = []
+        for name, blocks in self.blocks.items():
+            added = measure_blocks(blocks, shapes)
+            self.costs.append(BlockCost(name, added.params, added.gflops, memory.added(blocks)))
         for module in (self.network, *self.blocks.values()):
             module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.image = self._random_images(1)
@@ -145,23 +170,13 @@ class _Bench:
         """Add a pair of times to a block's cost, for a forward pass and for a training step."""
         blocks = self.blocks[cost.name]
         for run, times in ((self._forward, cost.forward), (self._training, cost.training)):
-            if plain_first:
-                times.plain.append(run(self.plain))
-                times.block.append(run(blocks))
-            else:
-                times.block.append(run(blocks))
-                times.plain.append(run(self.plain))
+            times.add(partial(run, blocks), partial(run, self.plain), plain_first)
 
     def _forward(self, blocks: nn.ModuleDict) -> float:
         self.network.attention = blocks
         self.network.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
-            self.network(self.image)  # untimed: refills the caches after the previous run
-            times = [
-                milliseconds(lambda: self.network(self.image), device=self.device)
-                for _ in range(FORWARD_REPEATS)
-            ]
-        return float(np.median(times))
+            return short_milliseconds(lambda: self.network(self.image), self.device)
 
     def _training(self, blocks: nn.ModuleDict) -> float:
         self.network.attention = blocks
@@ -177,11 +192,26 @@ class _Bench:
         return elapsed
 
 
-def _added_cost(
-    name: str, blocks: nn.ModuleDict, shapes: Mapping[str, tuple[int, int, int]]
-) -> BlockCost:
-    cost = measure_blocks(blocks, shapes)
-    return BlockCost(name, cost.params, cost.gflops)
+def short_milliseconds(call: Callable[[], object], device: torch.device) -> float:
+    """Time a call as short as a forward pass: the median of a few, after an untimed one."""
+    call()  # refills the caches after the previous run
+    times = [milliseconds(call, device=device) for _ in range(FORWARD_REPEATS)]
+    return float(np.median(times))
+
+
+class _Memory:
+    """Counts what a training step keeps, without computing anything: the tensors have no values."""
+
+    def __init__(self, network: YOLOv4Tiny, size: tuple[int, int], dtype: torch.dtype) -> None:
+        self.network = deepcopy(network).train().to("meta", dtype)
+        # two images: on maps of one cell, batch normalization needs them
+        self.images = torch.empty(2, 3, *size, dtype=dtype, device="meta")
+        self.plain = saved_bytes(self.network, self.images)
+
+    def added(self, blocks: nn.ModuleDict) -> float:
+        """10^6 bytes per image that attention adds."""
+        self.network.attention = deepcopy(blocks).train().to("meta", self.images.dtype)
+        return (saved_bytes(self.network, self.images) - self.plain) / len(self.images) / 1e6
 
 
 def _build_blocks(name: str, sites: Sequence[str]) -> nn.ModuleDict:
@@ -196,8 +226,7 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     height, width = options.size
-    forward = np.median([time for cost in costs for time in cost.forward.plain])
-    training = np.median([time for cost in costs for time in cost.training.plain])
+    backends = list(costs[0].deployed)
     head = [
         "# What the attention blocks cost",
         "",
@@ -210,26 +239,48 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
         f"{precision}, channels_last.",
         "- Forward: batch 1, evaluation. Training: forward and backward pass of a batch of "
         f"{options.batch}, without loss and optimizer.",
+        "- Memory: what a training step keeps per image for the backward pass, 10^6 bytes.",
         f"- Milliseconds are medians of {options.rounds} rounds in which the blocks are "
         "interleaved. "
         "The percentages compare each run with the plain network right before or after it: "
         "median (quartiles).",
         "- GFLOP: convolutions, matrix products and attention, two per multiply-add. Element-wise "
         "operations, most of what the small gates do, take time but are not counted.",
-        "",
-        "| block | parameters added | GFLOP added | forward ms | forward added | training ms "
-        "| training added |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        f"| none (phi 0) | {plain.params:,} in all | {plain.gflops:.3f} in all "
-        f"| {forward:.1f} | | {training:.1f} | |",
+    ]
+    if backends:
+        head.append(
+            "- Exported networks: one image on the CPU, from the pixels to boxes and scores, with "
+            f"{torch.get_num_threads()} threads."
+        )
+    titles = ["memory added", "forward ms", "forward added", "training ms", "training added"]
+    for backend in backends:
+        titles += [f"{backend} ms", f"{backend} added"]
+    table = [
+        f"| block | parameters added | GFLOP added | {' | '.join(titles)} |",
+        "| --- |" + " ---: |" * (2 + len(titles)),
+        f"| none (phi 0) | {plain.params:,} in all | {plain.gflops:.3f} in all | | "
+        + " | | ".join(f"{_plain_median(times):.1f}" for times in _columns(costs))
+        + " | |",
     ]
     ordered = sorted(costs, key=lambda cost: cost.training.added_percent.median)
-    return "\n".join([*head, *(_table_row(cost) for cost in ordered), ""])
+    return "\n".join([*head, "", *table, *(_table_row(cost) for cost in ordered), ""])
+
+
+def _times(cost: BlockCost) -> list[PairedTimes]:
+    return [cost.forward, cost.training, *cost.deployed.values()]
+
+
+def _columns(costs: Sequence[BlockCost]) -> list[tuple[PairedTimes, ...]]:
+    return list(zip(*map(_times, costs), strict=True))
+
+
+def _plain_median(column: Sequence[PairedTimes]) -> float:
+    return float(np.median([time for times in column for time in times.plain]))
 
 
 def _table_row(cost: BlockCost) -> str:
-    forward, training = _format_times(cost.forward), _format_times(cost.training)
-    return f"| {cost.name} | {cost.params:,} | {cost.gflops:.4f} | {forward} | {training} |"
+    numbers = f"{cost.params:,} | {cost.gflops:.4f} | {cost.memory:.2f}"
+    return f"| {cost.name} | {numbers} | {' | '.join(map(_format_times, _times(cost)))} |"
 
 
 def _format_times(times: PairedTimes) -> str:

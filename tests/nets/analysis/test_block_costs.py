@@ -46,6 +46,10 @@ def test_what_a_block_adds(monkeypatch):
     assert cbam.params == sum(
         count_parameters(build("cbam", channels)) for channels in (256, 512, 128)
     )
+    # the block keeps its input, and the next layer its output: one map more, but for feat1, whose
+    # map is kept anyway, and which goes into a concatenation that keeps nothing
+    maps = 4 * (1 * 1 * 512 + 2 * 2 * 128)
+    assert slow.memory == pytest.approx(maps / 1e6, rel=0.01) and cbam.memory > slow.memory
     pooled = 2 * sum(2 * 2 * c * (c // 8) for c in (256, 512, 128))
     spatial = 2 * 2 * 49 * (2 * 2 + 1 * 1 + 2 * 2)
     assert cbam.gflops == pytest.approx((pooled + spatial) / 1e9)
@@ -69,18 +73,23 @@ def test_the_added_share_is_the_median_over_pairs_not_over_all():
 
 def test_the_page():
     costs = [
-        BlockCost("dear", 1234567, 1.5, PairedTimes([30.0], [10.0]), PairedTimes([200.0], [100.0])),
-        BlockCost("cheap", 5, 0.0, PairedTimes([11.0], [10.0]), PairedTimes([99.0], [100.0])),
+        BlockCost(
+            "dear", 1234567, 1.5, 2.5, PairedTimes([30.0], [10.0]), PairedTimes([200.0], [100.0])
+        ),
+        BlockCost("cheap", 5, 0.0, 0.0, PairedTimes([11.0], [10.0]), PairedTimes([99.0], [100.0])),
     ]
+    for cost in costs:
+        cost.deployed["openvino int8"] = PairedTimes([6.0], [5.0])
     page = cost_page(
         Cost(5_918_006, 6.814), costs, SMALL, "python -m nets.cost_table cheap dear"
     ).splitlines()
     rows = [row for row in page if row.startswith("|")][2:]
     assert rows == [
-        "| none (phi 0) | 5,918,006 in all | 6.814 in all | 10.0 | | 100.0 | |",
-        "| cheap | 5 | 0.0000 | 11.0 | +10% (+10 to +10) | 99.0 | -1% (-1 to -1) |",
-        "| dear | 1,234,567 | 1.5000 | 30.0 | +200% (+200 to +200) "
-        "| 200.0 | +100% (+100 to +100) |",
+        "| none (phi 0) | 5,918,006 in all | 6.814 in all | | 10.0 | | 100.0 | | 5.0 | |",
+        "| cheap | 5 | 0.0000 | 0.00 | 11.0 | +10% (+10 to +10) | 99.0 | -1% (-1 to -1) "
+        "| 6.0 | +20% (+20 to +20) |",
+        "| dear | 1,234,567 | 1.5000 | 2.50 | 30.0 | +200% (+200 to +200) "
+        "| 200.0 | +100% (+100 to +100) | 6.0 | +20% (+20 to +20) |",
     ]
     assert "    python -m nets.cost_table cheap dear" in page
     text = "\n".join(page)
