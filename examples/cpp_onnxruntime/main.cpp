@@ -4,7 +4,7 @@
 #include <array>
 #include <iostream>
 
-#include "../cpp_opencv/detection.hpp"
+#include "detection.hpp"
 
 void run(const Options &options) {
     Ort::Env environment(ORT_LOGGING_LEVEL_ERROR);

@@ -66,7 +66,17 @@ def _quantize(nncf: Any, model: Any, canvases: np.ndarray) -> Any:
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(canvases),
         ignored_scope=nncf.IgnoredScope(names=excluded),
+        advanced_parameters=_ranges(nncf),
     )
+
+
+def _ranges(nncf: Any) -> Any:
+    """The whole range of all images; the default, the mean of the ranges of each, clips.
+
+    AP lost by four networks for NEU-DET and BCCD: -0.1 to 0.3; with the default, -0.1 to 0.5.
+    """
+    whole = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+    return nncf.AdvancedQuantizationParameters(activations_range_estimator_params=whole)
 
 
 def _to_input(canvas: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -185,6 +186,33 @@ def test_a_file_gives_what_the_run_gives(
     evaluation = evaluate_weights(str(path), changes={"device": "cpu", "precision": "fp32"})
     ours, theirs = evaluation.metrics.map50_95, trained.evaluation.metrics.map50_95
     assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_an_int8_file_loses_the_ap_that_is_printed(trained: Result, tmp_path: Path) -> None:
+    for package in (*NEEDS["openvino"], "nncf"):
+        pytest.importorskip(package)
+    path = tmp_path / "a.xml"
+    lines = export(str(trained.run), "openvino", str(path), ExportOptions(int8=True, batch=3))
+    assert "images (3, 3, 64, 64)" in lines[1]
+    found = re.search(r"AP ([\d.]+), ([\d.]+) before: ([-+][\d.]+) AP lost", lines[2])
+    assert found
+    after, before, lost = map(float, found.groups())
+    exact, quantized = (
+        evaluate_weights(str(weights), changes={"device": "cpu", "precision": precision})
+        for weights, precision in ((trained.run, "fp32"), (path, "int8"))
+    )
+    detector = load_model(path)
+    assert detector.backend.precision == "int8"
+    reference = load_model(trained.run, device="cpu", precision="fp32").backend
+    canvases = CANVASES[:2, :64, :64]
+    difference = detector.backend(canvases)[1] - reference(canvases)[1]
+    assert 0 < difference.abs().max() < 0.05
+    assert after == pytest.approx(100 * quantized.metrics.map50_95, abs=0.006)
+    assert before == pytest.approx(100 * exact.metrics.map50_95, abs=0.006)
+    assert lost == pytest.approx(before - after, abs=0.011) and abs(lost) < 10
+    float32 = 4 * sum(value.numel() for value in load_model(trained.run).network.parameters())
+    assert path.with_suffix(".bin").stat().st_size < 0.3 * float32
 
 
 @pytest.mark.slow
