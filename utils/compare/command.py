@@ -13,7 +13,7 @@ from utils.compare.foreign.foreign import make_foreign_plan
 from utils.compare.planning.controls import with_controls
 from utils.compare.planning.plan import Plan, make_plan
 from utils.compare.search import make_search, search
-from utils.compare.verify import verify
+from utils.compare.verification.verify import verify
 from utils.core.config import parse_overrides
 from utils.core.errors import UserError
 
@@ -104,7 +104,14 @@ def _compare_detections(args: argparse.Namespace, command: Sequence[str]) -> Com
     """Compare what other programs detected."""
     truth = read_truth(Path(args.truth), args.group)
     plan = make_foreign_plan(
-        args.detections, truth, args.settings, args.seeds, args.out, args.baseline, args.margin
+        args.detections,
+        truth,
+        args.settings,
+        args.seeds,
+        args.out,
+        args.baseline,
+        args.margin,
+        args.group,
     )
     return workflow.compare_detections(plan, truth, command, args.language)
 

@@ -13,7 +13,6 @@ from utils.compare.planning.plan import Plan, Trial
 from utils.compare.planning.record import (
     Entry,
     append_look,
-    append_plan,
     check_declared_looks,
     read_record,
     with_declared_margin,
@@ -243,12 +242,12 @@ def compare_detections(
     with locked(plan.out, "compare.py is working", "wait, or give another --out"):
         plan = with_declared_margin(plan)
         check_declared_looks(plan)
-        append_plan(plan.out, plan)
+        registration = register(plan, None)
         plan, results, missing = import_trials(plan, truth)
         splits = {result.trial.setting: truth for result in results}
         latency, record = given_latency(plan), read_record(plan.out)
         comparison = analyze(plan, results, missing, latency, splits, record, groups=truth.groups)
-        return _publish(comparison, command, language)
+        return _publish(replace(comparison, registration=registration), command, language)
 
 
 def summarize(comparison: Comparison) -> str:

@@ -49,6 +49,9 @@ FACTS_FILE = "settings.yaml"
 SEED_FILE = re.compile(r"seed-([0-9]{1,9})\.json")
 
 Files = Mapping[str, Mapping[int, Path]]  # setting -> seed -> file
+# By (setting, seed)
+Contents = dict[tuple[str, int], ForeignDetections]
+Missing = dict[tuple[str, int], Failure]
 
 
 def make_foreign_plan(
@@ -59,6 +62,7 @@ def make_foreign_plan(
     out: str | None = None,
     baseline: str | None = None,
     margin: float | None = None,
+    group: str | None = None,
 ) -> Plan:
     """Find the files and check what is said of their settings.
 
@@ -71,6 +75,7 @@ def make_foreign_plan(
         out: folder of the report; None: `runs/compare-<folder>`.
         baseline: name of a setting; None: `none` if there is one, else the first by name.
         margin: differences of fewer AP points do not matter; None: not declared.
+        group: key of the images by which `truth` was read.
 
     Raises:
         UserError: a folder or a file is not as expected.
@@ -91,7 +96,7 @@ def make_foreign_plan(
         seeds=check_seeds(seeds or found),
         baseline=find_baseline(baseline, settings),
         margin=check_margin(margin),
-        foreign=Foreign(folder, str(truth.path), files, facts),
+        foreign=Foreign(folder, str(truth.path), files, facts, group),
     )
     if Path(folder).resolve() in (plan.out.resolve(), *plan.out.resolve().parents):
         raise UserError(f"--out {plan.out}: lies in --detections {folder}: give another folder")
@@ -162,9 +167,38 @@ def _check_names(facts: Facts, name: str, names: Files, truth: Truth, origin: st
             )
 
 
-def import_trials(
-    plan: Plan, truth: Truth
-) -> tuple[Plan, list[TrialResult], dict[tuple[str, int], Failure]]:
+def read_files(plan: Plan, truth: Truth) -> tuple[Plan, Contents, Missing]:
+    """Read all files.
+
+    Returns:
+        The plan with what a reader should know of the files, their contents, and what is missing.
+
+    Raises:
+        UserError: a file is not as expected.
+    """
+    foreign = plan.foreign
+    assert foreign is not None
+    contents: Contents = {}
+    missing: Missing = {}
+    for trial in plan.trials:
+        path = foreign.files[trial.setting].get(trial.seed)
+        if path is None:
+            name = f"{foreign.folder}/{trial.setting}/seed-{trial.seed}.json"
+            missing[trial.setting, trial.seed] = Failure("missing", f"no file {name}")
+            continue
+        categories = foreign.facts[trial.setting].categories
+        contents[trial.setting, trial.seed] = read_detections(path, truth, categories)
+    if not contents:
+        raise UserError(f"--seeds: no setting in {foreign.folder} has a file for any of them")
+    foreign = replace(
+        foreign,
+        uncounted=sum(each.dropped for each in contents.values()),
+        remarks=(*_missing_remarks(plan, missing), *_remarks(contents)),
+    )
+    return replace(plan, foreign=foreign), contents, missing
+
+
+def import_trials(plan: Plan, truth: Truth) -> tuple[Plan, list[TrialResult], Missing]:
     """Score all files, and store them as trials in the comparison's folder.
 
     Returns:
@@ -173,29 +207,16 @@ def import_trials(
     Raises:
         UserError: a file is not as expected, or the folder holds trainings.
     """
-    foreign = plan.foreign
-    assert foreign is not None
-    results, missing = [], {}
-    contents: dict[str, list[ForeignDetections]] = {name: [] for name in foreign.files}
+    plan, contents, missing = read_files(plan, truth)
+    assert plan.foreign is not None
+    results = []
     for trial in plan.trials:
-        path = foreign.files[trial.setting].get(trial.seed)
-        if path is None:
-            name = f"{foreign.folder}/{trial.setting}/seed-{trial.seed}.json"
-            missing[trial.setting, trial.seed] = Failure("missing", f"no file {name}")
-            continue
-        facts = foreign.facts[trial.setting]
-        content = read_detections(path, truth, facts.categories)
-        contents[trial.setting].append(content)
-        _write_trial(trial, content, facts, truth, path)
-        results.append(read_result(trial, has_curve=False))
-    if not results:
-        raise UserError(f"--seeds: no setting in {foreign.folder} has a file for any of them")
-    foreign = replace(
-        foreign,
-        uncounted=sum(each.dropped for files in contents.values() for each in files),
-        remarks=(*_missing_remarks(plan, missing), *_remarks(contents)),
-    )
-    return replace(plan, foreign=foreign), results, missing
+        if (trial.setting, trial.seed) in contents:
+            facts = plan.foreign.facts[trial.setting]
+            path = plan.foreign.files[trial.setting][trial.seed]
+            _write_trial(trial, contents[trial.setting, trial.seed], facts, truth, path)
+            results.append(read_result(trial, has_curve=False))
+    return plan, results, missing
 
 
 def _write_trial(
@@ -238,10 +259,13 @@ def _missing_remarks(plan: Plan, missing: Mapping[tuple[str, int], Failure]) -> 
     return remarks
 
 
-def _remarks(contents: Mapping[str, Sequence[ForeignDetections]]) -> list[str]:
+def _remarks(contents: Contents) -> list[str]:
     """What is odd about the files of a setting."""
     remarks = []
-    for name, files in contents.items():
+    by_name: dict[str, list[ForeignDetections]] = {}
+    for (name, _), content in contents.items():
+        by_name.setdefault(name, []).append(content)
+    for name, files in by_name.items():
         repeated = sum(each.repeated for each in files)
         if repeated:
             remarks.append(

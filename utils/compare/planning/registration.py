@@ -1,7 +1,8 @@
 """The plan file: what is compared, how it is judged, with which data and which code.
 
-It is written before the first trial, and never changed: `record.jsonl` holds its SHA-256. Another
-plan in the same folder becomes another file, which says in the report what has changed.
+It is written before the first trial, or when the detections of other programs are read, and never
+changed: `record.jsonl` holds its SHA-256. Another plan in the same folder becomes another file,
+which says in the report what has changed.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from nets import attention
+from utils.compare.planning.facts import ForeignFiles
 from utils.compare.planning.plan import FIXED_KEYS, TRIALS, Plan, Setting
 from utils.compare.planning.record import PlanMark, append_plan, read_record
 from utils.compare.statistics import paired
@@ -34,8 +36,8 @@ from utils.engine.runs import LAST
 
 PLAN_FILE = "plan.yaml"
 HEAD = """\
-# The plan of a comparison, written before its trials. Do not edit it: record.jsonl in this folder
-# holds the SHA-256 of this file. `python compare.py --verify FOLDER` checks both.
+# The plan of a comparison. Do not edit it: record.jsonl in this folder holds the SHA-256 of this
+# file. `python compare.py --verify FOLDER` checks both.
 """
 SPLITS = ("train", "val", "test")
 # Keys of `data` that decide neither which images and labels are read nor in which order
@@ -81,6 +83,7 @@ class PlanFile(SavedSection):
         data: split -> its content; `train of <setting>` where a setting has another one.
         code: the program.
         search: the search that found the settings.
+        foreign: the detections of other programs that are compared.
         configuration: all keys of the first setting.
     """
 
@@ -95,6 +98,7 @@ class PlanFile(SavedSection):
     data: dict[str, SplitContent]
     code: CodeState
     search: SearchResult | None = None
+    foreign: ForeignFiles | None = None
     configuration: dict[str, Any]
 
 
@@ -119,18 +123,18 @@ class Registration:
     changes: tuple[str, ...] = ()
 
 
-def register(plan: Plan, datasets: Datasets, is_finished: bool = False) -> Registration:
+def register(plan: Plan, datasets: Datasets | None, is_finished: bool = False) -> Registration:
     """Write the plan's file and record it, unless the folder has one of the same content.
 
     Args:
         plan: the plan.
-        datasets: the splits of its first setting.
+        datasets: the splits of its first setting; None: detections of other programs are compared.
         is_finished: whether all trials are; then it does not matter which program this is.
 
     Raises:
         UserError: a plan file was edited; or trials have begun with other images or labels.
     """
-    content = describe_plan(plan, hash_data(plan, datasets))
+    content = describe_plan(plan, {} if datasets is None else hash_data(plan, datasets))
     marks = _registered(plan.out)
     for mark in marks:
         earlier = read_plan_file(plan.out, mark)
@@ -225,6 +229,7 @@ def describe_plan(plan: Plan, data: Mapping[str, SplitContent]) -> PlanFile:
         data=dict(data),
         code=_describe_code(plan),
         search=plan.search,
+        foreign=ForeignFiles.of(plan.foreign) if plan.foreign else None,
         configuration=plan.settings[0].config.model_dump(mode="json", exclude=set(FIXED_KEYS)),
     )
 
@@ -254,6 +259,7 @@ def restore_plan(content: PlanFile, out: Path) -> Plan:
         margin=content.margin,
         looks=tuple(content.looks),
         search=content.search,
+        foreign=content.foreign.restored() if content.foreign else None,
     )
 
 

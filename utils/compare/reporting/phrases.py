@@ -271,7 +271,9 @@ def _plan_file(comparison: Comparison) -> list[tuple[str, str]]:
     if registration is None:
         return []
     when = "before the first trial"
-    if registration.begun:
+    if comparison.plan.foreign:
+        when = "when its detections existed already"
+    elif registration.begun:
         when = f"after {registration.begun} trials had begun"
     text = (
         f"{registration.file}, written {registration.time}, {when}; SHA-256 {registration.sha256}"

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from utils.compare.planning.plan import make_plan
 from utils.compare.planning.record import read_record
 from utils.compare.statistics.bootstrap import Groups, WeightedAP, bootstrap_images
 from utils.compare.trials.trials import read_state
+from utils.compare.verification.verify import verify
 from utils.compare.workflow import compare_detections, summarize
 from utils.core.errors import UserError
 from utils.metrics import evaluate
@@ -225,7 +227,7 @@ def test_mistakes_in_the_truth(path, value: Any, words: str, content, tmp_path: 
 
 
 def run(folder: Path, **options: Any) -> Comparison:
-    truth = read_truth(folder.parent / "instances.json", options.pop("group", None))
+    truth = read_truth(folder.parent / "instances.json", options.get("group"))
     plan = make_foreign_plan(str(folder), truth, out=str(folder.parent / "out"), **options)
     return compare_detections(plan, truth, ["python", "compare.py"])
 
@@ -244,6 +246,29 @@ def test_the_report_says_what_is_known(folder: Path, truth: Truth):
     assert "none is drawn" in page and "Over the epochs" not in page and "1 trial" not in page
     assert [entry.kind for entry in read_record(out)] == ["plan", "look"]
     assert "missing" in (out / "trials.csv").read_text()
+
+
+def test_a_report_can_be_verified(folder: Path, truth: Truth):
+    run(folder, group="none")
+    out = folder.parent / "out"
+    found = verify(out, {})
+    assert not found.differences and "trials: 5 of 6 scored again" in found.checked
+    with pytest.raises(UserError, match="files of other programs, which have no keys"):
+        verify(out, {"data.root": "x"})
+    numbers = json.loads((out / "report.json").read_text())
+    numbers["numbers"]["settings"]["b"]["ap"]["mean"] += 0.5
+    stored = out / "trials" / "b" / "seed-1" / "detections.npz"
+    shutil.copy(out / "trials" / "b" / "seed-0" / "detections.npz", stored)
+    write(out / "report.json", numbers)
+    found = verify(out, {})
+    assert f"{stored}: not those of its file" in found.differences
+    assert any("report.json: settings.b.ap.mean: stored" in line for line in found.differences)
+    (folder / "a" / "seed-0.json").unlink()
+    write(folder / "b" / "seed-2.json", [])
+    found = verify(out, {})
+    assert len(found.differences) == 3 and "nothing was computed again" in found.differences[-1]
+    run(folder, group="none")
+    assert not verify(out, {}).differences and (out / "plan-2.yaml").is_file()
 
 
 def test_prices_controls_and_seeds(folder: Path, truth: Truth):

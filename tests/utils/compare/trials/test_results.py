@@ -12,7 +12,7 @@ from utils.compare.planning import controls
 from utils.compare.planning.plan import Plan, Trial
 from utils.compare.trials import latency
 from utils.compare.trials.results import CURVE, DETECTIONS, DONE, read_detections, read_result
-from utils.compare.verify import verify
+from utils.compare.verification.verify import verify
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset
 

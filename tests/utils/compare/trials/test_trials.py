@@ -18,7 +18,7 @@ from utils.compare.trials import trials
 from utils.compare.trials.failures import ERROR, Failure, read_failure
 from utils.compare.trials.results import DETECTIONS, DONE, fingerprint, read_detections, read_result
 from utils.compare.trials.trials import SharedData, read_state, run_trial
-from utils.compare.verify import verify
+from utils.compare.verification.verify import verify
 from utils.compare.workflow import compare, run_trials
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset

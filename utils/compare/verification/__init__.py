@@ -1,0 +1,1 @@
+"""`compare.py --verify`: plan, record, data and every number of a report, checked again."""
