@@ -3,10 +3,12 @@
 import json
 import zipfile
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from nets.io.exported import (
     INPUT,
@@ -62,13 +64,38 @@ def write_litert(
         litert_torch = require_package("litert_torch", "export to tflite")
         images = torch.rand(batch or 1, *config.input_size, 3)
         with runtime_errors(path, "litert-torch cannot convert this network"):
-            model = litert_torch.convert(
-                _ChannelsLast(export_pipeline(network, config)).eval(),
-                sample_kwargs={INPUT: images},
-            )
+            program = torch.export.export(
+                _ChannelsLast(export_pipeline(network, config)).eval(), (), {INPUT: images}
+            ).module()
+            fold_constants(program)
+            model = litert_torch.convert(program, sample_kwargs={INPUT: images})
             model.export(str(path))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA_FILE, json.dumps(metadata_texts(network, config, names)))
+
+
+def fold_constants(module: fx.GraphModule) -> None:
+    """Compute what does not depend on the input, in place.
+
+    Of such operators, litert-torch refuses some, and writes others that LiteRT does not have.
+
+    Args:
+        module: what `torch.export` returned.
+    """
+    values: dict[fx.Node, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = attrgetter(node.target)(module)
+        elif node.op == "call_function" and values.keys() >= set(node.all_input_nodes):
+            args, options = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*args, **options)
+    for number, (node, value) in enumerate(values.items()):
+        if node.op == "call_function" and isinstance(value, Tensor):
+            module.register_buffer(f"folded{number}", value.contiguous())
+            with module.graph.inserting_before(node):
+                node.replace_all_uses_with(module.graph.get_attr(f"folded{number}"))
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def read_litert(path: Path) -> ExportedFile:

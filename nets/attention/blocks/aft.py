@@ -72,7 +72,7 @@ class AttentionFree(ResidualAttention):
                 extra = F.conv2d(
                     terms, kernels.repeat(2, 1, 1, 1), padding=side // 2, groups=terms.shape[1]
                 )
-                sums = sums.expand_as(extra) + extra  # some ONNX runtimes need equal shapes here
+                sums = sums + extra
             weighted, total = sums.chunk(2, 1)
             mean = weighted / total
         return query.sigmoid() * mean.to(query.dtype)

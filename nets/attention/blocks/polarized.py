@@ -50,8 +50,8 @@ class PolarizedChannel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = upcast(self.query(x)).flatten(2).softmax(2).to(x.dtype)
-        pooled = x.flatten(2) @ weights.transpose(1, 2)
-        return self.out(self.value(pooled.unsqueeze(3))).sigmoid()
+        pooled = weights @ x.flatten(2).transpose(1, 2)  # (B, 1, C)
+        return self.out(self.value(pooled.transpose(1, 2).unsqueeze(3))).sigmoid()
 
 
 class PolarizedSpatial(nn.Module):
