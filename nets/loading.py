@@ -84,6 +84,8 @@ def _wanted_by(changes: Mapping[str, Any]) -> str:
 def _load_exported(path: Path, changes: Mapping[str, Any]) -> Detector:
     """Load an exported file: its network is fixed, but limits, backend and device can change."""
     file_format = FORMATS[path.suffix]
+    for file in file_format.files(path):
+        check_input(file)
     saved = file_format.read(path)
     backend = find_runtime(path) if path.suffix == ".onnx" else file_format.backends[0]
     precision = "fp32" if backend == "torch" else saved.precision or "auto"

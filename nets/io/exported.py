@@ -39,6 +39,7 @@ METADATA_KEYS = ("config", "names", "anchors")
 PRECISION = "precision"  # metadata of a quantized file
 CHECKSUM = "sha256"  # metadata of files that lie next to others: of those
 METADATA_FILE = "metadata.json"  # in or next to files without a place for metadata of their own
+OPENVINO_PLACE = re.compile("Exception from .*|Check '.*' failed at .*|$")  # in its source
 ORT_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 Shapes = dict[str, list[int | None]]  # of the inputs and outputs by name; None: any size
@@ -212,8 +213,8 @@ def runtime_errors(path: str | Path, problem: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = ORT_CODE.sub("", lines[0])
+        lines = [line for line in str(error).splitlines() if not OPENVINO_PLACE.match(line)]
+        reason = ORT_CODE.sub("", lines[0] if lines else type(error).__name__)
         raise UserError(f"{path}: {problem}: {shorten(reason, 200)}") from None
 
 

@@ -92,6 +92,9 @@ def test_files_of_others_are_refused(suffix: str, tmp_path: Path) -> None:
 
 def test_ncnn_files_need_their_metadata(tmp_path: Path) -> None:
     (tmp_path / "a.param").touch()
+    with pytest.raises(UserError, match=r"a\.bin: no such file"):
+        load_model(tmp_path / "a.param")
+    (tmp_path / "a.bin").touch()
     with pytest.raises(UserError, match=r"a\.metadata\.json: no such file"):
         load_model(tmp_path / "a.param")
     (tmp_path / "a.metadata.json").write_text('{"names": 3}')
