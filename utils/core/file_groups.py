@@ -23,7 +23,7 @@ def new_files(files: Sequence[Path]) -> Iterator[list[Path]]:
     processes left of such folders is removed, too.
 
     Args:
-        files: in one folder, which is made if it is missing.
+        files: in one folder, which is made if it is missing; each with another suffix.
 
     Raises:
         WriteError: a file cannot be written.
@@ -37,7 +37,7 @@ def new_files(files: Sequence[Path]) -> Iterator[list[Path]]:
         # the stack ends when all are next to their places, and moves the first file last
         with deferred(), ExitStack() as names:
             for part, file in zip(parts, files, strict=True):
-                shutil.move(part, names.enter_context(new_file(file)))
+                shutil.move(part, names.enter_context(new_file(file, folder.name)))
 
 
 @contextmanager
@@ -60,6 +60,8 @@ def remove_abandoned(parent: Path) -> None:
         with suppress(filelock.Timeout, NotImplementedError, OSError):
             if time.time() - folder.stat().st_mtime > YOUNG:
                 with filelock.FileLock(folder / LOCK, timeout=0):
+                    for part in parent.glob(f"{folder.name}.*"):
+                        part.unlink()
                     shutil.rmtree(folder, ignore_errors=True)
 
 

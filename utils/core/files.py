@@ -421,7 +421,7 @@ def write_file(path: str | Path, content: bytes | str, durable: bool = False) ->
 
 
 @contextmanager
-def new_file(path: str | Path) -> Iterator[Path]:
+def new_file(path: str | Path, name: str | None = None) -> Iterator[Path]:
     """Yield another name to write a file under; it gets its own name when the block ends.
 
     After an error, the unfinished file is removed; a block may also remove it itself. Something
@@ -429,6 +429,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the file; missing folders are made.
+        name: of the unfinished file, without suffix; None: a new one.
 
     Raises:
         WriteError: the file cannot be written.
@@ -443,7 +444,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         # unique, so that two processes cannot write into each other's file
-        part = target.with_name(unfinished_name(target.suffix))
+        part = target.with_name(f"{name or unfinished_name()}{target.suffix}")
         try:
             yield part
             if part.exists():
@@ -458,9 +459,9 @@ def new_file(path: str | Path) -> Iterator[Path]:
         raise WriteError(f"cannot write {path}: {write_error(error)}") from None
 
 
-def unfinished_name(suffix: str = "") -> str:
-    """A name that `UNFINISHED` matches, followed by the suffix."""
-    return f".{secrets.token_hex(TOKEN_BYTES)}.part{suffix}"
+def unfinished_name() -> str:
+    """A new name that `UNFINISHED` matches."""
+    return f".{secrets.token_hex(TOKEN_BYTES)}.part"
 
 
 def _forget(target: Path) -> None:

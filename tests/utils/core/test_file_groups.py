@@ -35,10 +35,10 @@ def state(files):
 def test_all_files_are_replaced_or_none(pair, monkeypatch):
     new_file = file_groups.new_file
 
-    def full(path):
+    def full(path, name=None):
         if path == pair[1]:
             raise UserError("no space left")
-        return new_file(path)
+        return new_file(path, name)
 
     monkeypatch.setattr(file_groups, "new_file", full)
     with pytest.raises(UserError, match="no space left"):
@@ -66,6 +66,7 @@ def test_folders_of_killed_processes_are_removed(pair):
     for folder in (abandoned, used, young):
         folder.mkdir()
         (folder / "half").touch()
+    abandoned.with_suffix(".part.xml").touch()  # killed between two names
     with filelock.FileLock(used / LOCK):
         for folder in (abandoned, used):
             os.utime(folder, (time.time() - 2 * YOUNG,) * 2)
