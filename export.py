@@ -4,7 +4,7 @@ examples:
   python export.py --format onnx                              newest run; runs/<name>/best.onnx
   python export.py --weights runs/voc --format onnx --out voc.onnx
   python export.py --weights runs/voc --format openvino --size 608
-  python export.py --weights runs/voc --format openvino --int8
+  python export.py --weights runs/voc --format openvino --int8 data.root=/data/voc
   python export.py --weights runs/voc --format onnx --opset 12 --batch 1 --nms --half
   python export.py --weights runs/voc --format ncnn           for phones and small boards
   python export.py --weights runs/voc --format tflite --batch 4
@@ -60,16 +60,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--nms", action="store_true", help="onnx: end with NMS, which has no box voting"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="of data and predict, e.g. data.root=FOLDER; not right after --size",
+    )
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:
     args = parse()
     # imported here so that `--help` is immediate and `run_command` can report a missing library
+    from utils.core.config import parse_overrides
     from utils.engine.export import ExportOptions, export
 
     options = ExportOptions(args.opset, args.batch, args.half, args.int8, args.nms)
-    lines = export(args.weights, args.format, args.out, options, args.size, args.cfg)
+    changes = parse_overrides(args.overrides)
+    lines = export(args.weights, args.format, args.out, options, args.size, args.cfg, changes)
     print("\n".join(lines))
 
 

@@ -45,6 +45,7 @@ OPTIONS = {  # option: the formats that have it
     "int8": ("openvino",),
     "nms": ("onnx",),
 }
+CHANGEABLE = ("data", "predict")  # sections of the configuration
 DYNAMIC = "dynamic"  # batch
 ANY_BATCH = ("onnx", "openvino", "torchscript")  # formats of any number of images per call
 IMAGES = 2  # to compare on
@@ -124,6 +125,7 @@ def export(
     options: ExportOptions | None = None,
     size: Sequence[int] | None = None,
     cfg: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Export a detector.
 
@@ -136,6 +138,8 @@ def export(
         size: (height, width) of the input, or one number for both, in pixels; None: that of the
             weights.
         cfg: the `.cfg` of Darknet weights; None: the one next to them, if any.
+        changes: dotted key to value, for the weights' `data` (where the images for int8 and the
+            comparison are) and `predict` (the limits that the file states).
 
     Returns:
         Lines that state what was written and how closely it agrees with the detector.
@@ -152,18 +156,27 @@ def export(
         )
     options = options or ExportOptions()
     arguments = _applicable(kind, options)
+    changes = {**_checked(changes or {}), **_sides(size)}
     path = _output(source, kind, out)
     file_format = FORMATS.get(path.suffix, DARKNET)
     files = file_format.files(path)
     with claimed_outputs(*(("--out", file) for file in files)):
         detector = open_detector(
-            source, _sides(size), cfg=cfg, backend="torch", device="cpu", precision="fp32"
+            source, changes, cfg=cfg, backend="torch", device="cpu", precision="fp32"
         )
         with new_files(files) as parts:
             _write(file_format, detector, parts[0], arguments)
             lines = [*_interface(detector, kind, options), _check(detector, parts[0], options)]
     sizes = ", ".join(f"{file} ({_megabytes(file)})" for file in files)
     return [f"written: {sizes}", *(f"  {line}" for line in lines)]
+
+
+def _checked(changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse changes that an export would ignore, or that are options of it."""
+    for key in changes:
+        if key.split(".")[0] not in CHANGEABLE:
+            raise UserError(f"{key}: expected a key of {' or '.join(CHANGEABLE)}; see --help")
+    return changes
 
 
 def _sides(size: Sequence[int] | None) -> dict[str, Any]:

@@ -149,7 +149,9 @@ def test_a_file_with_other_results_does_not_stay(
         export(str(trained.run), "torchscript", str(out))
     assert not list(out.parent.iterdir())
     monkeypatch.undo()
-    lines = export(str(trained.run), "torchscript", str(out), size=[96])
+    changes = {"predict.score": 0.4}
+    lines = export(str(trained.run), "torchscript", str(out), size=[96], changes=changes)
+    assert load_model(out).config.predict.score == 0.4
     assert "(N, 3, 96, 96)" in lines[1] and "PyTorch on validation images" in lines[2]
     assert list(out.parent.iterdir()) == [out]
 

@@ -148,6 +148,10 @@ def test_mistakes_are_one_line(
             ["--weights", weights, "--format", "onnx", "--opset", "3"],
             "--opset 3: expected 12 to ",
         ),
+        (
+            ["--weights", weights, "--format", "onnx", "device=cuda"],
+            "device: expected a key of data or predict",
+        ),
         (["--weights", with_attention(tmp_path), "--format", "darknet"], "only phi=none"),
         (
             [
