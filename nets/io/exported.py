@@ -205,7 +205,7 @@ def runtime_errors(path: str | Path, problem: str) -> Iterator[None]:
     """Report in one line what a runtime raises about a file: each has exceptions of its own.
 
     Args:
-        path: the file.
+        path: the file, or what is done.
         problem: what cannot be done with it.
     """
     try:

@@ -63,7 +63,7 @@ def write_litert(
     with silence():
         litert_torch = require_package("litert_torch", "export to tflite")
         images = torch.rand(batch or 1, *config.input_size, 3)
-        with runtime_errors(path, "litert-torch cannot convert this network"):
+        with runtime_errors("export to tflite", "litert-torch cannot convert this network"):
             program = torch.export.export(
                 _ChannelsLast(export_pipeline(network, config)).eval(), (), {INPUT: images}
             ).module()

@@ -65,11 +65,12 @@ def write_ncnn(
         command = [pnnx.EXEC_PATH, "model.pt", *settings]
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
         results = [Path(folder, f"model.ncnn.{kind}") for kind in ("param", "bin")]
-        words = done.stderr.decode("utf-8", "replace").splitlines() or ["none"]
+        lines = done.stderr.decode("utf-8", "replace").splitlines()
+        words = [line for line in (line.strip("# ") for line in lines) if line] or ["none"]
         if done.returncode or not all(result.is_file() for result in results):
             raise UserError(
                 "export to ncnn: pnnx cannot convert this network: exit code "
-                f"{done.returncode}, last words: {shorten(words[-1].strip('# '))}"
+                f"{done.returncode}, last words: {shorten(words[-1])}"
             )
         # it goes on, and writes a file that computes something else, or takes the process down
         if refused := [line for line in words if UNSUPPORTED.search(line)]:
