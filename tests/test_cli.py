@@ -46,8 +46,10 @@ def call(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: objec
 
 
 @pytest.mark.slow
-def test_train_evaluate_predict_in_an_empty_folder():
-    """Real processes, piped: a newcomer's three commands."""
+def test_train_evaluate_predict_in_an_empty_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A newcomer's three commands, the long ones as real processes, piped."""
 
     def run(*command: object) -> str:
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
@@ -72,7 +74,8 @@ def test_train_evaluate_predict_in_an_empty_folder():
         and "predict.py" in output
         and "mean" in output
     )
-    output = run(ROOT / "eval.py", "--json", "numbers.json")
+    assert call(eval_cli, monkeypatch, "--json", "numbers.json") == 0
+    output = capsys.readouterr().out
     numbers = json.loads(Path("numbers.json").read_text())
     expected = json.loads(Path("runs/shapes/metrics.json").read_text())
     assert numbers.keys() >= KEYS and numbers["map50"] == expected["map50"] and "circle" in output

@@ -1,6 +1,7 @@
 """One small finished comparison that the tests copy, read, and disturb."""
 
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
@@ -63,9 +65,18 @@ def fast_reports() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Comparison]:
-    """`none` and `se` with seeds 0 and 1, undisturbed; only to be read."""
-    out = tmp_path_factory.mktemp("finished") / "out"
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Plan, Comparison]:
+    """`none` and `se` with seeds 0 and 1, undisturbed; only to be read. All workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base if worker_id == "master" else base.parent
+    kept = folder / "finished.pickle"
+    with FileLock(folder / "finished.lock"):
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(_finish(folder / "finished")))
+    return pickle.loads(kept.read_bytes())
+
+
+def _finish(out: Path) -> tuple[Plan, Comparison]:
     plan = make_plan(
         "shapes.yaml", ("none", "se"), seeds=(0, 1), out=str(out), overrides=TINY_TRIAL
     )

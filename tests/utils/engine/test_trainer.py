@@ -49,7 +49,7 @@ def changed(before: dict[str, Tensor], module: torch.nn.Module) -> set[str]:
 
 
 @pytest.mark.slow
-def test_from_every_step_a_training_ends_in_the_same_state(
+def test_from_any_step_a_training_ends_in_the_same_state(
     tiny: Callable[..., Config], assert_same: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     keys = ("augment.mixup=0.3", "augment.close_mosaic=1", "train.eval_every=2", DROPOUT)
@@ -69,11 +69,11 @@ def test_from_every_step_a_training_ends_in_the_same_state(
         progress = snapshot["training"]["progress"]
         steps.append((progress["epoch"], progress["step"]))
     assert steps == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
-    for number, snapshot in enumerate(snapshots[:-1]):
+    for number in (0, 3, 6):  # inside an epoch, between epochs, before the last evaluation
         resumed = make_trainer(tiny(*keys, f"seed={number + 1}"), f"resumed-{number}")
         resumed.config = tiny(*keys)  # the network started elsewhere: only what is saved may count
         resumed.batches.seed = resumed.config.seed
-        resumed.restore(snapshot)
+        resumed.restore(snapshots[number])
         resumed.fit()
         assert_same(
             checkpoints.load(resumed.run / LAST), snapshots[-1], f"resumed after {steps[number]}"
