@@ -249,8 +249,8 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
     ]
     if backends:
         head.append(
-            "- Exported networks: one image on the CPU, from the pixels to boxes and scores, with "
-            f"{torch.get_num_threads()} threads."
+            "- Exported networks: one image on the CPU, from the pixels to boxes and scores; "
+            f"threads: {torch.get_num_threads()}."
         )
     titles = ["memory added", "forward ms", "forward added", "training ms", "training added"]
     for backend in backends:

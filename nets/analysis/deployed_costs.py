@@ -18,7 +18,13 @@ from nets.analysis.block_costs import (
     PairedTimes,
     short_milliseconds,
 )
-from nets.inference.backends import BACKENDS, ModelSpec, choose_device, make_backend
+from nets.inference.backends import (
+    BACKENDS,
+    ModelSpec,
+    choose_device,
+    choose_precision,
+    make_backend,
+)
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError, nearest, shorten
@@ -42,11 +48,9 @@ def parse_backends(words: Sequence[str]) -> dict[str, tuple[str, str]]:
         if name not in BACKENDS:
             hint = nearest(name, BACKENDS)
             raise UserError(f"--backends {shorten(word)}: no such backend{hint}")
-        precision = precision or BACKENDS[name][0]
-        if precision not in BACKENDS[name]:
-            able = ", ".join(BACKENDS[name])
-            raise UserError(f"--backends {shorten(word)}: {name} computes in {able}")
-        choose_device(name, "cpu")
+        precision = choose_precision(
+            name, precision or BACKENDS[name][0], choose_device(name, "cpu")
+        )
         found[f"{name} {precision}"] = (name, precision)
     return found
 
@@ -70,12 +74,17 @@ def measure_deployed_costs(
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 runs = _make_runs(cost.name, backends, options, Path(own, "block"))
                 for title in backends:
-                    times = cost.deployed.setdefault(title, PairedTimes())
-                    for index in range(options.rounds):
-                        block, beside = (
-                            partial(short_milliseconds, each[title], CPU) for each in (runs, plain)
-                        )
-                        times.add(block, beside, plain_first=index % 2 == 1)
+                    cost.deployed[title] = _time_pairs(runs[title], plain[title], options.rounds)
+
+
+def _time_pairs(
+    block: Callable[[], object], plain: Callable[[], object], rounds: int
+) -> PairedTimes:
+    times = PairedTimes()
+    with_block, without = (partial(short_milliseconds, run, CPU) for run in (block, plain))
+    for index in range(rounds):
+        times.add(with_block, without, plain_first=index % 2 == 1)
+    return times
 
 
 def _make_runs(

@@ -1,6 +1,7 @@
 """Signals that end a command, which work that must not be cut in two can put off."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,15 +43,20 @@ def install_handlers() -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Restore the handlers of all signals that a library replaces inside the block."""
+    """Restore the handlers of all signals that a library replaces inside the block.
+
+    Only the main thread can: in another one, the block runs as it is.
+    """
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:
+        is_main = threading.current_thread() is threading.main_thread()
         for number, handler in handlers.items():
             # even if it seems unchanged: a library in C++ replaces it unseen
-            signal.signal(number, handler)
+            if is_main and handler is not None:  # None: not one of Python's
+                signal.signal(number, handler)
 
 
 def leave_to_main_process() -> None:

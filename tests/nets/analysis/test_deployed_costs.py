@@ -20,7 +20,7 @@ def test_backends_by_name_and_precision():
     ("word", "message"),
     [
         ("opnvino", "--backends opnvino: no such backend; did you mean 'openvino'"),
-        ("onnxruntime:int8", "--backends onnxruntime:int8: onnxruntime computes in fp32"),
+        ("torch:int8", "precision=int8: backend=torch computes in fp32, bf16, fp16"),
     ],
 )
 def test_what_is_not_offered_is_refused(word: str, message: str):

@@ -12,10 +12,7 @@ from utils.compare.foreign.foreign import Contents, given_latency, read_files
 from utils.compare.planning.facts import ForeignFiles
 from utils.compare.planning.plan import Plan
 from utils.compare.reporting.numbers import SavedNumbers
-from utils.compare.trials.results import (
-    DETECTIONS,
-    read_detections,
-)
+from utils.compare.trials.results import DETECTIONS, read_detections
 from utils.compare.verification.differences import Verification
 from utils.compare.verification.report_check import check_report
 from utils.compare.verification.rescoring import check_trials

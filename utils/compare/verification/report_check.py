@@ -10,23 +10,15 @@ from typing import Any
 
 from utils.compare.analysis import Comparison
 from utils.compare.planning.plan import Plan
-from utils.compare.planning.record import (
-    Entry,
-    read_record,
-)
-from utils.compare.planning.registration import (
-    find_registration,
-)
+from utils.compare.planning.record import Entry, read_record
+from utils.compare.planning.registration import find_registration
 from utils.compare.reporting import figures
 from utils.compare.reporting.numbers import NUMBERS_FILE, SavedNumbers, report_numbers
 from utils.compare.reporting.report import report_texts
 from utils.compare.statistics.paired import NO_INTERVAL
 from utils.compare.trials.failures import Failure
 from utils.compare.trials.latency import Latency, read_latency
-from utils.compare.trials.results import (
-    TestImages,
-    TrialResult,
-)
+from utils.compare.trials.results import TestImages, TrialResult
 from utils.compare.verification.differences import NOTHING, Verification
 from utils.compare.workflow import find_stops
 from utils.core.errors import UserError

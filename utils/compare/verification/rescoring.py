@@ -41,12 +41,12 @@ def check_trials(
     reported = [] if saved is None else saved.trials
     owners = dict(_detection_owners(plan))
     results, failed, is_complete = [], {}, True
+    has_run = plan.foreign is None
     for trial in plan.trials:
         try:
             state = _foreign_state(trial, plan.foreign) if plan.foreign else read_state(trial)
             if state == "finished":
                 split = splits[trial.setting]
-                has_run = plan.foreign is None
                 results.append(_score_again(found, trial, split, owners, has_run))
             elif state == "failed":
                 failed[trial.setting, trial.seed] = read_failure(trial.folder)
