@@ -126,9 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--language", choices=["en", "zh"], default="en", help="of the report; default: en"
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="for all settings, e.g. train.epochs=10"
-    )
+    parser.add_overrides("for all settings, e.g. train.epochs=10")
     return parser
 
 

@@ -34,12 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--reference", action="store_true", help="also evaluate in float32 and print the AP lost"
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="e.g. eval.nms_iou=0.5 device=cpu; output=DIR: folder of the runs",
-    )
+    parser.add_overrides("e.g. eval.nms_iou=0.5 device=cpu; output=DIR: folder of the runs")
     return parser.parse_intermixed_args()
 
 

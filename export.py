@@ -60,12 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--nms", action="store_true", help="onnx: end with NMS, which has no box voting"
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="of data and predict, e.g. data.root=FOLDER; not right after --size",
-    )
+    parser.add_overrides("of data and predict, e.g. data.root=FOLDER; not right after --size")
     return parser.parse_intermixed_args()
 
 

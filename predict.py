@@ -63,12 +63,7 @@ def parse() -> argparse.Namespace:
     )
     _add_video(parser)
     _add_heatmap(parser)
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="e.g. predict.nms_iou=0.6 input_size=608; output=DIR: folder of the runs",
-    )
+    parser.add_overrides("e.g. predict.nms_iou=0.6 input_size=608; output=DIR: folder of the runs")
     args = parser.parse_intermixed_args()
     separate_overrides(args, "source", "save", "classes")
     return args

@@ -29,9 +29,7 @@ def parse() -> argparse.Namespace:
         help="folder of an interrupted run, or its name in runs/ (output=DIR: in DIR)",
     )
     action.add_argument("--explain", action="store_true", help="list the configuration keys")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.epochs=10 phi=eca"
-    )
+    parser.add_overrides("e.g. train.epochs=10 phi=eca")
     return parser.parse_intermixed_args()
 
 

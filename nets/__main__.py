@@ -28,9 +28,7 @@ def _parse() -> argparse.Namespace:
         metavar="N",
         help=f"number of classes; default: the configuration's, else {DEFAULT_CLASSES}",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. phi=eca input_size=608"
-    )
+    parser.add_overrides("e.g. phi=eca input_size=608")
     return parser.parse_intermixed_args()
 
 

@@ -27,6 +27,10 @@ class CommandParser(argparse.ArgumentParser):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=formatter)
 
+    def add_overrides(self, text: str) -> None:
+        """Take `KEY=VALUE` words, as `args.overrides`; the text is their help."""
+        self.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=text)
+
     def error(self, message: str) -> NoReturn:
         """Raise the parser's message."""
         told = shorten(message.removeprefix("argument "), 300)

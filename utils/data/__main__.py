@@ -274,9 +274,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--root", nargs="+", metavar="FOLDER", help="the dataset, as data.root")
     parser.add_argument("--config", metavar="NAME|PATH", help="the dataset of this configuration")
     add_options(parser)
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="e.g. data.format=voc input_size=608"
-    )
+    parser.add_overrides("e.g. data.format=voc input_size=608")
     args = parser.parse_intermixed_args(list(words[1:]))
     from utils.core.config import explain_fields  # slow, and not needed for --help
 
