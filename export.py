@@ -15,7 +15,7 @@ examples:
 
 import argparse
 
-from utils.core.arguments import CommandParser, integer
+from utils.core.arguments import CommandParser, integer, separate_overrides
 from utils.core.cli import add_weights, run_command
 
 FORMATS = ("onnx", "openvino", "ncnn", "tflite", "torchscript", "darknet")
@@ -45,7 +45,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--size",
-        type=integer(32, 4096, 32),
         nargs="+",
         metavar="PIXELS",
         help="size of the input, an integer or height and width; default: that of the weights",
@@ -60,8 +59,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--nms", action="store_true", help="onnx: end with NMS, which has no box voting"
     )
-    parser.add_overrides("of data and predict, e.g. data.root=FOLDER; not right after --size")
-    return parser.parse_intermixed_args()
+    parser.add_overrides("of data and predict, e.g. data.root=FOLDER")
+    args = parser.parse_intermixed_args()
+    separate_overrides(args, "size")
+    try:
+        args.size = args.size and [integer(32, 4096, 32)(word) for word in args.size]
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument --size: {error}")
+    return args
 
 
 def main() -> None:
