@@ -9,7 +9,7 @@ from typing import Any
 from utils.compare import datasets, workflow
 from utils.compare.analysis import Comparison
 from utils.compare.foreign.coco_truth import read_truth
-from utils.compare.foreign.foreign import make_foreign_plan
+from utils.compare.foreign.trials import make_foreign_plan
 from utils.compare.planning.controls import with_controls
 from utils.compare.planning.plan import Plan, make_plan
 from utils.compare.search import make_search, search

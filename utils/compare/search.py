@@ -26,7 +26,7 @@ from utils.compare.statistics.halving import (
 )
 from utils.compare.trials.failures import read_failure
 from utils.compare.trials.results import read_result
-from utils.compare.trials.trials import SharedData, read_state
+from utils.compare.trials.running import SharedData, read_state
 from utils.compare.workflow import make_folder, prepare, run_missing
 from utils.core.config import find_config, load_config, parse_overrides
 from utils.core.errors import UserError, nearest

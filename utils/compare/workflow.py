@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.compare.analysis import Comparison, analyze, find_verdicts
 from utils.compare.foreign.coco_truth import Truth
-from utils.compare.foreign.foreign import given_latency, import_trials
+from utils.compare.foreign.trials import given_latency, import_trials
 from utils.compare.planning.plan import Plan, Trial
 from utils.compare.planning.record import (
     Entry,
@@ -26,7 +26,7 @@ from utils.compare.trials.failures import Failure, read_failure
 from utils.compare.trials.latency import measure_latency
 from utils.compare.trials.ray_cluster import check_ray
 from utils.compare.trials.results import TrialResult, read_result
-from utils.compare.trials.trials import SharedData, read_state, run_trial
+from utils.compare.trials.running import SharedData, read_state, run_trial
 from utils.compare.trials.worker_pool import run_on_cluster
 from utils.core.errors import UserError
 from utils.core.folder_lock import locked

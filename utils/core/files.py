@@ -140,10 +140,7 @@ def read_with(read: Callable[[BinaryIO], Value], path: str | Path, title: str = 
 
 def hash_content(file: BinaryIO) -> str:
     """SHA-256 of an open file, in hexadecimal; `read_with(hash_content, path)` opens it."""
-    digest = hashlib.sha256()
-    for block in iter(partial(file.read, BLOCK), b""):
-        digest.update(block)
-    return digest.hexdigest()
+    return _continue_hash(hashlib.sha256(), file).hexdigest()
 
 
 def hash_files(paths: Iterable[str | Path]) -> str:
@@ -154,8 +151,16 @@ def hash_files(paths: Iterable[str | Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(read_file(path))
+        digest = read_with(partial(_continue_hash, digest), path)
     return digest.hexdigest()
+
+
+def _continue_hash(digest: "hashlib._Hash", file: BinaryIO) -> "hashlib._Hash":
+    """The hash after a file's content; the one before it is kept, for another attempt."""
+    digest = digest.copy()
+    for block in iter(partial(file.read, BLOCK), b""):
+        digest.update(block)
+    return digest
 
 
 def is_outage(error: BaseException) -> bool:

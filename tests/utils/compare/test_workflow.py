@@ -14,7 +14,7 @@ from utils.compare.planning.plan import Plan
 from utils.compare.simulation import look_by_look
 from utils.compare.statistics import paired
 from utils.compare.trials.results import TrialResult
-from utils.compare.trials.trials import SharedData
+from utils.compare.trials.running import SharedData
 from utils.compare.workflow import compare
 from utils.core.errors import UserError
 

@@ -34,7 +34,7 @@ from utils.compare.trials.ray_cluster import (
     task_options,
 )
 from utils.compare.trials.results import DONE, read_result
-from utils.compare.trials.trials import LOG, SharedData, read_state, run_trial
+from utils.compare.trials.running import LOG, SharedData, read_state, run_trial
 from utils.core.cli import search_folder
 from utils.core.errors import UserError
 from utils.core.folder_lock import read_holder

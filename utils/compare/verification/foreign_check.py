@@ -8,7 +8,7 @@ import numpy as np
 from nets.inference.detections import Detections
 from utils.compare.analysis import analyze
 from utils.compare.foreign.coco_truth import Truth, read_truth
-from utils.compare.foreign.foreign import Contents, given_latency, read_files
+from utils.compare.foreign.trials import Contents, given_latency, read_files
 from utils.compare.planning.facts import ForeignFiles
 from utils.compare.planning.plan import Plan
 from utils.compare.reporting.numbers import SavedNumbers
@@ -43,12 +43,13 @@ def check_foreign(
     truth = read_truth(Path(files.truth), files.group)
     plan, contents, missing = read_files(plan, truth)
     splits = dict.fromkeys(files.files, truth)
-    results, failed = check_trials(found, plan, splits, saved)
-    if results is not None:
+    outcomes = check_trials(found, plan, splits, saved)
+    outcomes.failed.update(missing)
+    if outcomes.is_complete:
         _check_copies(found, plan, truth, contents)
-    if saved is not None and results is not None:
+    if saved is not None and outcomes.is_complete:
         analysis = partial(analyze, latency=given_latency(plan), groups=truth.groups)
-        check_report(found, saved, analysis, plan, results, {**failed, **missing}, splits)
+        check_report(found, saved, analysis, plan, outcomes, splits)
 
 
 def _file_difference(path: str, sha256: str) -> str:

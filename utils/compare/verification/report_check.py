@@ -16,10 +16,10 @@ from utils.compare.reporting import figures
 from utils.compare.reporting.numbers import NUMBERS_FILE, SavedNumbers, report_numbers
 from utils.compare.reporting.report import report_texts
 from utils.compare.statistics.paired import NO_INTERVAL
-from utils.compare.trials.failures import Failure
 from utils.compare.trials.latency import Latency, read_latency
-from utils.compare.trials.results import TestImages, TrialResult
+from utils.compare.trials.results import TestImages
 from utils.compare.verification.differences import NOTHING, Verification
+from utils.compare.verification.rescoring import Outcomes
 from utils.compare.workflow import find_stops
 from utils.core.errors import UserError
 from utils.core.files import is_file, read_file
@@ -32,17 +32,25 @@ def check_report(
     saved: SavedNumbers,
     analysis: Callable[..., Comparison],
     plan: Plan,
-    results: list[TrialResult],
-    failed: dict[tuple[str, int], Failure],
+    outcomes: Outcomes,
     splits: Mapping[str, TestImages],
 ) -> None:
-    """Compute all numbers of the report again, and write all its texts again."""
+    """Compute all numbers of the report again, and write all its texts again.
+
+    Args:
+        found: where differences are noted.
+        saved: the numbers of the report.
+        analysis: `analyze` with what cannot be computed again.
+        plan: the plan.
+        outcomes: its trials, scored again.
+        splits: setting -> its test images.
+    """
     history = read_record(found.out)[: saved.origin.record_lines]
     if plan.looks:
-        plan = _at_look(plan, saved.numbers.get("seeds"), results, failed, history)
-        results, failed = _of_plan(plan, results, failed)
-    used = {result.trial.setting: splits[result.trial.setting] for result in results}
-    comparison = analysis(plan, results, failed, splits=used, history=history)
+        plan = _at_look(plan, saved.numbers.get("seeds"), outcomes, history)
+        outcomes = outcomes.of(plan)
+    used = {result.trial.setting: splits[result.trial.setting] for result in outcomes.results}
+    comparison = analysis(plan, outcomes.results, outcomes.failed, splits=used, history=history)
     registration = find_registration(found.out, saved.origin.plan)
     comparison = replace(comparison, registration=registration)
     found.compare(NUMBERS_FILE, saved.numbers, report_numbers(comparison))
@@ -52,29 +60,15 @@ def check_report(
         _check_text(found, name, text)
 
 
-def _at_look(
-    plan: Plan,
-    seeds: Any,
-    results: list[TrialResult],
-    failed: dict[tuple[str, int], Failure],
-    history: Sequence[Entry],
-) -> Plan:
+def _at_look(plan: Plan, seeds: Any, outcomes: Outcomes, history: Sequence[Entry]) -> Plan:
     """The plan as the report of a declared look shows it: some seeds, and what has stopped."""
     for count in plan.looks:
         look = replace(plan, seeds=plan.seeds[:count], stops=plan.stops)
-        plan = replace(plan, stops=find_stops(look, *_of_plan(look, results, failed), history))
+        own = outcomes.of(look)
+        plan = replace(plan, stops=find_stops(look, own.results, own.failed, history))
         if list(look.seeds) == seeds:
             break
     return replace(look, stops=plan.stops)
-
-
-def _of_plan(
-    plan: Plan, results: list[TrialResult], failed: dict[tuple[str, int], Failure]
-) -> tuple[list[TrialResult], dict[tuple[str, int], Failure]]:
-    """The results and failures of a plan's own trials."""
-    keys = {(trial.setting, trial.seed) for trial in plan.trials}
-    own = [each for each in results if (each.trial.setting, each.trial.seed) in keys]
-    return own, {key: failure for key, failure in failed.items() if key in keys}
 
 
 def measured_latency(found: Verification, settings: Mapping[str, Any]) -> dict[str, Latency]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from utils.compare.planning.facts import Foreign
@@ -20,7 +20,7 @@ from utils.compare.trials.results import (
     read_result,
     scores,
 )
-from utils.compare.trials.trials import read_state
+from utils.compare.trials.running import read_state
 from utils.compare.verification.differences import Verification
 from utils.core.errors import UserError
 from utils.core.files import hash_content, read_with
@@ -28,7 +28,27 @@ from utils.core.validation import read_json
 from utils.engine.experiment import METRICS
 from utils.metrics import evaluate
 
-Outcomes = tuple[list[TrialResult] | None, dict[tuple[str, int], Failure]]
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of the trials of a plan.
+
+    Args:
+        results: of those that finished.
+        failed: (setting, seed) -> why it has no result.
+        is_complete: whether every result of the report is among them.
+    """
+
+    results: list[TrialResult]
+    failed: dict[tuple[str, int], Failure]
+    is_complete: bool = True
+
+    def of(self, plan: Plan) -> "Outcomes":
+        """Those of a plan that has fewer trials."""
+        keys = {(trial.setting, trial.seed) for trial in plan.trials}
+        results = [each for each in self.results if (each.trial.setting, each.trial.seed) in keys]
+        failed = {key: failure for key, failure in self.failed.items() if key in keys}
+        return Outcomes(results, failed, self.is_complete)
 
 
 def check_trials(
@@ -37,7 +57,7 @@ def check_trials(
     splits: Mapping[str, TestImages],
     saved: SavedNumbers | None,
 ) -> Outcomes:
-    """Score all trials again; no results if one of them cannot be."""
+    """Score all trials again; not complete if one of them cannot be."""
     reported = [] if saved is None else saved.trials
     owners = dict(_detection_owners(plan))
     results, failed, is_complete = [], {}, True
@@ -56,10 +76,11 @@ def check_trials(
             found.differences.append(str(error))
             is_complete = False
     found.checked.append(f"trials: {len(results)} of {len(plan.trials)} scored again")
-    if is_complete and results:
-        return results, failed
-    found.differences.append(f"{found.out}: the report was not computed again: trials are missing")
-    return None, failed
+    if not (is_complete and results):
+        found.differences.append(
+            f"{found.out}: the report was not computed again: trials are missing"
+        )
+    return Outcomes(results, failed, is_complete and bool(results))
 
 
 def _foreign_state(trial: Trial, foreign: Foreign) -> str:

@@ -72,10 +72,10 @@ def verify(out: Path, changes: Mapping[str, Any]) -> Verification:
         )
         return found
     splits = _open_splits(plan, changes)
-    results, failed = check_trials(found, plan, splits, saved)
-    if saved is not None and results is not None:
+    outcomes = check_trials(found, plan, splits, saved)
+    if saved is not None and outcomes.is_complete:
         analysis = partial(analyze, latency=measured_latency(found, splits))
-        check_report(found, saved, analysis, plan, results, failed, splits)
+        check_report(found, saved, analysis, plan, outcomes, splits)
     return found
 
 

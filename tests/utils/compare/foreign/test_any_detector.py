@@ -21,11 +21,11 @@ import compare as command
 from utils.compare.analysis import Comparison
 from utils.compare.foreign.coco_detections import read_detections
 from utils.compare.foreign.coco_truth import Truth, read_truth
-from utils.compare.foreign.foreign import make_foreign_plan
+from utils.compare.foreign.trials import make_foreign_plan
 from utils.compare.planning.plan import make_plan
 from utils.compare.planning.record import read_record
 from utils.compare.statistics.bootstrap import Groups, WeightedAP, bootstrap_images
-from utils.compare.trials.trials import read_state
+from utils.compare.trials.running import read_state
 from utils.compare.verification.verify import verify
 from utils.compare.workflow import compare_detections, summarize
 from utils.core.errors import UserError

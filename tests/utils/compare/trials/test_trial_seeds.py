@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from utils.compare.planning.plan import make_plan
-from utils.compare.trials.trials import SharedData, run_trial
+from utils.compare.trials.running import SharedData, run_trial
 from utils.data.augmentation import Batch
 from utils.engine.trainer import LOSS_NAMES, Trainer
 

@@ -20,7 +20,7 @@ from utils.compare.planning.plan import Plan, Trial
 from utils.compare.trials import ray_cluster, worker_pool
 from utils.compare.trials.failures import Failure, read_failure
 from utils.compare.trials.results import DETECTIONS
-from utils.compare.trials.trials import LOG, read_state
+from utils.compare.trials.running import LOG, read_state
 from utils.compare.trials.worker_pool import Workplace, time_left
 from utils.compare.workflow import compare
 from utils.core.errors import UserError

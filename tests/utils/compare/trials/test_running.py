@@ -14,10 +14,10 @@ from nets.io import checkpoints
 from utils.compare import workflow
 from utils.compare.analysis import Comparison
 from utils.compare.planning.plan import Plan, Trial, make_plan
-from utils.compare.trials import trials
+from utils.compare.trials import running
 from utils.compare.trials.failures import ERROR, Failure, read_failure
 from utils.compare.trials.results import DETECTIONS, DONE, fingerprint, read_detections, read_result
-from utils.compare.trials.trials import SharedData, read_state, run_trial
+from utils.compare.trials.running import SharedData, read_state, run_trial
 from utils.compare.verification.verify import verify
 from utils.compare.workflow import compare, run_trials
 from utils.core.errors import UserError
@@ -38,7 +38,7 @@ def test_finished_trials_are_reused(
     copied: Plan, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     for name in ("train", "resume", "close_run"):
-        monkeypatch.setattr(trials, name, must_not_train)
+        monkeypatch.setattr(running, name, must_not_train)
 
     def changes() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in copied.out.glob("trials/*/*/*")}
@@ -146,7 +146,7 @@ def test_no_finished_trial_is_an_error(
     def broken(*args: object) -> None:
         raise UserError("the loss is not finite")
 
-    monkeypatch.setattr(trials, "train", broken)
+    monkeypatch.setattr(running, "train", broken)
     message = "no trial finished; the first error: the loss is not finite"
     with pytest.raises(UserError, match=message):
         compare(replace(copied, out=tmp_path / "new"), [])
@@ -180,7 +180,7 @@ def test_a_trial_killed_while_its_result_is_written_is_not_trained_again(
 ):
     trial = copied.trials[0]
     before = (read_result(trial).ap, dict(np.load(trial.folder / DETECTIONS)))
-    monkeypatch.setattr(trials, "train", must_not_train)
+    monkeypatch.setattr(running, "train", must_not_train)
     monkeypatch.setattr(Trainer, "step", must_not_train)
     for missing in ((DONE,), (DONE, DETECTIONS, "metrics.json")):
         for name in missing:
