@@ -85,3 +85,31 @@ def mlp(layers, z):
     """Two 1x1 convolutions with a ReLU between them, on a vector."""
     hidden = columns_through(layers[0], z[:, None]).relu()
     return columns_through(layers[2], hidden)[:, 0]
+
+
+def attend(query, keys, values, scale, bias=None):
+    """The weighted sum for one query (d), from lists of keys (d) and values (e)."""
+    scores = [scale * (query @ key).item() for key in keys]
+    scores = [score + extra for score, extra in zip(scores, bias or [0] * len(keys), strict=True)]
+    return sum(weight * value for weight, value in zip(softmax(scores), values, strict=True))
+
+
+def places_of(x):
+    """(row, column) of each position of (c, h, w)."""
+    return [(row, column) for row in range(x.shape[1]) for column in range(x.shape[2])]
+
+
+def maps_of(layer, x, number):
+    """A number of maps (c, h, w) that one 1x1 convolution makes."""
+    return pointwise(layer, x).chunk(number)
+
+
+def head_channels(heads):
+    """The channels of each head."""
+    width = C // heads
+    return [slice(head * width, (head + 1) * width) for head in range(heads)]
+
+
+def vectors_at(maps, places):
+    """The vectors of a map at each of the places."""
+    return [maps[:, row, column] for row, column in places]
