@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.utils.data.read_results import load
 from utils.core.files import ReadError
 from utils.core.images import read_image
-from utils.core.schema import DataConfig
 from utils.data.checks import RULES, DatasetReport, read_header
 from utils.data.dataset import DetectionDataset
 from utils.data.duplicates import find_leaks
-from utils.data.loading import load_dataset
 from utils.data.readers.file_finder import FileFinder
-
-
-def load(format: str, root, **keys):
-    return load_dataset(
-        DataConfig(format=format, root=str(root), **keys), "train", (64, 64), progress=False
-    )
 
 
 def box_data(write, root, *boxes):

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from tests.utils.data.read_results import load
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
-from utils.data.loading import load_dataset
 from utils.data.readers.voc import list_splits
 from utils.data.sample import Sample
-
-
-def load(format: str, root, split: str = "train", **keys):
-    return load_dataset(
-        DataConfig(format=format, root=str(root), **keys), split, (64, 64), progress=False
-    )
 
 
 def facts(sample: Sample) -> tuple:
