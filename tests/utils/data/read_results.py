@@ -1,12 +1,15 @@
 """How a small dataset is read: its samples, what is counted, what is refused."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from utils.core.config import make_config
 from utils.core.errors import UserError
 from utils.core.schema import DataConfig
 from utils.data.loading import load_dataset
+from utils.data.tools.inventory import read_inventory
 
 UNREADABLE = "annotation unreadable"
 
@@ -27,3 +30,8 @@ def assert_refused(format, root, message, **keys):
     with pytest.raises(UserError, match=message) as caught:
         load(format, root, **keys)
     assert "\n" not in str(caught.value)
+
+
+def read_back(folder: Path, file_format: str):
+    data = {"root": str(folder), "format": file_format}
+    return read_inventory(make_config({"data": data}), progress=False)
