@@ -1,4 +1,4 @@
-"""Comparison of training states."""
+"""Comparison of training states; training without plots."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,3 +17,9 @@ def _compare(first: Any, second: Any, where: str) -> None:
 def assert_same() -> Callable[[Any, Any, str], None]:
     """`assert_same(first, second, name)`: equal bit for bit but for times and configuration."""
     return _compare
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plotting would take longer than the epoch."""
+    monkeypatch.setattr("utils.engine.log.plot_training_curves", lambda history, path: None)
