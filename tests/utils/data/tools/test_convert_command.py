@@ -90,8 +90,6 @@ def test_converted_exports_are_those_that_supervision_and_pycocotools_read(
 def test_data_yaml_is_as_ultralytics_reads_it(
     call: Callable[..., int], write: SimpleNamespace, tmp_path: Path
 ):
-    call: Callable[..., int], write: SimpleNamespace, tmp_path: Path
-):
     write.yolo(tmp_path / "data", names=("yes", "007", "o: x"), items=[write.Item("a.jpg", (9, 9))])
     write.yolo(
         tmp_path / "data",
