@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.utils.compare.example_scores import NONE
 from utils.compare import datasets
 from utils.compare.analysis import Comparison
 from utils.compare.datasets import folders, sentence, summarize_datasets
 from utils.compare.trials.failures import Failure
 from utils.core.errors import UserError
 
-NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
 SE = {
     "steel": [31.1, 31.0, 30.9, 31.3, 30.8, 31.3],
     "cells": [30.4, 30.2, 30.1, 30.0, 30.2, 30.1],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.utils.compare.example_scores import NONE
 from utils.compare.analysis import Comparison
 from utils.compare.planning.record import (
     RECORD,
@@ -20,7 +21,6 @@ from utils.compare.planning.record import (
 from utils.core.errors import UserError
 
 Scored = Callable[..., Comparison]
-NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
 AHEAD = [31.1, 30.6, 30.4, 30.4, 30.7, 30.2]  # p 0.02
 SAME = [30.1, 30.2, 29.9, 30.2, 29.7, 30.3]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.utils.compare.example_scores import NONE
 from utils.compare.analysis import Comparison
 from utils.compare.planning.registration import Registration
 from utils.compare.reporting.numbers import report_numbers
 from utils.compare.reporting.paper import Tex, escape, render_methods, render_tex
 from utils.compare.trials.failures import Failure
 
-NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
 NEAR = [30.1, 30.2, 29.9, 30.2, 29.7, 30.3]
 BETTER = [32.1, 32.2, 31.9, 32.1, 31.8, 32.3]
 ODD = (

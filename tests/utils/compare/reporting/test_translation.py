@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.utils.compare.example_scores import NONE
 from utils.compare.analysis import Comparison
 from utils.compare.planning.registration import Registration
 from utils.compare.reporting import report
@@ -19,7 +20,6 @@ from utils.compare.reporting.translation import (
 from utils.compare.trials.failures import Failure
 from utils.core.config import update_config
 
-NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
 NEAR = [30.1, 30.2, 29.9, 30.2, 29.7, 30.3]
 BETTER = [32.1, 32.2, 31.9, 32.1, 31.8, 32.3]
 ABOVE = [30.4, 30.8, 30.2, 30.6, 30.3, 30.7]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nets.io.tensors import check_tensors
+from tests.utils.compare.example_scores import NONE
 from utils.compare.analysis import Comparison
 from utils.compare.reporting.phrases import sentence
 from utils.compare.reporting.tables import report_tables
@@ -21,7 +22,6 @@ Scored = Callable[..., Comparison]
 DIVERGED = Failure("diverged", "the loss is not finite in epoch 3")
 LOST = Failure("infrastructure", "its worker died 4 times")
 BROKEN = Failure("error", "ValueError: no such shape")
-NONE = [30.0, 30.3, 29.8, 30.1, 29.9, 30.2]
 BETTER = [32.1, 32.2, 31.9, 32.1, 31.8, 32.3]
 
 
