@@ -1,4 +1,4 @@
-"""One small finished comparison that the tests copy, read, and disturb."""
+"""A finished comparison that the tests copy, read, and disturb; detections of other programs."""
 
 import os
 import pickle
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
+from tests.utils.compare.foreign_files import detect, make_truth, write
 from utils.compare.analysis import Comparison, analyze
+from utils.compare.foreign.coco_truth import Truth, read_truth
 from utils.compare.planning.plan import Plan, Setting, Trial, make_plan
 from utils.compare.planning.record import Entry, read_record
 from utils.compare.statistics.paired import Interval
@@ -166,3 +169,27 @@ def _read_tables(out: Path) -> list[list[str]]:
         columns = [index for index, head in enumerate(lines[0]) if head not in TIME_COLUMNS]
         rows += [[line[index] for index in columns] for line in lines]
     return rows
+
+
+@pytest.fixture(scope="module")
+def content() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A COCO file of objects, and one of detections."""
+    generator = np.random.default_rng(3)
+    truth = make_truth(generator)
+    return truth, detect(truth, generator, 2.0)
+
+
+@pytest.fixture
+def truth(content: tuple[dict[str, Any], Any], tmp_path: Path) -> Truth:
+    """The objects in a file."""
+    return read_truth(write(tmp_path / "instances.json", content[0]))
+
+
+@pytest.fixture
+def folder(content: tuple[dict[str, Any], Any], tmp_path: Path) -> Path:
+    """`b` detects better than `a`; three seeds, of which `a` lacks one."""
+    for name, noise in (("a", 6.0), ("b", 2.0)):
+        for seed in range(3 if name == "b" else 2):
+            entries = detect(content[0], np.random.default_rng(seed), noise + seed / 10)
+            write(tmp_path / "dets" / name / f"seed-{seed}.json", entries)
+    return tmp_path / "dets"

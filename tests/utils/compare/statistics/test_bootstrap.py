@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from nets.inference.detections import Detections
 from utils.compare.reporting.examples import image_f1
-from utils.compare.statistics.bootstrap import WeightedAP, bootstrap_images
+from utils.compare.statistics.bootstrap import Groups, WeightedAP, bootstrap_images
 from utils.data.sample import Sample
 from utils.metrics.detection_metrics import evaluate
 
@@ -152,3 +152,16 @@ def test_f1_of_an_image_by_hand():
     none = Detections(found[:0], score[:0], label[:0], NAMES, 100, 100)
     detections = [Detections(found, score, label, NAMES, 100, 100), none, none]
     assert image_f1(samples, detections).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_groups_are_drawn_whole():
+    """Two groups of four equal images: the mean of a resample is 0, 1/2 or 1."""
+    values = np.array([0.0, 0, 0, 0, 1, 1, 1, 1])
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        means = weights @ values / weights.sum(1)
+        assert set(np.round(means, 6)) <= {0.0, 0.5, 1.0}
+        return means[None]
+
+    groups = Groups("video_id", np.repeat([0, 1], 4))
+    assert bootstrap_images(mean, 8, 200, groups).interval(0) == (0.0, 1.0)

@@ -18,7 +18,6 @@ from utils.compare.trials import running
 from utils.compare.trials.failures import ERROR, Failure, read_failure
 from utils.compare.trials.results import DETECTIONS, DONE, fingerprint, read_detections, read_result
 from utils.compare.trials.running import SharedData, read_state, run_trial
-from utils.compare.verification.verify import verify
 from utils.compare.workflow import compare, run_trials
 from utils.core.errors import UserError
 from utils.data.loading import load_dataset
@@ -48,14 +47,6 @@ def test_finished_trials_are_reused(
     assert before and changes() == before
     assert tables(copied.out) == expected
     assert "4 trials, 4 of them already finished" in capsys.readouterr().out
-
-
-def test_an_undisturbed_comparison_is_verified(copied: Plan):
-    found = verify(copied.out, {})
-    assert found.differences == [] and found.lines()[-1] == "nothing differs"
-    assert "trials: 4 of 4 scored again" in found.checked
-    (copied.trials[0].folder / DETECTIONS).unlink()
-    assert len(verify(copied.out, {}).differences) == 2  # and why the report was not made again
 
 
 def test_a_trial_holds_what_the_evaluator_measured(finished: tuple[Plan, Comparison]):
