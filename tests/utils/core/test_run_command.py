@@ -117,3 +117,51 @@ def test_a_closed_pipe_exits_silently() -> None:
     assert process.wait(60) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools"),
+            "pip install -r requirements.txt",
+        ),
+        (
+            ImportError("libgthread-2.0.so.0: cannot open shared object file: No such file"),
+            "opencv-python-headless",
+        ),
+    ],
+)
+def test_a_library_that_is_missing(error: ImportError, words: str, capsys):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    captured = capsys.readouterr().err
+    assert end.value.code == 2 and words in captured and captured.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("cannot import name 'x' from 'utils.engine'", name="utils.engine"),
+        ModuleNotFoundError("No module named 'utils.nothing'", name="utils.nothing"),
+        RuntimeError("a mistake in the program"),
+    ],
+)
+def test_a_mistake_in_the_program_is_not_hidden(error: Exception):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_command(main)
+
+
+def test_any_class_name_can_be_printed(tmp_path: Path):
+    code = "from utils.core.cli import run_command; run_command(lambda: print('\\u72d7 done'))"
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0 and done.stdout == "\\u72d7 done\n"
