@@ -33,6 +33,17 @@ TINY = (
     "train.batch_size=4",
     "train.optimizer=sgd",  # muon's work does not shrink with the input
 )
+# Slow tests of half a minute and more
+LONG = (
+    "test_readme.py",
+    "test_conformance.py",
+    "test_whole_comparisons.py",
+    "test_worker_pool.py",
+    "test_killed_trainings.py",
+    "test_torchrun.py",
+    "test_kill_chains.py",
+    "test_backends.py",
+)
 
 
 def pytest_configure() -> None:
@@ -44,8 +55,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file comes first: its tests follow one another in one process."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """The longest files come first: the tests of a file follow one another in one process."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
