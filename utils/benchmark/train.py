@@ -40,7 +40,7 @@ def train_table(session: BenchmarkSession) -> ResultTable:
 def run_epoch(trainer: Trainer) -> None:
     """Train the first epoch once more."""
     rewind(trainer)
-    trainer.run_epoch()
+    trainer.run_epoch(show=False)
 
 
 def _cases(session: BenchmarkSession, precision: str) -> list[Case]:

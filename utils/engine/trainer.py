@@ -138,23 +138,29 @@ class Trainer:
 
     # one epoch
 
-    def run_epoch(self) -> None:
-        """Run the remaining steps of the current epoch; the CPU waits for a GPU only at the end."""
+    def run_epoch(self, show: bool = True) -> None:
+        """Run the remaining steps of the current epoch; the CPU waits for a GPU only at the end.
+
+        Args:
+            show: whether to show a bar, or a line per minute where there is no terminal.
+        """
         progress, config = self.progress, self.config.train
         closing = progress.epoch >= config.epoch_count - self.config.augment.close_mosaic
         self.start_epoch()
         started = time.perf_counter()
         title = f"epoch {progress.epoch + 1}/{config.epoch_count}"
+        total, done = self.batches.steps, progress.step
         with progress_bar(
-            desc=title, total=self.batches.steps, initial=progress.step, unit="step", leave=True
+            desc=title, total=total, initial=done, unit="step", leave=True, show=show
         ) as bar:
-            for batch in self.batches.epoch(progress.epoch, closing, progress.step):
+            for batch in self.batches.epoch(progress.epoch, closing, done):
                 with self._undivided():
                     self.step(batch)
                     self._check_finite(*self.meter.latest())
                     bar.set_postfix_str(self._postfix(), refresh=False)
                     bar.update()
-                    self._tell(bar)
+                    if show and bar.disable:
+                        self._tell()
                     if self._save_due():
                         self._save_last()
         self._read_losses()
@@ -165,9 +171,9 @@ class Trainer:
         done = self.progress.epoch * steps + self.progress.step
         return Clock(self.config.train.epoch_count * steps, done)
 
-    def _tell(self, bar: tqdm) -> None:
-        """Print a line per minute where no bar is shown, such as in a log file."""
-        if not (bar.disable and distributed.is_main_process() and self._clock.is_due()):
+    def _tell(self) -> None:
+        """Print a line per minute, where no bar is shown, such as in a log file."""
+        if not (distributed.is_main_process() and self._clock.is_due()):
             return
         epoch, step, steps = self.progress.epoch, self.progress.step, self.batches.steps
         left = self._clock.left(epoch * steps + step)
