@@ -14,7 +14,7 @@ examples:
   python compare.py --config voc.yaml --phi none se --ray auto     on a running Ray cluster
   python compare.py --config neu_det.yaml --search --budget 200 --margin 1
                                                       which block? the best three are compared
-  python compare.py --config voc.yaml --search --blocks se eca cbam --sites all --budget 100 \
+  python compare.py --config voc.yaml --search --blocks se eca cbam --sites all --budget 100 \\
       --search-with train.epochs=5 input_size=320     which site? candidates are trained for less
   python compare.py --detections DIR --truth instances.json        of any detectors
   python compare.py --verify runs/compare-voc         every number, again from the detections

@@ -1,5 +1,6 @@
 """A comparison of foreign detections, computed again from the files of the other programs."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def check_foreign(
     plan, contents, missing = read_files(plan, truth)
     splits = dict.fromkeys(files.files, truth)
     outcomes = check_trials(found, plan, splits, saved)
-    outcomes.failed.update(missing)
+    outcomes = replace(outcomes, failed={**outcomes.failed, **missing})
     if outcomes.is_complete:
         _check_copies(found, plan, truth, contents)
     if saved is not None and outcomes.is_complete:

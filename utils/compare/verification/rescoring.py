@@ -33,7 +33,7 @@ from utils.metrics import evaluate
 class Outcomes:
     """What became of the trials of a plan.
 
-    Args:
+    Attributes:
         results: of those that finished.
         failed: (setting, seed) -> why it has no result.
         is_complete: whether every result of the report is among them.
