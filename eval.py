@@ -43,7 +43,7 @@ def main() -> None:
     # imported here so that `--help` is immediate and `run_command` can report a missing library
     from nets.inference.tiling import make_tiling
     from utils.core import distributed
-    from utils.core.config import parse_overrides
+    from utils.core.overrides import parse_overrides
     from utils.engine.evaluation import evaluate_weights
 
     distributed.init()

@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     # imported here so that `--help` is immediate and `run_command` can report a missing library
-    from utils.core.config import parse_overrides
+    from utils.core.overrides import parse_overrides
     from utils.engine.export import ExportOptions, export
 
     options = ExportOptions(args.opset, args.batch, args.half, args.int8, args.nms)

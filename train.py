@@ -37,7 +37,9 @@ def main() -> None:
     args = parse()
     # imported here so that `--help` is immediate and `run_command` can report a missing library
     from utils.core import distributed
-    from utils.core.config import explain_fields, load_config, parse_overrides
+    from utils.core.config import load_config
+    from utils.core.config_fields import explain_fields
+    from utils.core.overrides import parse_overrides
 
     if args.explain:
         if args.overrides:

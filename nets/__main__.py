@@ -37,7 +37,8 @@ def main() -> None:
     args = _parse()
     from nets.analysis.summary import describe_network
     from utils.core.class_names import read_class_names
-    from utils.core.config import load_config, make_config, parse_overrides, update_config
+    from utils.core.config import load_config, make_config, update_config
+    from utils.core.overrides import parse_overrides
 
     overrides = parse_overrides(args.overrides)
     if args.config:

@@ -22,7 +22,7 @@ from nets.analysis.deployed_costs import measure_deployed_costs, parse_backends
 from utils.core.arguments import CommandParser, integer
 from utils.core.cli import run_command, show_page
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs
+from utils.core.outputs import claimed_outputs
 
 
 def _parse() -> argparse.Namespace:

@@ -15,9 +15,10 @@ from nets.io.tensors import does_not_fit, load_tensors
 from nets.io.weights import WeightsFile, load_weights, read_weights, refuse_cfg
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.class_names import default_class_names, read_class_names
-from utils.core.config import as_words, restore_config, update_config
+from utils.core.config import restore_config, update_config
 from utils.core.errors import UserError, shorten
-from utils.core.files import check_input
+from utils.core.inputs import check_input
+from utils.core.overrides import as_words
 from utils.core.schema import Config
 
 BEST = "best.pt"

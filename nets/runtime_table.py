@@ -24,7 +24,7 @@ from nets.analysis.runtime_support import (
 )
 from utils.core.arguments import CommandParser, integer
 from utils.core.cli import run_command, show_page
-from utils.core.files import claimed_outputs
+from utils.core.outputs import claimed_outputs
 from utils.core.progress import progress_bar
 
 DEFAULT_SIZE = 224  # maps of an odd and of an even side

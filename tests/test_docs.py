@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import utils.data.__main__ as data_cli
-from utils.core.config import parse_overrides, update_config
+from utils.core.config import update_config
 from utils.core.errors import UserError
+from utils.core.overrides import parse_overrides
 from utils.core.schema import Config
 
 PROJECT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from nets import attention
 from utils.core.arguments import CommandParser
 from utils.core.cli import run_command, show_page
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs
+from utils.core.outputs import claimed_outputs
 
 COMMAND = "python -m nets.attention"
 

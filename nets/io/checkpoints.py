@@ -16,7 +16,7 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model, check_anchor_count
 from utils.core.class_names import checked_names
 from utils.core.config import restore_config
 from utils.core.errors import UserError
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 from utils.core.schema import Config
 from utils.core.validation import SavedSection, check_plain, validate
 

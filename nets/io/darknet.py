@@ -19,7 +19,8 @@ from nets.yolo.box_coder import DARKNET, BoxCoder
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.class_names import checked_names, default_class_names, read_lines
 from utils.core.errors import UserError
-from utils.core.files import read_file, write_file
+from utils.core.inputs import read_file
+from utils.core.outputs import write_file
 from utils.core.schema import ModelConfig
 
 # The epsilon of OpenCV's Darknet importer is 1e-6. Ignoring the difference from PyTorch's 1e-5

@@ -10,7 +10,7 @@ from nets.yolo.box_coder import DARKNET
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import make_config
 from utils.core.errors import UserError, shorten
-from utils.core.files import read_file
+from utils.core.inputs import read_file
 from utils.core.schema import ModelConfig
 
 Section = tuple[str, Mapping[str, object]]

@@ -24,7 +24,8 @@ import torch
 from nets.io.darknet import read_darknet
 from nets.io.torch_files import MAX_BYTES, read_torch_file
 from utils.core.errors import UserError, shorten
-from utils.core.files import find_first, hash_content, is_file, new_file, read_with, similar_file
+from utils.core.inputs import find_first, hash_content, is_file, read_with, similar_file
+from utils.core.outputs import new_file
 from utils.core.progress import progress_bar
 
 TIMEOUT = 30.0  # seconds without an answer

@@ -27,7 +27,7 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny, check_anchor_count
 from utils.core.class_names import checked_names
 from utils.core.config import dump_config, restore_config
 from utils.core.errors import UserError, shorten
-from utils.core.files import check_input, hash_files, read_with
+from utils.core.inputs import check_input, hash_files, read_with
 from utils.core.schema import Config
 from utils.core.validation import validate, validate_json
 from utils.core.yaml_text import parse_yaml

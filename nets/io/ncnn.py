@@ -23,7 +23,8 @@ from nets.io.exported import (
 from nets.io.ncnn_trace import trace_for_pnnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError, require_package, shorten
-from utils.core.files import hash_files, read_file, write_file
+from utils.core.inputs import hash_files, read_file
+from utils.core.outputs import write_file
 from utils.core.schema import Config
 from utils.core.validation import read_json
 

@@ -23,7 +23,8 @@ from nets.io.exported import (
 from nets.io.onnx_trace import trace, trace_formerly
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError, require_package
-from utils.core.files import check_input, write_file
+from utils.core.inputs import check_input
+from utils.core.outputs import write_file
 from utils.core.schema import Config
 
 LOWEST_OPSET = 12

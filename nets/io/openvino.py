@@ -15,7 +15,7 @@ from nets.io.exported import (
 from nets.io.onnx import read_with_openvino, write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import require_package
-from utils.core.files import check_input, hash_files
+from utils.core.inputs import check_input, hash_files
 from utils.core.schema import Config
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from utils.core.errors import UserError, shorten
-from utils.core.files import read_file
+from utils.core.inputs import read_file
 
 MAX_BYTES = 4 * 2**30  # the last.pt of a YOLOv4-tiny has about 0.1 GB
 SHOWN = 3  # number of names in a message

@@ -20,7 +20,7 @@ from nets.io.exported import (
 from nets.yolo.box_coder import PredictionGrid
 from nets.yolo.pipeline import Pipeline
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 from utils.core.schema import Config
 
 

@@ -26,7 +26,7 @@ from nets.io.torch_files import read_torch_file
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.config import restore_config
 from utils.core.errors import UserError, shorten
-from utils.core.files import check_input
+from utils.core.inputs import check_input
 from utils.core.schema import ModelConfig
 from utils.core.validation import shown
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nets.yolo.yolov4_tiny import SITES
-from utils.core.config import dump_config, flatten, load_config, update_config
+from utils.core.config import dump_config, load_config, update_config
+from utils.core.overrides import flatten
 from utils.core.schema import Config
 from utils.core.text import CONTROL, decode_text
 from utils.core.yaml_text import dump_yaml, parse_yaml

@@ -55,7 +55,7 @@ def main() -> None:
     from utils.benchmark.results import rows_with_target, summary
     from utils.benchmark.sections import choose_sections, run_sections
     from utils.benchmark.session import BenchmarkOptions, BenchmarkSession, benchmark_config
-    from utils.core.files import claimed_outputs
+    from utils.core.outputs import claimed_outputs
     from utils.core.timing import Budget
     from utils.engine.report import write_json
 

@@ -20,11 +20,12 @@ from utils.benchmark import baseline
 from utils.benchmark.clock_process import TIMEOUT, ClockProcess
 from utils.benchmark.gemm import Product, fastest_product, measure_products, network_precision
 from utils.benchmark.results import Case, Measurement, measure
-from utils.core.config import load_config, parse_overrides
+from utils.core.config import load_config
 from utils.core.devices import pick_device, pick_precision
 from utils.core.environment import cpu_count, cpu_name, library_versions
 from utils.core.errors import UserError
 from utils.core.images import write_image
+from utils.core.overrides import parse_overrides
 from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config
 from utils.core.timing import Budget

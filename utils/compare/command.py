@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from utils.compare import datasets, workflow
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.foreign.coco_truth import read_truth
 from utils.compare.foreign.trials import make_foreign_plan
 from utils.compare.planning.controls import with_controls
-from utils.compare.planning.plan import Plan, make_plan
+from utils.compare.planning.plan import Plan
+from utils.compare.planning.request import make_plan
 from utils.compare.search import make_search, search
 from utils.compare.verification.verify import verify
-from utils.core.config import parse_overrides
 from utils.core.errors import UserError
+from utils.core.overrides import parse_overrides
 
 SEARCH_OPTIONS = ("blocks", "sites", "budget", "finalists", "search_with")
 COMPARISON_OPTIONS = ("phi", "settings", "baseline", "control")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.compare.analysis import Comparison, PairSummary
+from utils.compare.analysis.comparison import Comparison, PairSummary
 from utils.compare.planning.plan import Plan
+from utils.compare.reporting.difference_tables import short_verdict
 from utils.compare.reporting.phrases import interval, probability, signed
 from utils.compare.reporting.report import render
-from utils.compare.reporting.tables import ReportTable, make_table, short_verdict
+from utils.compare.reporting.table import ReportTable, make_table
 from utils.compare.reporting.translation import Language
 from utils.compare.statistics.paired import (
     EQUAL,
@@ -29,7 +30,7 @@ from utils.compare.statistics.paired import (
 from utils.compare.workflow import compare
 from utils.core.config import find_config
 from utils.core.errors import UserError
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 
 
 @dataclass(frozen=True)

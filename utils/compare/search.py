@@ -13,7 +13,8 @@ from pathlib import Path
 from nets import attention
 from nets.yolo.yolov4_tiny import SITES_BY_HEADS
 from utils.compare.planning.controls import make_control, match_parameters
-from utils.compare.planning.plan import Plan, Setting, Trial, make_plan
+from utils.compare.planning.plan import Plan, Setting, Trial
+from utils.compare.planning.request import make_plan
 from utils.compare.reporting.report import format_csv
 from utils.compare.statistics.halving import (
     Gains,
@@ -28,10 +29,11 @@ from utils.compare.trials.failures import read_failure
 from utils.compare.trials.results import read_result
 from utils.compare.trials.running import SharedData, read_state
 from utils.compare.workflow import make_folder, prepare, run_missing
-from utils.core.config import find_config, load_config, parse_overrides
+from utils.core.config import find_config, load_config
 from utils.core.errors import UserError, nearest
-from utils.core.files import write_file
 from utils.core.folder_lock import locked
+from utils.core.outputs import write_file
+from utils.core.overrides import parse_overrides
 from utils.core.schema import Config
 from utils.core.validation import SavedSection, read_json
 from utils.data.layout import resolve

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utils.compare.analysis import Comparison, analyze, find_verdicts
+from utils.compare.analysis.analyze import analyze, find_verdicts
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.foreign.coco_truth import Truth
 from utils.compare.foreign.trials import given_latency, import_trials
 from utils.compare.planning.plan import Plan, Trial

@@ -7,7 +7,7 @@ from unicodedata import category, east_asian_width
 
 from utils.core.config import PROJECT_DIR
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import find_first, list_folder
+from utils.core.inputs import find_first, list_folder
 from utils.core.text import read_text, split_lines
 
 CLASS_LIST_DIR = PROJECT_DIR / "model_data"

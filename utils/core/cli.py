@@ -10,8 +10,8 @@ from pathlib import Path
 
 from utils.core import library_output
 from utils.core.errors import UserError, is_out_of_memory, shorten
-from utils.core.files import write_error, write_file
 from utils.core.openmp import adapt_to_load
+from utils.core.outputs import write_error, write_file
 from utils.core.signals import as_stopped, install_handlers, received
 
 STDOUT, STDERR = 1, 2  # descriptors

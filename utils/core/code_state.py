@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 
 from utils.core.config import PROJECT_DIR
-from utils.core.files import hash_content, read_with
+from utils.core.inputs import hash_content, read_with
 
 PACKAGES = ("nets", "utils")
 

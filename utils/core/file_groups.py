@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from utils.core.files import UNFINISHED, new_file, unfinished_name
+from utils.core.outputs import UNFINISHED, new_file, unfinished_name
 from utils.core.signals import deferred
 
 LOCK = ".lock"  # in an unfinished folder; its process holds it

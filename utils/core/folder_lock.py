@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from utils.core.errors import UserError
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 
 LOCK = ".lock"
 HOLDER = ".holder"  # who holds the lock: a readable line, and a token unique to this command

@@ -15,8 +15,9 @@ from PIL import Image, ImageFile, ImageOps
 from torch.nn import functional as F
 
 from utils.core.errors import UserError, nearest
-from utils.core.files import read_file, write_file
+from utils.core.inputs import read_file
 from utils.core.library_output import watched
+from utils.core.outputs import write_file
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.core.errors import shorten
-from utils.core.files import ReadError, read_file
+from utils.core.inputs import ReadError, read_file
 
 MAX_BYTES = 2**26
 SAMPLE = 5000  # bytes with which an encoding is detected

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from utils.core.errors import UserError, shorten
-from utils.core.files import read_file
+from utils.core.inputs import read_file
 
 Value = TypeVar("Value")
 MAX_BYTES = 64 * 2**20  # of a JSON file

@@ -13,7 +13,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from utils.core.errors import UserError, shorten
-from utils.core.files import read_file
+from utils.core.inputs import read_file
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 40  # of nested lists and mappings, aliases replaced by what they stand for

@@ -94,7 +94,7 @@ def _stats_options(parser: CommandParser) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from utils.core.files import write_file
+    from utils.core.outputs import write_file
     from utils.data.tools import check, statistics
     from utils.data.tools.inventory import read_inventory
     from utils.visualization.dataset_page import render_page
@@ -252,8 +252,9 @@ def _config(args: argparse.Namespace) -> Any:
 
 def _configs(args: argparse.Namespace) -> list[Any]:
     """One configuration for each folder of `--root`."""
-    from utils.core.config import load_config, make_config, parse_overrides, update_config
+    from utils.core.config import load_config, make_config, update_config
     from utils.core.errors import UserError
+    from utils.core.overrides import parse_overrides
 
     changes = parse_overrides(args.overrides)
     config = load_config(args.config) if args.config else make_config({})
@@ -276,7 +277,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     add_options(parser)
     parser.add_overrides("e.g. data.format=voc input_size=608")
     args = parser.parse_intermixed_args(list(words[1:]))
-    from utils.core.config import explain_fields  # slow, and not needed for --help
+    from utils.core.config_fields import explain_fields  # slow, and not needed for --help
 
     keys = {key for key, _, _ in explain_fields()}  # a class may be called "a=b"
     separate_overrides(args, "root", "classes", "of", keys=keys)
@@ -287,7 +288,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse(sys.argv[1:])
-    from utils.core.files import claimed_outputs
+    from utils.core.outputs import claimed_outputs
 
     files = [("--json", getattr(args, "json", None))]
     if args.run is _stats:

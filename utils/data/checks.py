@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from utils.core.errors import UserError
-from utils.core.files import OverwriteError, ReadError, is_outage, read_with
 from utils.core.images import MAX_PIXELS, FileState, read_image
+from utils.core.inputs import ReadError, is_outage, read_with
+from utils.core.outputs import OverwriteError
 from utils.core.progress import progress_bar
 from utils.data.duplicates import identical_files
 from utils.data.sample import Sample

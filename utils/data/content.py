@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from utils.core.files import hash_content, read_with
+from utils.core.inputs import hash_content, read_with
 from utils.core.progress import progress_bar
 from utils.core.validation import SavedSection
 from utils.data.sample import Sample

@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.core.errors import UserError
-from utils.core.files import ReadError, WriteError, read_file, wait_out
 from utils.core.images import PAD_VALUE, FileState, Letterbox, decode_image
+from utils.core.inputs import ReadError, read_file, wait_out
+from utils.core.outputs import WriteError
 from utils.core.progress import progress_bar
 from utils.data import disk_cache
 from utils.data.checks import DAMAGE, DatasetReport

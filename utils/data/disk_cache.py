@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from utils.core.files import new_file
+from utils.core.outputs import new_file
 from utils.data.sample import Sample
 
 UNUSED_DAYS = 14  # files not opened for this long are removed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.core.files import ReadError, hash_content, is_outage, read_with
+from utils.core.inputs import ReadError, hash_content, is_outage, read_with
 from utils.data.sample import Sample
 
 TAIL = 4096  # bytes compared first; compressed images differ at the end rather than at the start

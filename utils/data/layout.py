@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils.core.errors import UserError
-from utils.core.files import is_file
+from utils.core.inputs import is_file
 from utils.core.schema import DataConfig
 from utils.data.readers import coco, voc, yolo
 from utils.data.readers.base import require_folder

@@ -17,7 +17,8 @@ from nets.loading import load_model
 from utils.core import distributed
 from utils.core.config import load_config
 from utils.core.errors import UserError
-from utils.core.files import ReadError, claimed_outputs
+from utils.core.inputs import ReadError
+from utils.core.outputs import claimed_outputs
 from utils.core.progress import progress_bar
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample

@@ -16,11 +16,13 @@ from nets.io.weights import WeightsFile, choose_model_config, load_weights, read
 from nets.loading import load_model
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core import distributed
-from utils.core.config import as_words, check_resume_changes, restore_config, update_config
+from utils.core.config import restore_config, update_config
 from utils.core.errors import UserError
 from utils.core.file_groups import remove_unfinished
-from utils.core.files import ReadError, check_folder, write_file
 from utils.core.folder_lock import locked
+from utils.core.inputs import ReadError
+from utils.core.outputs import check_folder, write_file
+from utils.core.overrides import as_words, check_resume_changes
 from utils.core.process import configure_process, configure_training
 from utils.core.schema import Config, DataConfig, TrainConfig
 from utils.data.anchors import fit_anchors

@@ -18,8 +18,8 @@ from nets.inference.detections import Detections, class_labels
 from nets.inference.detector import Detector
 from nets.yolo.yolov4_tiny import site_hint
 from utils.core.errors import UserError, shorten
-from utils.core.files import claimed_outputs
 from utils.core.images import IMAGE_SUFFIXES, Letterbox, write_image
+from utils.core.outputs import claimed_outputs
 from utils.core.progress import progress_bar
 from utils.engine.outputs import Summary, json_list, new_output_folder, unused_path
 from utils.engine.sources import ImageSource

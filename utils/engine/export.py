@@ -23,7 +23,8 @@ from nets.ops.nms import non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.errors import UserError
 from utils.core.file_groups import new_files
-from utils.core.files import claimed_outputs, is_file, write_file
+from utils.core.inputs import is_file
+from utils.core.outputs import claimed_outputs, write_file
 from utils.core.schema import Config
 from utils.engine.datasets import open_dataset
 from utils.engine.detectors import calibration_images, open_detector, validation_canvases

@@ -19,8 +19,8 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.drawing import pixel_boxes
 from utils.core.errors import UserError, nearest
-from utils.core.files import check_folder, write_file
 from utils.core.images import IMAGE_SUFFIXES, write_image
+from utils.core.outputs import check_folder, write_file
 from utils.engine.coco_ids import CocoIds, choose_ids
 from utils.engine.outputs import growing_file, json_list, new_output_folder, unused_path
 from utils.engine.sources import ImageSource

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nets.inference.detector import Detector
 from nets.inference.streaming import detect_stream, in_order, with_detections
 from utils.core.errors import UserError
-from utils.core.files import OverwriteError, claimed_outputs
+from utils.core.outputs import OverwriteError, claimed_outputs
 from utils.core.progress import progress_bar
 from utils.engine.image_outputs import ImageSaver, Job, PredictedImage
 from utils.engine.outputs import Summary, json_list, output_file

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from utils.core import distributed
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 from utils.core.schema import Config
 from utils.engine.loggers import LoggedRun
 from utils.visualization.plots import plot_training_curves

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from pydantic import Field
 from tqdm import tqdm
 
-from utils.core.config import flatten
 from utils.core.errors import UserError, require_package
-from utils.core.files import is_file, write_file
+from utils.core.inputs import is_file
+from utils.core.outputs import write_file
+from utils.core.overrides import flatten
 from utils.core.schema import Config, LoggerName
 from utils.core.validation import SavedSection, read_json
 

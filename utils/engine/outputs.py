@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from nets.inference.detections import Detections
 from utils.core.class_names import padded
 from utils.core.errors import UserError
-from utils.core.files import OverwriteError, new_file
+from utils.core.outputs import OverwriteError, new_file
 from utils.engine.runs import OUTPUT, make_new_folder
 from utils.visualization.video import CODECS
 

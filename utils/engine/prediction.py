@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from nets.inference.detections import class_labels
 from nets.inference.detector import Detector
 from nets.inference.tiling import make_tiling
-from utils.core.config import parse_overrides
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs
+from utils.core.outputs import claimed_outputs
+from utils.core.overrides import parse_overrides
 from utils.engine.detectors import check_class_names, describe, open_detector
 from utils.engine.explanation import explain_images, parse_focus
 from utils.engine.image_outputs import check_formats

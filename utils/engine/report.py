@@ -11,8 +11,8 @@ import numpy as np
 from nets.inference.detections import Detections
 from nets.inference.drawing import draw_detections, draw_ground_truth, image_grid
 from utils.core import distributed
-from utils.core.files import write_file
 from utils.core.images import Letterbox, write_image
+from utils.core.outputs import write_file
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample

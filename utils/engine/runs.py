@@ -10,7 +10,8 @@ from pathlib import Path
 from nets.io.downloads import is_remote, locate_weights, suggest_public
 from utils.core.config import dump_config
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import check_input, is_file, is_folder, write_error, write_file
+from utils.core.inputs import check_input, is_file, is_folder
+from utils.core.outputs import write_error, write_file
 from utils.core.schema import Config
 
 BEST, LAST, CONFIG = "best.pt", "last.pt", "config.yaml"

@@ -11,15 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.core.errors import UserError
-from utils.core.files import (
-    ReadError,
-    check_input,
-    is_file,
-    is_folder,
-    open_input,
-    similar_file,
-)
 from utils.core.images import IMAGE_SUFFIXES, FileState, read_image_file
+from utils.core.inputs import ReadError, check_input, is_file, is_folder, open_input, similar_file
 from utils.core.schema import Config
 from utils.data.checks import DAMAGE, RULES
 from utils.data.loading import load_dataset

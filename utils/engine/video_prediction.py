@@ -15,7 +15,7 @@ from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.streaming import detect_stream
 from utils.core.errors import UserError
-from utils.core.files import claimed_outputs
+from utils.core.outputs import claimed_outputs
 from utils.core.progress import progress_bar
 from utils.engine.outputs import Summary, json_list, new_output_folder, output_file, video_target
 from utils.engine.tracking import CountedDetections, draw_followed, make_follower, parse_line

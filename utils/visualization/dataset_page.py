@@ -7,8 +7,8 @@ import numpy as np
 
 from nets.inference.drawing import draw_ground_truth
 from utils.core.errors import UserError
-from utils.core.files import is_outage
 from utils.core.images import PAD_VALUE, Letterbox
+from utils.core.inputs import is_outage
 from utils.data.sample import Sample
 from utils.data.tools.check import summary
 from utils.data.tools.inventory import Inventory

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.core.bounded_queue import BoundedQueue
-from utils.core.files import ReadError, wait_out
+from utils.core.inputs import ReadError, wait_out
 
 if TYPE_CHECKING:
     from utils.visualization.video import Reader

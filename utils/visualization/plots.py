@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 from utils.metrics import RECALLS, ClassMetrics, Metrics
 from utils.visualization.figures import PLOT_STYLE, short_name, to_png
 

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from utils.core.errors import UserError, shorten
-from utils.core.files import ReadError, check_input, is_folder, new_file, similar_file
+from utils.core.inputs import ReadError, check_input, is_folder, similar_file
+from utils.core.outputs import new_file
 from utils.visualization.live_stream import LiveStream
 from utils.visualization.video_opencv import CODECS, OpenCVReader, OpenCVWriter
 from utils.visualization.video_pyav import PyAVReader, PyAVWriter, can_encode, find_pyav

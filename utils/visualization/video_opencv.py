@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from utils.core.errors import UserError
-from utils.core.files import ReadError, WriteError
+from utils.core.inputs import ReadError
+from utils.core.outputs import WriteError
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 COMPLETE = 0.9  # share of the frames that a finished file must claim; some containers estimate it

@@ -13,7 +13,8 @@ import numpy as np
 
 from utils.core.environment import cpu_count
 from utils.core.errors import UserError, require_package
-from utils.core.files import ReadError, WriteError, write_error
+from utils.core.inputs import ReadError
+from utils.core.outputs import WriteError, write_error
 from utils.visualization.video_opencv import check_name
 
 MAX_GAP = 3600.0  # seconds between two frames of a file; more, or less than none, is a damaged time

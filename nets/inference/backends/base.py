@@ -22,7 +22,8 @@ from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
 from utils.core.file_groups import new_files
-from utils.core.files import hash_files, read_file, write_file
+from utils.core.inputs import hash_files, read_file
+from utils.core.outputs import write_file
 from utils.core.schema import Config
 
 # Name -> the precisions that a backend supports, the default first

@@ -11,7 +11,7 @@ from nets.inference.backends.base import ModelSpec
 from nets.io.exported import runtime_errors, silence
 from nets.yolo.pipeline import Pipeline
 from utils.core.errors import UserError
-from utils.core.files import read_file
+from utils.core.inputs import read_file
 
 
 class TorchBackend:

@@ -22,7 +22,7 @@ from nets.io.weights import read_weights
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.config import load_config
 from utils.core.errors import UserError
-from utils.core.files import WriteError
+from utils.core.outputs import WriteError
 from utils.core.schema import Config
 from utils.engine.runs import create_run, find_weights
 

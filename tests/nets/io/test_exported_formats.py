@@ -18,7 +18,7 @@ from nets.io.formats import FORMATS
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.config import make_config
 from utils.core.errors import UserError
-from utils.core.files import hash_files
+from utils.core.inputs import hash_files
 from utils.core.schema import Config
 from utils.engine import export as export_module
 from utils.engine.evaluation import evaluate_weights

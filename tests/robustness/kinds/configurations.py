@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.robustness.kinds.kind import Kind, to_yaml
-from utils.compare.planning import plan as plans
+from utils.compare.planning.settings import make_settings, read_settings
 from utils.core.config import CONFIG_DIR, dump_config, load_config
 from utils.core.schema import Config
 from utils.core.yaml_text import parse_yaml
@@ -25,7 +25,7 @@ def _settings(folder: Path) -> Kind:
     }
 
     def load(path: Path) -> None:
-        settings = plans._make_settings(Config(), plans._read_settings(str(path)))
+        settings = make_settings(Config(), read_settings(str(path)))
         assert all(setting.folder for setting in settings)
 
     return Kind(folder / "a.yaml", load, (to_yaml(settings),), True, (settings,), to_yaml, 0.4)

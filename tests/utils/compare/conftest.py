@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 
 from nets.inference.detections import Detections
 from tests.utils.compare.foreign_files import detect, make_truth, write
-from utils.compare.analysis import Comparison, analyze
+from utils.compare.analysis.analyze import analyze
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.foreign.coco_truth import Truth, read_truth
-from utils.compare.planning.plan import Plan, Setting, Trial, make_plan
+from utils.compare.planning.plan import Plan, Setting, Trial
 from utils.compare.planning.record import Entry, read_record
+from utils.compare.planning.request import make_plan
 from utils.compare.statistics.paired import Interval
 from utils.compare.trials import latency
 from utils.compare.trials.failures import Failure

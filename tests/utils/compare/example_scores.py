@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from utils.compare.analysis import Comparison, analyze
+from utils.compare.analysis.analyze import analyze
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.trials.latency import Latency
 from utils.compare.trials.results import TrialResult
 

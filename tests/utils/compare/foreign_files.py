@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.foreign.coco_truth import read_truth
 from utils.compare.foreign.trials import make_foreign_plan
 from utils.compare.workflow import compare_detections

@@ -10,7 +10,7 @@ from scipy import stats
 
 from tests.utils.compare.example_scores import NONE
 from utils.compare import datasets
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.datasets import folders, sentence, summarize_datasets
 from utils.compare.trials.failures import Failure
 from utils.core.errors import UserError

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from utils.compare.analysis import Comparison
-from utils.compare.planning.plan import Plan, make_plan
+from utils.compare.analysis.comparison import Comparison
+from utils.compare.planning.plan import Plan
+from utils.compare.planning.request import make_plan
 from utils.compare.workflow import compare
 from utils.core.config import PROJECT_DIR
 

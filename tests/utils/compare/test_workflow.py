@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.compare import workflow
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.plan import Plan
 from utils.compare.simulation import look_by_look
 from utils.compare.statistics import paired

@@ -13,14 +13,14 @@ from tests.utils.core.config_files import Write, refused
 from utils.core.config import (
     CONFIG_DIR,
     dump_config,
-    explain_fields,
     find_config,
     load_config,
     make_config,
-    parse_overrides,
     update_config,
 )
+from utils.core.config_fields import explain_fields
 from utils.core.errors import UserError
+from utils.core.overrides import parse_overrides
 from utils.core.schema import Config
 
 

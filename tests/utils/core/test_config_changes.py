@@ -3,13 +3,9 @@
 import pytest
 
 from tests.utils.core.config_files import Write, refused
-from utils.core.config import (
-    RESUME_KEYS,
-    check_resume_changes,
-    explain_fields,
-    load_config,
-    update_config,
-)
+from utils.core.config import load_config, update_config
+from utils.core.config_fields import explain_fields
+from utils.core.overrides import RESUME_KEYS, check_resume_changes
 from utils.core.schema import Config
 
 

@@ -8,7 +8,7 @@ import pytest
 from utils.core import file_groups, signals
 from utils.core.errors import UserError
 from utils.core.file_groups import LOCK, YOUNG, new_files, remove_unfinished
-from utils.core.files import unfinished_name
+from utils.core.outputs import unfinished_name
 from utils.core.signals import Stopped
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from utils.core.files import ReadError
+from utils.core.inputs import ReadError
 from utils.core.text import TextError, decode_text, detect_encoding, read_text, split_lines
 
 LISTS = {  # short class lists, as users have them

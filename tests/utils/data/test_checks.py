@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.utils.data.read_results import load
-from utils.core.files import ReadError
 from utils.core.images import read_image
+from utils.core.inputs import ReadError
 from utils.data.checks import RULES, DatasetReport, read_header
 from utils.data.dataset import DetectionDataset
 from utils.data.duplicates import find_leaks
@@ -284,7 +284,7 @@ def test_an_outage_is_not_blamed_on_the_image(write, tmp_path, monkeypatch):
     def out_of_reach(*_):
         raise OSError(errno.EIO, "input/output error")
 
-    monkeypatch.setattr("utils.core.files.RETRY_SECONDS", 0)
+    monkeypatch.setattr("utils.core.inputs.RETRY_SECONDS", 0)
     monkeypatch.setattr("utils.data.checks.Image.open", out_of_reach)
     with pytest.raises(ReadError, match=r"a\.jpg: input/output error"):
         load("voc", root)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils.core.files import ReadError
 from utils.core.images import PAD_VALUE, Letterbox, read_image
+from utils.core.inputs import ReadError
 from utils.core.schema import DataConfig
 from utils.data import dataset as dataset_module
 from utils.data import disk_cache

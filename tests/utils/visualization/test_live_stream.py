@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from utils.core.files import ReadError
+from utils.core.inputs import ReadError
 from utils.visualization.live_stream import Frame, LiveStream
 
 SCRIPT = list[object]  # a number: a frame of this brightness; an error: raised; "stall": nothing

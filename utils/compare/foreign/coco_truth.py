@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from utils.compare.statistics.bootstrap import Groups
 from utils.core.class_names import checked_names
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import read_file
+from utils.core.inputs import read_file
 from utils.core.text import decode_text
 from utils.core.validation import SavedSection, Value, validate_json
 from utils.data.readers.coco import image_folders

@@ -16,16 +16,9 @@ import numpy as np
 from utils.compare.foreign.coco_detections import ForeignDetections, read_detections
 from utils.compare.foreign.coco_truth import Truth
 from utils.compare.planning.facts import Facts, Foreign
-from utils.compare.planning.plan import (
-    Plan,
-    Setting,
-    Trial,
-    check_margin,
-    check_seeds,
-    distinct,
-    find_baseline,
-    folder_name,
-)
+from utils.compare.planning.plan import Plan, Setting, Trial
+from utils.compare.planning.request import check_margin, check_seeds, find_baseline
+from utils.compare.planning.settings import distinct, folder_name
 from utils.compare.statistics.paired import NO_INTERVAL
 from utils.compare.trials.failures import Failure
 from utils.compare.trials.latency import Latency
@@ -39,7 +32,7 @@ from utils.compare.trials.results import (
 )
 from utils.core.config import make_config, read_yaml
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import is_file, is_folder, list_folder
+from utils.core.inputs import is_file, is_folder, list_folder
 from utils.core.validation import validate
 from utils.engine.report import write_json
 from utils.engine.runs import LAST

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from utils.core.files import hash_content, read_with
+from utils.core.inputs import hash_content, read_with
 from utils.core.validation import SavedSection
 
 Amount = Annotated[float, Field(ge=0)]

@@ -20,7 +20,8 @@ from pydantic import Field
 
 from utils.compare.planning.plan import Plan
 from utils.core.errors import UserError
-from utils.core.files import is_file, read_file, write_file
+from utils.core.inputs import is_file, read_file
+from utils.core.outputs import write_file
 from utils.core.validation import SavedSection, validate_json
 
 RECORD = "record.jsonl"

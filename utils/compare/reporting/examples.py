@@ -8,7 +8,7 @@ import numpy as np
 
 from nets.inference.detections import Detections
 from nets.inference.drawing import draw_detections, draw_ground_truth, image_grid
-from utils.compare.analysis import Comparison, PairSummary
+from utils.compare.analysis.comparison import Comparison, PairSummary
 from utils.compare.trials.results import TrialResult, read_detections
 from utils.data.sample import Sample
 from utils.metrics import coco

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from utils.compare.analysis import Comparison, SettingSummary
+from utils.compare.analysis.comparison import Comparison, SettingSummary
 from utils.visualization.figures import BESIDE, COLORS, finish, new_figure, to_files
 
 MAX_MARKED_EPOCHS = 30

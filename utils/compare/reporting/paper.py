@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.compare.analysis import Comparison, PairSummary, SettingSummary
+from utils.compare.analysis.comparison import Comparison, PairSummary, SettingSummary
 from utils.compare.reporting import figures
 from utils.compare.reporting.phrases import number, probability, signed, spread
 from utils.compare.statistics import paired

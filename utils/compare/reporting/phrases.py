@@ -3,7 +3,7 @@
 import math
 from statistics import median
 
-from utils.compare.analysis import Comparison, PairSummary, Spread
+from utils.compare.analysis.comparison import Comparison, PairSummary, Spread
 from utils.compare.planning.facts import Foreign
 from utils.compare.statistics.paired import EQUAL, MAX_SEEDS, NO_SPREAD, NO_VERDICT, Interval
 from utils.compare.trials.failures import FailureKind

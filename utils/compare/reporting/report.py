@@ -14,17 +14,18 @@ from typing import Any
 
 import jinja2
 
-from utils.compare.analysis import Comparison, PairSummary
+from utils.compare.analysis.comparison import Comparison, PairSummary
 from utils.compare.reporting import figures
+from utils.compare.reporting.difference_tables import equivalence_column
 from utils.compare.reporting.examples import Example, ExampleFinder, is_drawable
 from utils.compare.reporting.figures import Plot
 from utils.compare.reporting.numbers import write_numbers
 from utils.compare.reporting.paper import render_methods, render_tex
 from utils.compare.reporting.phrases import conditions, details, headline, notes, probability
-from utils.compare.reporting.tables import equivalence_column, report_tables
+from utils.compare.reporting.tables import report_tables
 from utils.compare.reporting.translation import LANGUAGE_FOLDER, Language, Translator, read_phrases
 from utils.compare.statistics import paired
-from utils.core.files import write_file
+from utils.core.outputs import write_file
 from utils.visualization.page import EmbeddedImage, embed_photo, embed_png, template_environment
 
 TEMPLATES = Path(__file__).with_name("templates")

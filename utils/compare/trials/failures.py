@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from utils.core.errors import NonFiniteError, is_out_of_memory
-from utils.core.files import ReadError, WriteError, read_file, write_file
+from utils.core.inputs import ReadError, read_file
+from utils.core.outputs import WriteError, write_file
 
 ERROR = "error.txt"  # first line: the kind; then the message
 

@@ -17,7 +17,8 @@ from nets.inference.detections import Detections
 from utils.compare.planning.facts import Amount
 from utils.compare.planning.plan import Trial
 from utils.core.errors import UserError
-from utils.core.files import read_file, write_file
+from utils.core.inputs import read_file
+from utils.core.outputs import write_file
 from utils.core.validation import SavedSection, read_json
 from utils.data.sample import Sample
 from utils.metrics.coco import MAX_DETECTIONS

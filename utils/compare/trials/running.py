@@ -16,10 +16,11 @@ from utils.compare.planning.plan import FIXED_KEYS, Trial
 from utils.compare.trials.failures import ERROR, Failure, classify, write_failure
 from utils.compare.trials.machine import LoadWatch, describe_machine
 from utils.compare.trials.results import DETECTIONS, DONE, fingerprint, write_detections
-from utils.core.config import flatten, load_config
+from utils.core.config import load_config
 from utils.core.devices import pick_device
 from utils.core.errors import UserError
-from utils.core.files import hash_content, read_with
+from utils.core.inputs import hash_content, read_with
+from utils.core.overrides import flatten
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nets.inference.detections import Detections
-from utils.compare.analysis import analyze
+from utils.compare.analysis.analyze import analyze
 from utils.compare.foreign.coco_truth import Truth, read_truth
 from utils.compare.foreign.trials import Contents, given_latency, read_files
 from utils.compare.planning.facts import ForeignFiles
@@ -18,7 +18,7 @@ from utils.compare.verification.differences import Verification
 from utils.compare.verification.report_check import check_report
 from utils.compare.verification.rescoring import check_trials
 from utils.core.errors import UserError
-from utils.core.files import hash_content, read_with
+from utils.core.inputs import hash_content, read_with
 
 
 def check_foreign(

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any
 
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.plan import Plan
 from utils.compare.planning.record import Entry, read_record
 from utils.compare.planning.registration import find_registration
@@ -22,7 +22,7 @@ from utils.compare.verification.differences import NOTHING, Verification
 from utils.compare.verification.rescoring import Outcomes
 from utils.compare.workflow import find_stops
 from utils.core.errors import UserError
-from utils.core.files import is_file, read_file
+from utils.core.inputs import is_file, read_file
 
 IMAGE = re.compile(r'"data:image/[^"]*"')  # inside report.html
 

@@ -23,7 +23,7 @@ from utils.compare.trials.results import (
 from utils.compare.trials.running import read_state
 from utils.compare.verification.differences import Verification
 from utils.core.errors import UserError
-from utils.core.files import hash_content, read_with
+from utils.core.inputs import hash_content, read_with
 from utils.core.validation import read_json
 from utils.engine.experiment import METRICS
 from utils.metrics import evaluate

@@ -11,20 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.compare.analysis import analyze
+from utils.compare.analysis.analyze import analyze
 from utils.compare.planning.plan import Plan
+from utils.compare.planning.plan_file import PlanFile, hash_data, load_plan_file, restore_plan
 from utils.compare.planning.record import (
     RECORD,
     PlanMark,
     find_edited_line,
     read_lines,
     read_record,
-)
-from utils.compare.planning.registration import (
-    PlanFile,
-    hash_data,
-    load_plan_file,
-    restore_plan,
 )
 from utils.compare.reporting.numbers import NUMBERS_FILE, SavedNumbers, hash_lines
 from utils.compare.verification.differences import NOTHING, Verification
@@ -34,7 +29,7 @@ from utils.compare.verification.rescoring import check_trials
 from utils.core.code_state import hash_code
 from utils.core.config import update_config
 from utils.core.errors import UserError
-from utils.core.files import hash_content, is_file, read_with
+from utils.core.inputs import hash_content, is_file, read_with
 from utils.core.validation import read_json
 from utils.data.dataset import DetectionDataset
 from utils.data.loading import load_dataset

@@ -15,7 +15,7 @@ from typing import Any
 
 from utils.core.class_names import checked_names, name_problem, read_class_names
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import ReadError, find_first, is_file, list_folder, read_file
+from utils.core.inputs import ReadError, find_first, is_file, list_folder, read_file
 from utils.core.schema import DataConfig
 from utils.core.text import decode_text
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from utils.core.files import list_folder
 from utils.core.images import IMAGE_SUFFIXES
+from utils.core.inputs import list_folder
 from utils.data.checks import DatasetReport
 
 

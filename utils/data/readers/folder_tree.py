@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from utils.core.errors import UserError
-from utils.core.files import ReadError, is_folder
 from utils.core.images import IMAGE_SUFFIXES
+from utils.core.inputs import ReadError, is_folder
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "dev", "test", "testing")

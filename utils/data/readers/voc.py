@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.core.class_names import checked_names, read_class_names
 from utils.core.errors import UserError, nearest
-from utils.core.files import find_first, is_folder, list_folder
+from utils.core.inputs import find_first, is_folder, list_folder
 from utils.core.schema import DataConfig
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples
 from utils.data.readers.base import SplitContents, class_index, read_image_list, require_folder

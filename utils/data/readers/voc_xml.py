@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from utils.core.class_names import name_problem
 from utils.core.errors import shorten
-from utils.core.files import ReadError, is_outage, read_file
+from utils.core.inputs import ReadError, is_outage, read_file
 from utils.core.text import (
     MAX_BYTES,
     SINGLE_BYTE,

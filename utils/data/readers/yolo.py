@@ -14,7 +14,7 @@ from typing import Any
 
 from utils.core.class_names import checked_names, read_class_names, read_lines
 from utils.core.errors import UserError, nearest, shorten
-from utils.core.files import ReadError, find_first, is_folder, is_outage, list_folder
+from utils.core.inputs import ReadError, find_first, is_folder, is_outage, list_folder
 from utils.core.schema import DataConfig
 from utils.core.text import read_text, split_lines
 from utils.data.checks import DatasetReport, RawAnnotation, build_samples

@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.core.class_names import read_lines
 from utils.core.errors import UserError
-from utils.core.files import find_first, is_file, list_folder
+from utils.core.inputs import find_first, is_file, list_folder
 from utils.core.text import read_text
 from utils.core.yaml_text import parse_yaml
 from utils.data.readers.base import require_folder

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import UserError, shorten
-from utils.core.files import is_file, is_outage
 from utils.core.images import FileState, Letterbox, read_image_file
+from utils.core.inputs import is_file, is_outage
 from utils.data.checks import DAMAGE, EXAMPLES, RULES, DatasetReport, map_in_threads
 from utils.data.duplicates import find_leaks
 from utils.data.readers.folder_tree import FolderTree

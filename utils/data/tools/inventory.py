@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from nets.yolo.box_coder import STRIDES
 from utils.core.errors import UserError
-from utils.core.files import is_outage
+from utils.core.inputs import is_outage
 from utils.core.schema import Config, DataConfig
 from utils.data.checks import DatasetReport
 from utils.data.layout import LIST_SPLITS, resolve

@@ -17,8 +17,9 @@ import numpy as np
 
 from utils.core.class_names import UNUSABLE
 from utils.core.errors import UserError, shorten
-from utils.core.files import check_folder, is_file, list_folder, new_file, read_file, write_file
 from utils.core.images import IMAGE_SUFFIXES, write_image
+from utils.core.inputs import is_file, list_folder, read_file
+from utils.core.outputs import check_folder, new_file, write_file
 from utils.core.progress import progress_bar
 from utils.core.yaml_text import dump_yaml
 from utils.data.readers.yolo import LabelFinder

@@ -7,8 +7,8 @@ import pytest
 
 from tests.utils.compare.foreign_files import run, write
 from utils.compare.foreign.coco_truth import Truth
-from utils.compare.planning.plan import make_plan
 from utils.compare.planning.record import read_record
+from utils.compare.planning.request import make_plan
 from utils.compare.trials.running import read_state
 from utils.compare.workflow import summarize
 from utils.core.errors import UserError

@@ -10,7 +10,8 @@ from nets.analysis.flops import count_parameters
 from nets.yolo.yolov4_tiny import SITES_BY_HEADS, build_model
 from utils.compare.planning import controls
 from utils.compare.planning.controls import match_parameters, with_controls
-from utils.compare.planning.plan import Setting, make_plan
+from utils.compare.planning.plan import Setting
+from utils.compare.planning.request import make_plan
 
 SMALL = ["input_size=64", "device=cpu"]
 

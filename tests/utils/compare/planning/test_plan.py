@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import compare
-from utils.compare.planning.plan import Plan, make_plan
+from utils.compare.planning.plan import Plan
+from utils.compare.planning.request import make_plan
 from utils.core.errors import UserError
 
 SMALL = ["input_size=64", "device=cpu"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.utils.compare.example_scores import NONE
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.record import (
     RECORD,
     append_look,

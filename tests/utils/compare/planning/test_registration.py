@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from utils.compare.analysis import Comparison
-from utils.compare.planning import registration
-from utils.compare.planning.plan import Plan, make_plan
+from utils.compare.analysis.comparison import Comparison
+from utils.compare.planning import plan_file
+from utils.compare.planning.plan import Plan
+from utils.compare.planning.plan_file import PLAN_FILE, load_plan_file, restore_plan
 from utils.compare.planning.record import RECORD, find_edited_line, read_lines, read_record
-from utils.compare.planning.registration import (
-    PLAN_FILE,
-    load_plan_file,
-    register,
-    restore_plan,
-)
+from utils.compare.planning.registration import register
+from utils.compare.planning.request import make_plan
 from utils.compare.reporting.phrases import notes
 from utils.compare.statistics.halving import SearchResult
 from utils.core.config import update_config
@@ -28,8 +25,8 @@ from utils.engine.runs import LAST
 
 @pytest.fixture(autouse=True)
 def fast_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "hash_code", lambda: "code")
-    monkeypatch.setattr(registration, "read_commit", lambda: None)
+    monkeypatch.setattr(plan_file, "hash_code", lambda: "code")
+    monkeypatch.setattr(plan_file, "read_commit", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +89,7 @@ def test_another_plan_is_another_file(plan: Plan, monkeypatch: pytest.MonkeyPatc
     assert (second.file, second.begun, second.earlier) == ("plan-2.yaml", 1, PLAN_FILE)
     assert second.changes == ("seeds [3, 5] -> [3]", "-settings.more", "-data.train of more")
     assert (plan.out / PLAN_FILE).read_bytes() == before
-    monkeypatch.setattr(registration, "hash_code", lambda: "other")
+    monkeypatch.setattr(plan_file, "hash_code", lambda: "other")
     assert register(plan, datasets, is_finished=True) == first  # nothing is left to be trained
     assert register(plan, datasets).changes[-1] == "code.sha256"
     assert find_edited_line(read_lines(plan.out)) is None

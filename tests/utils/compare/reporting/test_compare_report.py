@@ -14,7 +14,7 @@ import pytest
 import scipy.stats
 
 from tests.utils.compare.example_scores import NONE
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.plan import Plan
 from utils.compare.reporting import figures, report
 from utils.compare.reporting.phrases import notes, sentence

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.utils.compare.example_scores import NONE
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.registration import Registration
 from utils.compare.reporting.numbers import report_numbers
 from utils.compare.reporting.paper import Tex, escape, render_methods, render_tex

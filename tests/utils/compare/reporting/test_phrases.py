@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from tests.utils.compare.example_scores import NONE, analyze_again
-from utils.compare.analysis import Comparison, PairSummary
+from utils.compare.analysis.comparison import Comparison, PairSummary
 from utils.compare.planning.plan import Plan
 from utils.compare.planning.record import make_entry
 from utils.compare.reporting.phrases import notes, sentence

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from tests.utils.compare.example_scores import NONE, analyze_again
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.plan import Plan
 from utils.compare.reporting import report
 from utils.compare.reporting.report import render_html, render_markdown
-from utils.compare.reporting.tables import ReportTable, report_tables
+from utils.compare.reporting.table import ReportTable
+from utils.compare.reporting.tables import report_tables
 
 
 def settings_rows(comparison: Comparison) -> dict[str, list[str]]:

@@ -10,13 +10,13 @@ import torch
 
 from nets.io.tensors import check_tensors
 from tests.utils.compare.example_scores import NONE
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.reporting.phrases import sentence
 from utils.compare.reporting.tables import report_tables
 from utils.compare.statistics.paired import NO_DIFFERENCE
 from utils.compare.trials.failures import Failure, classify, read_failure, write_failure
 from utils.core.errors import NonFiniteError, UserError
-from utils.core.files import WriteError
+from utils.core.outputs import WriteError
 
 Scored = Callable[..., Comparison]
 DIVERGED = Failure("diverged", "the loss is not finite in epoch 3")

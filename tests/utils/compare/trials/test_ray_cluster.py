@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.compare.planning.plan import Plan, make_plan
+from utils.compare.planning.plan import Plan
+from utils.compare.planning.request import make_plan
 from utils.compare.trials import worker_pool
 from utils.compare.trials.ray_cluster import GIB, check_ray, estimate_resources, task_options
 from utils.compare.workflow import compare

@@ -12,8 +12,9 @@ import torch
 
 from nets.io import checkpoints
 from utils.compare import workflow
-from utils.compare.analysis import Comparison
-from utils.compare.planning.plan import Plan, Trial, make_plan
+from utils.compare.analysis.comparison import Comparison
+from utils.compare.planning.plan import Plan, Trial
+from utils.compare.planning.request import make_plan
 from utils.compare.trials import running
 from utils.compare.trials.failures import ERROR, Failure, read_failure
 from utils.compare.trials.results import DETECTIONS, DONE, fingerprint, read_detections, read_result

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.compare.planning.plan import make_plan
+from utils.compare.planning.request import make_plan
 from utils.compare.trials.running import SharedData, run_trial
 from utils.data.augmentation import Batch
 from utils.engine.trainer import LOSS_NAMES, Trainer

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.compare.analysis import Comparison
+from utils.compare.analysis.comparison import Comparison
 from utils.compare.planning.plan import Plan, Trial
 from utils.compare.trials import ray_cluster, worker_pool
 from utils.compare.trials.failures import Failure, read_failure

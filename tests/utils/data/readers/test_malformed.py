@@ -62,6 +62,6 @@ def test_an_outage_is_not_blamed_on_an_annotation(format, write, tmp_path, monke
             raise OSError(5, "input/output error")
         return real(path, **options)
 
-    monkeypatch.setattr("utils.core.files.RETRY_SECONDS", 0)
-    monkeypatch.setattr("utils.core.files.os.stat", out_of_reach)
+    monkeypatch.setattr("utils.core.inputs.RETRY_SECONDS", 0)
+    monkeypatch.setattr("utils.core.inputs.os.stat", out_of_reach)
     assert_refused(format, root, "input/output error")

@@ -1,21 +1,13 @@
 import errno
 import os
 import threading
-import time
 from contextlib import suppress
 
 import pytest
 
-from utils.core import files
 from utils.core.errors import UserError
-from utils.core.files import (
-    ReadError,
-    claimed_outputs,
-    new_file,
-    open_input,
-    read_file,
-    write_file,
-)
+from utils.core.inputs import read_file
+from utils.core.outputs import claimed_outputs, new_file, write_file
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -28,74 +20,6 @@ def write_half(path, error):
     with new_file(path) as part:
         part.write_text("half of the sec")
         raise error
-
-
-# reading
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("missing", "no such file"),
-        ("folder", "is a folder, expected a file"),
-        ("fifo", "is a FIFO, expected a file"),
-        ("loop", "symbolic links"),
-        ("dangling", "the link leads nowhere"),
-        ("a\0b", "null (byte|character)"),
-        ("x" * 300, "file name too long"),
-    ],
-)
-def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, name, expected):
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    start = time.monotonic()
-    with pytest.raises(ReadError, match=expected) as caught:
-        read_file(f"{tmp_path}/{name}", "--config")
-    assert str(caught.value).startswith("--config ")
-    assert time.monotonic() - start < 5  # a FIFO would block, an outage be waited for
-
-
-def test_a_device_is_refused():
-    with pytest.raises(ReadError, match="is a device, expected a file"):
-        open_input("/dev/zero")
-
-
-def test_a_file_larger_than_the_limit_is_refused(tmp_path):
-    (tmp_path / "big").write_bytes(bytes(11))
-    assert read_file(tmp_path / "big", max_bytes=11) == bytes(11)
-    with pytest.raises(ReadError, match="11 bytes, expected at most 10"):
-        read_file(tmp_path / "big", max_bytes=10)
-
-
-def test_a_short_outage_is_waited_for(tmp_path, monkeypatch):
-    (tmp_path / "a").write_bytes(b"content")
-    real, left = files._open, [2]
-
-    def flaky(path, title):
-        left[0] -= 1
-        if left[0] >= 0:
-            raise OSError(errno.ESTALE, "stale file handle")
-        return real(path, title)
-
-    monkeypatch.setattr(files, "_open", flaky)
-    assert read_file(tmp_path / "a") == b"content"
-    assert left == [-1]
-
-
-def test_a_long_outage_is_an_error(tmp_path, monkeypatch):
-    def broken(path, title):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(files, "_open", broken)
-    monkeypatch.setattr(files, "RETRY_SECONDS", 0.2)
-    with pytest.raises(ReadError, match="a: input/output error") as caught:
-        read_file("a")
-    assert caught.value.is_outage
-
-
-# outputs
 
 
 def test_an_output_that_is_read_is_refused_before_it_is_overwritten(tmp_path):
