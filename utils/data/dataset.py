@@ -16,7 +16,7 @@ from utils.core.inputs import ReadError, read_file, wait_out
 from utils.core.outputs import WriteError
 from utils.core.progress import progress_bar
 from utils.data import disk_cache
-from utils.data.checks import DAMAGE, DatasetReport
+from utils.data.dataset_report import DAMAGE, DatasetReport
 from utils.data.sample import Sample
 
 CACHE_DIR = Path(".cache") / "images"

@@ -14,7 +14,7 @@ from utils.core.errors import UserError
 from utils.core.images import IMAGE_SUFFIXES, FileState, read_image_file
 from utils.core.inputs import ReadError, check_input, is_file, is_folder, open_input, similar_file
 from utils.core.schema import Config
-from utils.data.checks import DAMAGE, RULES
+from utils.data.dataset_report import DAMAGE, RULES
 from utils.data.loading import load_dataset
 
 VIDEO_SUFFIXES = frozenset(

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.dataset_files import make_image
 from tests.robustness.kinds.kind import Kind
 from utils.core.images import read_image
-from utils.data.checks import read_header
+from utils.data.headers import read_header
 
 
 def _load_image(path: Path) -> None:

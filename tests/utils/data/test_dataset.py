@@ -17,8 +17,8 @@ from utils.core.inputs import ReadError
 from utils.core.schema import DataConfig
 from utils.data import dataset as dataset_module
 from utils.data import disk_cache
-from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset, pad_targets
+from utils.data.dataset_report import DatasetReport
 from utils.data.loading import load_dataset
 
 SIZE = (64, 96)

@@ -15,8 +15,8 @@ from tests.utils.engine.run_files import assert_equal, weights
 from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
-from utils.data.checks import DatasetReport
 from utils.data.dataset import DetectionDataset
+from utils.data.dataset_report import DatasetReport
 from utils.data.sample import Sample
 from utils.engine.experiment import Result, train
 from utils.engine.runs import BEST, LAST

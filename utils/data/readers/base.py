@@ -7,7 +7,7 @@ from utils.core.class_names import read_lines
 from utils.core.errors import UserError, nearest, shorten
 from utils.core.inputs import find_first, is_folder
 from utils.core.schema import DataConfig
-from utils.data.checks import DatasetReport
+from utils.data.dataset_report import DatasetReport
 from utils.data.sample import Sample
 
 

@@ -18,7 +18,8 @@ from utils.core.errors import UserError, nearest, shorten
 from utils.core.inputs import ReadError, find_first, is_file, list_folder, read_file
 from utils.core.schema import DataConfig
 from utils.core.text import decode_text
-from utils.data.checks import DatasetReport, RawAnnotation, build_samples
+from utils.data.checks import RawAnnotation, build_samples
+from utils.data.dataset_report import DatasetReport
 from utils.data.readers.base import SplitContents, class_index, require_folder
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.folder_tree import ALL

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from utils.core.images import IMAGE_SUFFIXES
 from utils.core.inputs import list_folder
-from utils.data.checks import DatasetReport
+from utils.data.dataset_report import DatasetReport
 
 
 class FileFinder:

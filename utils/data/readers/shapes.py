@@ -19,7 +19,7 @@ import numpy as np
 from utils.core.class_names import read_class_names
 from utils.core.errors import UserError, nearest
 from utils.core.schema import DataConfig
-from utils.data.checks import DatasetReport
+from utils.data.dataset_report import DatasetReport
 from utils.data.readers.base import SplitContents, class_index
 from utils.data.sample import Sample
 

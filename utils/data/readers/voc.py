@@ -17,7 +17,8 @@ from utils.core.class_names import checked_names, read_class_names
 from utils.core.errors import UserError, nearest
 from utils.core.inputs import find_first, is_folder, list_folder
 from utils.core.schema import DataConfig
-from utils.data.checks import DatasetReport, RawAnnotation, build_samples
+from utils.data.checks import RawAnnotation, build_samples
+from utils.data.dataset_report import DatasetReport
 from utils.data.readers.base import SplitContents, class_index, read_image_list, require_folder
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.folder_tree import FolderTree

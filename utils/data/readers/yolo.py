@@ -17,7 +17,8 @@ from utils.core.errors import UserError, nearest, shorten
 from utils.core.inputs import ReadError, find_first, is_folder, is_outage, list_folder
 from utils.core.schema import DataConfig
 from utils.core.text import read_text, split_lines
-from utils.data.checks import DatasetReport, RawAnnotation, build_samples
+from utils.data.checks import RawAnnotation, build_samples
+from utils.data.dataset_report import DatasetReport
 from utils.data.readers.base import SplitContents, read_image_list
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.folder_tree import SPLIT_NAMES, FolderTree

@@ -12,7 +12,8 @@ import numpy as np
 from utils.core.errors import UserError, shorten
 from utils.core.images import FileState, Letterbox, read_image_file
 from utils.core.inputs import is_file, is_outage
-from utils.data.checks import DAMAGE, EXAMPLES, RULES, DatasetReport, map_in_threads
+from utils.data.checks import map_in_threads
+from utils.data.dataset_report import DAMAGE, EXAMPLES, RULES, DatasetReport
 from utils.data.duplicates import find_leaks
 from utils.data.readers.folder_tree import FolderTree
 from utils.data.sample import Sample

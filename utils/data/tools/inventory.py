@@ -8,7 +8,7 @@ from nets.yolo.box_coder import STRIDES
 from utils.core.errors import UserError
 from utils.core.inputs import is_outage
 from utils.core.schema import Config, DataConfig
-from utils.data.checks import DatasetReport
+from utils.data.dataset_report import DatasetReport
 from utils.data.layout import LIST_SPLITS, resolve
 from utils.data.loading import READERS, renumber
 from utils.data.readers.base import SplitContents
