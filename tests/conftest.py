@@ -1,13 +1,16 @@
 """Shared by all tests: one thread, a fixed seed, tiny trainings, files beside the repository."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from utils.core.cli import run_command
 from utils.core.config import load_config
 from utils.core.schema import Config
 from utils.engine.experiment import Result, train
@@ -81,3 +84,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A finished tiny training, for tests that only read it."""
     output = tmp_path_factory.mktemp("runs")
     return train(load_config("shapes.yaml", [*TINY, f"output={output}", "name=tiny"]))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`call(module, "--out", ...)`: the exit code of a command line inside this process."""
+
+    def run(command: ModuleType, *arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
+        try:
+            run_command(command.main)
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run

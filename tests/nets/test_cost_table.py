@@ -1,26 +1,14 @@
 """The command that measures attention blocks."""
 
-import sys
-
 import pytest
 
-from nets.cost_table import main
-from utils.core.cli import run_command
+from nets import cost_table
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["cost_table.py", *arguments])
-    try:
-        run_command(main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def test_the_command_line(tmp_path, monkeypatch, capsys):
+def test_the_command_line(tmp_path, call, capsys):
     assert (
         call(
-            monkeypatch,
+            cost_table,
             "eca",
             "--quick",
             "--rounds",
@@ -54,7 +42,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):
-    assert call(monkeypatch, *arguments) == 2
+def test_mistakes_are_one_line(call, capsys, arguments, message):
+    assert call(cost_table, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

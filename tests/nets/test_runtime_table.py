@@ -1,6 +1,6 @@
 """The command that runs exported blocks in runtimes: verdicts, the page, exit codes."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,19 +10,9 @@ import torch
 from nets import runtime_table
 from nets.analysis import runtime_support
 from nets.analysis.runtime_support import Outputs, Runtime, Verdict, check_block
-from utils.core.cli import run_command
 from utils.core.errors import UserError
 
 AGREES = Verdict(1e-5, 1e-7)
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["runtime_table.py", *arguments])
-    try:
-        run_command(runtime_table.main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize(
@@ -35,19 +25,24 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     ],
 )
 def test_the_exit_code_is_the_verdict(
-    verdict: Verdict, code: int, cell: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    verdict: Verdict,
+    code: int,
+    cell: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    call: Callable[..., int],
 ) -> None:
     pytest.importorskip("onnxruntime")
     found = {"onnxruntime": AGREES, "opencv": verdict}
     monkeypatch.setattr(runtime_table, "check_block", lambda *arguments: found)
     out = tmp_path / "page.md"
     arguments = ["--blocks", "se", "--runtimes", "onnxruntime", "opencv", "--out", str(out)]
-    assert call(monkeypatch, *arguments) == code
+    assert call(runtime_table, *arguments) == code
     assert cell in out.read_text() and f"OpenCV {cv2.__version__}" in out.read_text()
 
 
 def test_a_runtime_that_may_refuse_blocks_fails_none(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: Callable[..., int]
 ) -> None:
     def run(path: Path, canvases: torch.Tensor) -> Outputs:
         raise UserError(f"{path}: no such layer")
@@ -56,7 +51,7 @@ def test_a_runtime_that_may_refuse_blocks_fails_none(
     absent = Runtime("Absent", ("no_such_package",), ".onnx", run)
     monkeypatch.setattr(runtime_support, "RUNTIMES", {"other": runtime, "absent": absent})
     monkeypatch.setattr(runtime_support, "_write", lambda network, config, path, suffix: path)
-    assert call(monkeypatch, "--blocks", "se", "--size", "32") == 0
+    assert call(runtime_table, "--blocks", "se", "--size", "32") == 0
     page = capsys.readouterr().out
     assert "| se | no |" in page and "- se, Other: refused: no such layer" in page
     assert "- absent: not installed: pip install no-such-package" in page
@@ -73,10 +68,10 @@ def test_a_runtime_that_may_refuse_blocks_fails_none(
 def test_mistakes_are_one_line(
     arguments: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(monkeypatch, *arguments) == 2
+    assert call(runtime_table, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

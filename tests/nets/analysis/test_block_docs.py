@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,11 @@ from nets.analysis.block_docs import all_sections, block_facts, catalog_page, pa
 from nets.analysis.saved_memory import saved_bytes
 from nets.attention import __main__ as command
 from nets.attention.start import input_correlation
-from utils.core.cli import run_command
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "blocks.md"
 COMMAND = "python -m nets.attention --out docs/blocks.md"
 HINT = f"out of date: {COMMAND}"
 SOME = ("cam", "eca", "lsk", "simam", "stn", "mhsa")
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["nets.attention", *arguments])
-    try:
-        run_command(command.main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_the_page_is_the_output_of_the_command() -> None:
@@ -96,18 +85,18 @@ def test_the_correlation_with_the_input() -> None:
     assert abs(input_correlation(flip, 64)) < 0.1 and flip.training
 
 
-def test_the_command(monkeypatch, capsys, tmp_path) -> None:
+def test_the_command(monkeypatch, capsys, tmp_path, call) -> None:
     monkeypatch.setattr(command.attention, "names", lambda: ["eca", "se"])
-    assert call(monkeypatch) == 0
+    assert call(command) == 0
     header, eca, se, *_ = capsys.readouterr().out.splitlines()
     assert header.split()[:3] == ["block", "family", "parameters"]
     assert eca.split()[:3] == ["eca", "channel", "15"] and se.startswith("se ")
-    assert call(monkeypatch, "lsk", "tests.nets.attention.user_blocks:Good") == 0
+    assert call(command, "lsk", "tests.nets.attention.user_blocks:Good") == 0
     page = capsys.readouterr().out
     assert "| `projections` | false | the paper's whole block, which keeps x. |" in page
     assert "arXiv 2303.09030" in page and "- The factor has no bounds" in page
     assert "## tests.nets.attention.user_blocks:Good" in page
-    assert call(monkeypatch, "--out", str(tmp_path / "page.md")) == 0
+    assert call(command, "--out", str(tmp_path / "page.md")) == 0
     assert (tmp_path / "page.md").read_text().count("\n| se | channel | 43,008 |") == 1
 
 
@@ -120,7 +109,7 @@ def test_the_command(monkeypatch, capsys, tmp_path) -> None:
         ("no_such_package:Block", "cannot import 'no_such_package:Block'"),
     ],
 )
-def test_a_wrong_name_is_one_line(word, message, monkeypatch, capsys) -> None:
-    assert call(monkeypatch, word) == 2
+def test_a_wrong_name_is_one_line(word, message, call, capsys) -> None:
+    assert call(command, word) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

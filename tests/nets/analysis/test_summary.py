@@ -1,16 +1,13 @@
 """The table of the network, and what it adds up to."""
 
-import sys
-
 import pytest
 import torch
 
+from nets import __main__ as command
 from nets import attention
-from nets.__main__ import main
 from nets.analysis.flops import count_parameters, measure_cost
 from nets.analysis.summary import describe_network, summarize
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
-from utils.core.cli import run_command
 from utils.core.config import make_config
 
 SIZE = (64, 96)
@@ -24,15 +21,6 @@ PLACED = {
 
 def network(sites=None, **options) -> YOLOv4Tiny:
     return YOLOv4Tiny(3, sites=sites, **options)
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["python -m nets", *arguments])
-    try:
-        run_command(main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize("sites", [None, PLACED])
@@ -99,10 +87,10 @@ def test_the_network_is_left_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_the_printed_table(monkeypatch, capsys):
+def test_the_printed_table(call, capsys):
     assert (
         call(
-            monkeypatch,
+            command,
             "--classes",
             "3",
             "input_size=[64, 96]",

@@ -18,6 +18,7 @@ from nets.inference.backends import ModelSpec, choose_device, choose_precision, 
 from nets.inference.detections import Detections
 from nets.io.exported import ExportedFile
 from nets.yolo.yolov4_tiny import build_model
+from tests.packages import skip_without
 from utils.core.config import make_config
 from utils.core.errors import UserError
 from utils.data.dataset import DetectionDataset
@@ -39,12 +40,6 @@ ENGINES = [
     "onnxruntime",
     "openvino",
 ]
-
-
-def skip_without(*packages: str) -> None:
-    for package in packages:
-        if not importlib.util.find_spec(package):
-            pytest.skip(f"needs {package}: pip install {package}")
 
 
 def detector_for(trained: Result, backend: str, precision: str = "fp32") -> Detector:

@@ -1,15 +1,14 @@
 """The command line, and the one ratio that must not be lost."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from utils.benchmark.__main__ import main
+from utils.benchmark import __main__ as command
 from utils.benchmark.data import step_clock
 from utils.benchmark.session import BenchmarkOptions, BenchmarkSession, benchmark_config
-from utils.core.cli import run_command
 from utils.core.timing import Budget, Stat, interleave
 from utils.engine.experiment import Result
 
@@ -18,21 +17,12 @@ NATIVE_BF16_RATIO = 1.2
 FP32_RATIO = 0.8
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, arguments)])
-    try:
-        run_command(main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def test_a_section_is_printed_and_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, call: Callable[..., int]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("device=cpu", "precision=fp32", "threads=1")
-    assert call(monkeypatch, "post", "--quick", "--json", "speed.json", *words) == 0
+    assert call(command, "post", "--quick", "--json", "speed.json", *words) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("machine: ") and "targets met: " in shown
     assert "post: milliseconds per image" in shown
@@ -48,10 +38,10 @@ def test_a_section_is_printed_and_written(
 
 
 def test_a_trained_network_brings_its_experiment(
-    trained: Result, monkeypatch: pytest.MonkeyPatch, capsys
+    trained: Result, call: Callable[..., int], capsys
 ) -> None:
     words = ("--weights", trained.run, "--rounds", 1, "--format", "markdown")
-    assert call(monkeypatch, "post", *words) == 0
+    assert call(command, "post", *words) == 0
     shown = capsys.readouterr().out
     assert "at 64x64, batches of 4" in shown and "## post: " in shown
 
@@ -71,9 +61,9 @@ def test_a_trained_network_brings_its_experiment(
     ],
 )
 def test_mistakes_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys, arguments: list[str], message: str
+    call: Callable[..., int], capsys, arguments: list[str], message: str
 ) -> None:
-    assert call(monkeypatch, *arguments) == 2
+    assert call(command, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

@@ -12,7 +12,6 @@ from nets.analysis.attention_maps import attention_maps
 from nets.inference.detector import Detector
 from nets.io import checkpoints
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
-from utils.core.cli import run_command
 from utils.core.config import make_config
 from utils.core.errors import UserError
 from utils.core.images import Letterbox, write_image
@@ -22,6 +21,7 @@ from utils.engine.sources import ImageSource
 from utils.visualization.heatmap import HeatPanel, map_to_image
 
 NAMES = ("bolt", "nut")
+HEATMAP = ("--mode", "heatmap", "--source", "p.png", "--weights")
 PLANTED = {"feat1": "cbam", "feat2": "self_attention", "lateral": "sk"}
 
 
@@ -219,34 +219,15 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "best.pt"
 
 
-def call(monkeypatch: pytest.MonkeyPatch, weights: Path, *arguments: str) -> int:
-    given = [
-        "predict.py",
-        "--mode",
-        "heatmap",
-        "--weights",
-        str(weights),
-        "--source",
-        "p.png",
-        *arguments,
-    ]
-    monkeypatch.setattr("sys.argv", given)
-    try:
-        run_command(predict.main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def test_the_command_line_writes_a_sheet_a_site(weights, monkeypatch, capsys):
-    assert call(monkeypatch, weights, "--point", "20,30", "--class", "nut") == 0
+def test_the_command_line_writes_a_sheet_a_site(weights, call, capsys):
+    assert call(predict, *HEATMAP, weights, "--point", "20,30", "--class", "nut") == 0
     assert sorted(path.name for path in Path("runs/predict").iterdir()) == [
         "p-feat1.png",
         "p-feat2.png",
         "p.png",
     ]
     assert "\n1 image, " in capsys.readouterr().out
-    assert call(monkeypatch, weights, "--site", "csp3", "--out", "here") == 0
+    assert call(predict, *HEATMAP, weights, "--site", "csp3", "--out", "here") == 0
     assert sorted(path.name for path in Path("here").iterdir()) == ["p-csp3.png", "p.png"]
 
 
@@ -266,10 +247,11 @@ def test_the_command_line_writes_a_sheet_a_site(weights, monkeypatch, capsys):
         (["--score", "0.999", "--site", "feat2"], "no detection above 0.999"),
     ],
 )
-def test_mistakes_are_one_line(weights, monkeypatch, capsys, arguments, message):
+def test_mistakes_are_one_line(weights, call, capsys, arguments, message):
     assert (
         call(
-            monkeypatch,
+            predict,
+            *HEATMAP,
             weights,
             *(f"{a}={b}" for a, b in zip(arguments[::2], arguments[1::2], strict=True)),
         )

@@ -1,6 +1,5 @@
 """`export.py`: ONNX as the contract has it, and mistakes."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -15,18 +14,13 @@ import export as export_cli
 from nets import load_model
 from nets.io.onnx import write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
+from tests.packages import skip_without
 from utils.core.cli import run_command
 from utils.core.config import make_config
 from utils.engine.experiment import Result
 from utils.engine.export import export
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
-
-
-def skip_without(*packages: str) -> None:
-    for package in packages:
-        if not importlib.util.find_spec(package):
-            pytest.skip(f"needs {package}: pip install {package}")
 
 
 @pytest.fixture(scope="module")
