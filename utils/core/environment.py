@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from utils.core.errors import counted
+
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -40,7 +42,8 @@ def describe_device(device: torch.device) -> str:
     """Return the name of the GPU, or of the CPU with its cores and PyTorch's threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_name()}, {cpu_count()} cores, {torch.get_num_threads()} threads"
+    cores, threads = cpu_count(), torch.get_num_threads()
+    return f"{cpu_name()}, {counted(cores, 'cores')}, {counted(threads, 'threads')}"
 
 
 def library_versions() -> dict[str, str]:

@@ -79,3 +79,8 @@ def is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     words = ("out of memory", "can't allocate memory", "Insufficient memory")
     return named or any(word in text for word in words)
+
+
+def counted(count: int, unit: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}"

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from nets.inference.detections import Detections
 from utils.core.class_names import padded
-from utils.core.errors import UserError
+from utils.core.errors import UserError, counted
 from utils.core.outputs import OverwriteError, new_file
 from utils.engine.runs import OUTPUT, make_new_folder
 from utils.visualization.video import CODECS
@@ -68,11 +68,6 @@ class Summary:
         if self.out:
             lines.append(f"written: {self.out}")
         return "\n".join(lines)
-
-
-def counted(count: int, unit: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def new_output_folder() -> Path:
