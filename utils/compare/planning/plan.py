@@ -161,6 +161,11 @@ class Plan:
         return Trial(setting.name, seed, parent / name, config)
 
 
+def comparable_values(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, of all keys but those that a comparison sets itself."""
+    return dict(flatten(config.model_dump(mode="json", exclude=set(FIXED_KEYS))))
+
+
 def _values(setting: Setting) -> dict[str, Any]:
     values = dict(flatten(setting.config.model_dump(mode="json")))
     return {**values, "seed": setting.seed_offset}

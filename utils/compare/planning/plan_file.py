@@ -10,13 +10,12 @@ from pydantic import Field
 
 from nets import attention
 from utils.compare.planning.facts import ForeignFiles
-from utils.compare.planning.plan import FIXED_KEYS, Plan, Setting
+from utils.compare.planning.plan import FIXED_KEYS, Plan, Setting, comparable_values
 from utils.compare.statistics import paired
 from utils.compare.statistics.halving import SearchResult
 from utils.core.code_state import hash_code, read_commit
 from utils.core.config import restore_config, update_config
 from utils.core.inputs import hash_content, is_file, read_with
-from utils.core.overrides import flatten
 from utils.core.schema import Config
 from utils.core.validation import SavedSection, validate
 from utils.core.yaml_text import load_yaml
@@ -100,10 +99,10 @@ def load_plan_file(path: Path) -> PlanFile:
 
 def describe_plan(plan: Plan, data: Mapping[str, SplitContent]) -> PlanFile:
     """The content of the plan's file."""
-    first = _values(plan.settings[0].config)
+    first = comparable_values(plan.settings[0].config)
     settings = {}
     for setting in plan.settings:
-        own = _values(setting.config)
+        own = comparable_values(setting.config)
         settings[setting.name] = PlannedSetting(
             folder=setting.folder,
             digest=setting.digest,
@@ -184,10 +183,6 @@ def _user_blocks(plan: Plan) -> Iterator[str]:
         for spec in attention.parse_phi(config.phi, config.attention.at).values():
             if attention.is_user_block(spec):
                 yield spec["name"] if isinstance(spec, Mapping) else str(spec)
-
-
-def _values(config: Config) -> dict[str, Any]:
-    return dict(flatten(config.model_dump(mode="json", exclude=set(FIXED_KEYS))))
 
 
 def hash_data(plan: Plan, datasets: Datasets | None = None) -> dict[str, SplitContent]:

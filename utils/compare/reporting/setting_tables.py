@@ -5,7 +5,13 @@ from collections.abc import Callable
 
 from utils.compare.analysis.comparison import Comparison, SettingSummary
 from utils.compare.reporting.phrases import CAUSES, NONE, number, spread
-from utils.compare.reporting.table import ReportTable, index_of_best, known, make_table, with_best
+from utils.compare.reporting.table import (
+    ReportTable,
+    index_of_best,
+    known_columns,
+    make_table,
+    with_best,
+)
 
 
 def settings_table(comparison: Comparison) -> ReportTable:
@@ -26,7 +32,7 @@ def settings_table(comparison: Comparison) -> ReportTable:
         "training, s": lambda setting: number(setting.train_seconds, 0),
     }
     if comparison.plan.foreign:
-        costs = known(settings, costs)
+        costs = known_columns(settings, costs)
     stopped = ""
     if comparison.plan.stops:
         stopped = (

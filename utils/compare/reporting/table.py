@@ -61,7 +61,7 @@ def index_of_best(values: Sequence[float]) -> int | None:
     return values.index(max(known))
 
 
-def known(
+def known_columns(
     items: Sequence[Item], columns: Mapping[str, Callable[[Item], str]]
 ) -> dict[str, Callable[[Item], str]]:
     """The columns in which something is known of any item."""

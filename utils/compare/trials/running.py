@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nets.io import checkpoints
-from utils.compare.planning.plan import FIXED_KEYS, Trial
+from utils.compare.planning.plan import Trial, comparable_values
 from utils.compare.trials.failures import ERROR, Failure, classify, write_failure
 from utils.compare.trials.machine import LoadWatch, describe_machine
 from utils.compare.trials.results import DETECTIONS, DONE, fingerprint, write_detections
@@ -20,7 +20,6 @@ from utils.core.config import load_config
 from utils.core.devices import pick_device
 from utils.core.errors import UserError
 from utils.core.inputs import hash_content, read_with
-from utils.core.overrides import flatten
 from utils.core.schema import Config
 from utils.engine.datasets import Datasets, open_datasets
 from utils.engine.experiment import METRICS, Result, close_run, resume, train
@@ -77,17 +76,12 @@ def read_state(trial: Trial) -> TrialState:
 
 def find_difference(trial: Trial) -> str | None:
     """The first key in which the trial's folder and the trial differ, as `key=saved, not new`."""
-    saved = _comparable(load_config(trial.folder / CONFIG))
-    new = _comparable(trial.config)
+    saved = comparable_values(load_config(trial.folder / CONFIG))
+    new = comparable_values(trial.config)
     for key, value in new.items():
         if saved[key] != value:
             return f"{key}={saved[key]}, not {value}"
     return None
-
-
-def _comparable(config: Config) -> dict[str, Any]:
-    """All keys except those that do not change the result."""
-    return dict(flatten(config.model_dump(mode="json", exclude=set(FIXED_KEYS))))
 
 
 def run_trial(trial: Trial, data: SharedData) -> bool:
