@@ -34,12 +34,12 @@ def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> D
     """Open the splits with `open_dataset`, and print a note if they share images."""
     train = open_dataset(config, "train", class_names)
     val = open_dataset(config, "val", class_names, told=train.notices)
-    _note_shared(train, val, "validation images are also training images")
+    _note_shared(train, val, "validation images that are also training images")
     if config.data.test is None:
         return Datasets(train, val)
     test = open_dataset(config, "test", class_names, told=train.notices)
-    _note_shared(train, test, "test images are also training images")
-    _note_shared(val, test, "test images are also validation images")
+    _note_shared(train, test, "test images that are also training images")
+    _note_shared(val, test, "test images that are also validation images")
     return Datasets(train, val, test)
 
 
@@ -47,7 +47,7 @@ def _note_shared(first: DetectionDataset, second: DetectionDataset, title: str) 
     shared = find_leaks(first.samples, second.samples)
     if shared:
         path, copy = shared[0]
-        print(f"note: {len(shared)} {title}, e.g. {copy} is {path}")
+        print(f"note: {title}: {len(shared)}, e.g. {copy} is {path}")
 
 
 def open_dataset(

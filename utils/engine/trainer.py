@@ -1,25 +1,19 @@
-"""The training loop."""
+"""The training loop: epochs, evaluations, and what is saved."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import record_function
+from torch import Tensor
 from tqdm import tqdm
 
 from nets.inference.detector import Detector
 from nets.io import checkpoints
-from nets.io.tensors import load_tensors
-from nets.losses.yolo_loss import YoloLoss, weights_of_classes
-from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core import distributed
-from utils.core.devices import autocast
 from utils.core.errors import NonFiniteError, UserError, is_out_of_memory
 from utils.core.progress import progress_bar
 from utils.core.schema import Config
@@ -29,17 +23,17 @@ from utils.data.dataset import DetectionDataset
 from utils.data.sample import digest
 from utils.engine.batches import BatchMaker, generator_for, resident_pool
 from utils.engine.evaluation import evaluate_detector
+from utils.engine.learner import LOSS_NAMES, Learner
 from utils.engine.log import RunLog
 from utils.engine.meter import LossMeter
-from utils.engine.nonfinite import NonFiniteGuard, problem_in_gradient, problem_in_losses
-from utils.engine.optim import ModelEMA, learning_rate, make_optimizer
+from utils.engine.nonfinite import NonFiniteGuard
+from utils.engine.optim import learning_rate
 from utils.engine.progress_text import Clock, epoch_line
 from utils.engine.report import write_batch
 from utils.engine.runs import BEST, LAST
-from utils.engine.saved_state import Progress, restore_optimizer, restore_scaler
+from utils.engine.saved_state import Progress
 from utils.metrics import Metrics
 
-LOSS_NAMES = ("loss", "box", "objectness", "cls")
 DROPOUT_STREAM = 1  # keeps the seeds of dropout apart from those of the data
 
 
@@ -72,7 +66,6 @@ class Trainer:
         self.detector = detector
         self.val = val
         self.device = detector.device
-        self.network: YOLOv4Tiny = detector.network
         pool = resident_pool(train, self.device, config.data.gpu_cache_gb)
         self.batches = BatchMaker(
             train,
@@ -84,28 +77,13 @@ class Trainer:
             config.train.multi_scale,
             config.train.accumulate,
         )
-        self.optimizer = make_optimizer(self.network, config.train)
-        self.ema = ModelEMA(self.network, config.train.ema_decay)
-        if distributed.world_size() > 1:
-            distributed.synchronize_batch_norms(self.network)
-        self.criterion = YoloLoss(
-            self.network.coder,
-            config.loss,
-            distributed.all_reduce_mean,
-            distributed.world_size(),
-            weights_of_classes(
-                config.loss.class_weights, train.count_objects().tolist(), self.device
-            ),
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=detector.precision == "fp16")
-        self.forward: Callable[[Tensor], list[Tensor]] = self.network
-        self._frozen: bool | None = None  # whether `forward` was made for a frozen backbone
+        self.learner = Learner(config, detector, train.count_objects().tolist())
         self.meter = LossMeter(LOSS_NAMES, self.device)
         self.log = RunLog(run, config)
         self.progress = Progress()
         self._saved_at = time.monotonic()
         self._digests = {"train": digest(train.samples), "val": digest(val.samples)}
-        self._guard = NonFiniteGuard(self.network)
+        self._guard = NonFiniteGuard(detector.network)
         self._is_whole = True  # whether the state is that after a whole step
         self._clock = self._start_clock()
 
@@ -134,7 +112,7 @@ class Trainer:
 
     def ema_detector(self) -> Detector:
         """Return a detector with the averaged weights."""
-        return Detector(self.ema.network, self.config, self.detector.names, backend="torch")
+        return Detector(self.learner.ema.network, self.config, self.detector.names, backend="torch")
 
     # one epoch
 
@@ -204,23 +182,8 @@ class Trainer:
 
         In the first `freeze_epochs` the backbone's weights and batch statistics do not change.
         """
-        frozen = self.progress.epoch < self.config.train.freeze_epochs
-        self.network.train()
-        self.network.backbone.train(not frozen)
-        self.network.backbone.requires_grad_(not frozen)
-        if frozen != self._frozen:
-            self._frozen = frozen
-            self.forward = self._wrap_network()
+        self.learner.start_epoch(self.progress.epoch < self.config.train.freeze_epochs)
         self.meter.start(self.progress.sums, self.progress.step - self.progress.skipped)
-
-    def _wrap_network(self) -> Callable[[Tensor], list[Tensor]]:
-        """The network, wrapped for several processes and compiled, as configured."""
-        forward: nn.Module = self.network
-        if distributed.world_size() > 1:
-            # covers the parameters that need gradients now: wrapped again after the backbone thaws
-            devices = [self.device] if self.device.type == "cuda" else None
-            forward = DistributedDataParallel(forward, devices)
-        return torch.compile(forward) if self.config.train.compile else forward
 
     def step(self, batch: Batch) -> Tensor:
         """Train on one batch; `start_epoch` comes before the first step of an epoch.
@@ -238,12 +201,11 @@ class Trainer:
         Raises:
             NonFiniteError: too many steps in a row were not finite.
         """
-        self._set_learning_rate()
+        done = self.progress.epoch * self.batches.steps + self.progress.step
         self._seed_dropout()
         self._guard.start_step()
-        self.optimizer.zero_grad(set_to_none=True)
-        values, problem = self._add_gradients(batch)
-        problem = problem or self._optimizer_step()
+        lr = learning_rate(self.config.train, done, self.batches.steps)
+        values, problem = self.learner.step(batch, lr)
         if problem is None:
             self.meter.add(values)
             self._guard.finish_step()
@@ -251,44 +213,6 @@ class Trainer:
             self._skip_step(problem, batch)
         self.progress.step += 1
         return values
-
-    def _add_gradients(self, batch: Batch) -> tuple[Tensor, str | None]:
-        """Run the forward and backward passes of a step.
-
-        With `train.accumulate`, each part's loss counts as much as it has matches: their sum over
-        all matches is the loss of the whole batch.
-
-        Returns:
-            The values of `LOSS_NAMES`, and what is not finite in them, if anything.
-        """
-        parts = batch.split(self.config.train.accumulate)
-        total = torch.zeros(len(LOSS_NAMES), device=self.device)
-        matches = torch.zeros((), device=self.device)
-        for part in parts:
-            with record_function("forward"), autocast(self.detector.precision, self.device):
-                maps = self.forward(part.images)
-            with record_function("loss"):
-                losses = self.criterion(maps, part.boxes, part.labels)
-                own = torch.stack([losses[name].detach() for name in LOSS_NAMES])
-                values = distributed.all_reduce_mean(own)
-            if self.device.type == "cpu":
-                problem = problem_in_losses(dict(zip(LOSS_NAMES, values.tolist(), strict=True)))
-                if problem is not None:
-                    return values, problem
-            if len(parts) == 1:
-                self._backward(losses["loss"])
-                return values, None
-            divisor = losses["matches"].clamp(min=self.criterion.min_matches)
-            self._backward(losses["loss"] * divisor)
-            total += values * divisor
-            matches += losses["matches"]
-        divisor = matches.clamp(min=self.criterion.min_matches)
-        torch._foreach_div_(self._gradients(), divisor)
-        return total / divisor, None
-
-    def _backward(self, loss: Tensor) -> None:
-        with record_function("backward"):
-            self.scaler.scale(loss).backward()
 
     def _skip_step(self, problem: str, batch: Batch) -> None:
         progress = self.progress
@@ -299,12 +223,6 @@ class Trainer:
         self._guard.skip_step(where, problem, images, drawing)
         progress.skipped += 1
 
-    def _set_learning_rate(self) -> None:
-        steps = self.batches.steps
-        done = self.progress.epoch * steps + self.progress.step
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.train, done, steps)
-
     def _seed_dropout(self) -> None:
         """Seed the global generator by step: dropout in attention blocks draws from it."""
         key = [DROPOUT_STREAM]
@@ -312,27 +230,6 @@ class Trainer:
             key.append(distributed.rank())
         generator = generator_for(self.config.seed, self.progress.epoch, self.progress.step, *key)
         torch.manual_seed(generator.initial_seed())
-
-    def _gradients(self) -> list[Tensor]:
-        return [one.grad for one in self.network.parameters() if one.grad is not None]
-
-    def _optimizer_step(self) -> str | None:
-        """Update the weights and their average, or return what is wrong with the gradient."""
-        with record_function("optimizer"):
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.get_total_norm(self._gradients())
-            if self.device.type == "cpu" and not self.scaler.is_enabled():
-                problem = problem_in_gradient(self.network, norm)
-                if problem is not None:
-                    return problem
-            if self.config.train.max_grad_norm:
-                limit = self.config.train.max_grad_norm
-                nn.utils.clip_grads_with_norm_(self.network.parameters(), limit, norm)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        with record_function("ema"):
-            self.ema.update(self.network)
-        return None
 
     def _check_finite(self, values: dict[str, float], step: int) -> None:
         """Refuse losses, or sums of losses up to `step`, that are not finite."""
@@ -353,7 +250,7 @@ class Trainer:
     def _postfix(self) -> str:
         sums, steps = self.meter.latest()
         losses = " ".join(f"{name} {value / max(steps, 1):.3f}" for name, value in sums.items())
-        return f"{losses} lr {self.optimizer.param_groups[0]['lr']:.4f}"
+        return f"{losses} lr {self.learner.lr:.4f}"
 
     # between epochs
 
@@ -386,7 +283,7 @@ class Trainer:
 
     def _history_row(self, metrics: Metrics | None) -> dict[str, float]:
         progress = self.progress
-        row = {"epoch": progress.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        row = {"epoch": progress.epoch + 1, "lr": self.learner.lr}
         steps = progress.step - progress.skipped
         for name in LOSS_NAMES:
             row[name] = progress.sums[name] / steps if steps else math.nan
@@ -410,7 +307,7 @@ class Trainer:
     def weights(self) -> dict[str, Any]:
         """Return the content of `best.pt`: averaged weights and everything needed to use them."""
         return checkpoints.describe(
-            self.ema.network, self.config, self.detector.names, self.progress.epoch
+            self.learner.ema.network, self.config, self.detector.names, self.progress.epoch
         )
 
     def _save_due(self) -> bool:
@@ -427,10 +324,7 @@ class Trainer:
         if not distributed.is_main_process():
             return
         training = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average_updates": self.ema.updates,
+            **self.learner.state(),
             "progress": vars(self.progress),
             "data": self._digests,
         }
@@ -447,11 +341,7 @@ class Trainer:
         """
         training, origin = saved["training"], str(self.run / LAST)
         self._check_data(training.get("data", {}))  # files of earlier versions lack it
-        load_tensors(self.network, training["network"], f"{origin}: training.network")
-        load_tensors(self.ema.network, saved["model"], f"{origin}: model")
-        self.ema.updates = training["average_updates"]
-        restore_optimizer(self.optimizer, training["optimizer"], origin)
-        restore_scaler(self.scaler, training["scaler"], origin)
+        self.learner.restore(training, saved["model"], origin)
         # as it was saved: validation would turn the integers of the history into floats
         self.progress = Progress.model_construct(**training["progress"])
 

@@ -21,7 +21,9 @@ def test_a_profiled_step_is_a_step(session: BenchmarkSession):
     other.start_epoch()
     shares = profile_step(profiled, endless_batches(profiled.batches))
     other.step(next(endless_batches(other.batches)))
-    pairs = zip(profiled.network.parameters(), other.network.parameters(), strict=True)
+    pairs = zip(
+        profiled.learner.network.parameters(), other.learner.network.parameters(), strict=True
+    )
     assert all(torch.equal(*pair) for pair in pairs)
     assert shares.keys() == SHARES.keys() and all(share > 0 for share in shares.values())
     assert shares["loss_whole"] == pytest.approx(shares["loss"] + shares["loss_backward"])
@@ -44,17 +46,19 @@ def slow_down(trainer: Trainer, phase: str, monkeypatch: pytest.MonkeyPatch) -> 
         dataset = trainer.batches.dataset
         monkeypatch.setattr(dataset, "canvases", slowed(dataset.canvases))
     elif phase == "forward":
-        trainer.network.register_forward_pre_hook(lambda *_: time.sleep(SLOW))
+        trainer.learner.network.register_forward_pre_hook(lambda *_: time.sleep(SLOW))
     elif phase == "loss":
-        trainer.criterion.register_forward_pre_hook(lambda *_: time.sleep(SLOW))
+        trainer.learner.criterion.register_forward_pre_hook(lambda *_: time.sleep(SLOW))
     elif phase == "loss_backward":
-        trainer.criterion.register_forward_hook(lambda *call: slow_gradient(call[-1]["cls"]))
+        trainer.learner.criterion.register_forward_hook(
+            lambda *call: slow_gradient(call[-1]["cls"])
+        )
     elif phase == "backward":
-        slow_gradient(next(trainer.network.parameters()))
+        slow_gradient(next(trainer.learner.network.parameters()))
     elif phase == "optimizer":
-        trainer.optimizer.register_step_pre_hook(lambda *_: time.sleep(SLOW))
+        trainer.learner.optimizer.register_step_pre_hook(lambda *_: time.sleep(SLOW))
     else:
-        monkeypatch.setattr(trainer.ema, "update", slowed(trainer.ema.update))
+        monkeypatch.setattr(trainer.learner.ema, "update", slowed(trainer.learner.ema.update))
 
 
 @pytest.mark.parametrize("phase", PHASES)

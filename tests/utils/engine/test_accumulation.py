@@ -20,7 +20,9 @@ def gradient_norm(trainer: Trainer) -> float:
     trainer.step(next(trainer.batches.epoch(0, closing=False)))
     return math.sqrt(
         sum(
-            float(p.grad.square().sum()) for p in trainer.network.parameters() if p.grad is not None
+            float(p.grad.square().sum())
+            for p in trainer.learner.network.parameters()
+            if p.grad is not None
         )
     )
 
@@ -37,13 +39,13 @@ def gradients_of_a_step(config: Config, run: str) -> tuple[dict[str, Tensor], Te
     """Gradients and loss values of a step with frozen batch norm; an image has no objects."""
     trainer = make_trainer(config, run)
     trainer.start_epoch()
-    trainer.network.eval()  # batch norm with the statistics so far
-    trainer.optimizer.zero_grad()
+    trainer.learner.network.eval()  # batch norm with the statistics so far
+    trainer.learner.optimizer.zero_grad()
     batch = next(trainer.batches.epoch(0, closing=False))
     batch.labels[0] = -1
-    values, problem = trainer._add_gradients(batch)
+    values, problem = trainer.learner.add_gradients(batch)
     assert problem is None
-    named = trainer.network.named_parameters()
+    named = trainer.learner.network.named_parameters()
     return {name: one.grad.clone() for name, one in named if one.grad is not None}, values
 
 
@@ -65,7 +67,7 @@ def test_accumulated_steps_are_counted_once_and_take_more_images(tiny: Callable[
     trainer = make_trainer(tiny("train.accumulate=2", "train.epochs=1"))
     assert trainer.batches.steps == 2  # 16 images
     trainer.fit()
-    assert trainer.ema.updates == 2 and trainer.progress.history[0]["loss"] > 0
+    assert trainer.learner.ema.updates == 2 and trainer.progress.history[0]["loss"] > 0
 
 
 def out_of_memory(*_: object) -> None:
@@ -76,8 +78,8 @@ def test_a_step_without_memory_says_what_to_set(
     tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ):
     trainer = make_trainer(tiny())
-    monkeypatch.setattr(trainer, "forward", out_of_memory)
-    monkeypatch.setattr(trainer, "_wrap_network", lambda: out_of_memory)
+    monkeypatch.setattr(trainer.learner, "forward", out_of_memory)
+    monkeypatch.setattr(trainer.learner, "_wrap_network", lambda: out_of_memory)
     message = (
         r"out of memory with 4 images of 64x64 at a time: set train\.batch_size=2 "
         r"train\.accumulate=2, or a smaller input_size"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 
 def break_loss(trainer: Trainer, steps: range, value: float = math.nan) -> None:
     """Make the box loss NaN or infinite in some of the calls, counted from 0."""
-    original, calls = trainer.criterion, itertools.count()
+    original, calls = trainer.learner.criterion, itertools.count()
 
     def criterion(maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         parts = original(maps, boxes, labels)
@@ -29,12 +29,12 @@ def break_loss(trainer: Trainer, steps: range, value: float = math.nan) -> None:
             return parts
         return {**parts, "box": parts["box"] * value, "loss": parts["loss"] * value}
 
-    trainer.criterion = criterion  # type: ignore[assignment]
+    trainer.learner.criterion = criterion  # type: ignore[assignment]
 
 
 def break_gradient(trainer: Trainer) -> None:
     """Make a gradient infinite in every step; the loss stays finite."""
-    trainer.network.predict32.weight.register_hook(lambda gradient: gradient * math.inf)
+    trainer.learner.network.predict32.weight.register_hook(lambda gradient: gradient * math.inf)
 
 
 def test_a_step_whose_loss_is_not_finite_is_skipped_named_and_drawn(
@@ -46,12 +46,12 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_named_and_drawn(
     original = trainer.step
 
     def step(batch: Any) -> Tensor:
-        states.append(copy_state(trainer.network))
+        states.append(copy_state(trainer.learner.network))
         return original(batch)
 
     trainer.step = step  # type: ignore[method-assign]
     trainer.run_epoch()
-    after = {k: v for k, v in trainer.network.state_dict().items() if not is_counter(k)}
+    after = {k: v for k, v in trainer.learner.network.state_dict().items() if not is_counter(k)}
     before = {k: v for k, v in states[1].items() if not is_counter(k)}
     assert_same(before, after, "weights and batch statistics")
     [line] = [text for text in capsys.readouterr().out.splitlines() if "skipped" in text]
@@ -73,9 +73,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 ):
     trainer = make_trainer(tiny("train.epochs=1", "train.max_grad_norm=0"))
     break_gradient(trainer)
-    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    before = {name: value.clone() for name, value in trainer.learner.network.named_parameters()}
     trainer.run_epoch()
-    assert_same(before, dict(trainer.network.named_parameters()), "parameters")
+    assert_same(before, dict(trainer.learner.network.named_parameters()), "parameters")
     assert trainer.progress.skipped == trainer.batches.steps
     assert "the gradient of predict32.weight is not finite" in capsys.readouterr().out
     assert math.isnan(trainer._history_row(None)["loss"])
@@ -91,13 +91,13 @@ def test_training_stops_after_a_few_such_steps_in_a_row(tiny: Callable[..., Conf
 
 def test_a_finite_step_starts_the_count_again(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.epochs=1", "data.shapes_train=40"))
-    original, calls = trainer.criterion, itertools.count()
+    original, calls = trainer.learner.criterion, itertools.count()
 
     def criterion(maps: list[Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         parts = original(maps, boxes, labels)
         scale = 1 if next(calls) % 5 == 4 else math.nan
         return {name: value * scale for name, value in parts.items()}
 
-    trainer.criterion = criterion  # type: ignore[assignment]
+    trainer.learner.criterion = criterion  # type: ignore[assignment]
     trainer.run_epoch()
     assert (trainer.progress.step, trainer.progress.skipped) == (10, 8)

@@ -67,7 +67,7 @@ def test_another_seed_is_another_training(tiny: Callable[..., Config], assert_sa
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
         trainer = make_trainer(tiny("train.epochs=1", f"seed={seed}"), run)
         trainer.fit()
-        ends.append(copy_state(trainer.network))
+        ends.append(copy_state(trainer.learner.network))
     assert_same(ends[0], ends[1], "the same seed")
     assert not torch.equal(ends[0]["head32.conv.weight"], ends[2]["head32.conv.weight"])
 
@@ -83,15 +83,15 @@ def test_a_checkpoint_of_other_data_is_refused(tiny: Callable[..., Config]):
 
 def test_a_frozen_backbone_stands_still_then_trains(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.freeze_epochs=1", "phi=se"))
-    start = copy_state(trainer.network)
+    start = copy_state(trainer.learner.network)
     trainer.run_epoch()
-    moved = changed(start, trainer.network)
+    moved = changed(start, trainer.learner.network)
     assert not any(name.startswith("backbone.") for name in moved)
     assert {"predict32.weight", "predict16.bias", "neck.lateral.conv.weight"} <= moved
     assert any(name.startswith("attention.feat1") for name in moved)
     trainer._end_epoch(None)
     trainer.run_epoch()
-    moved = changed(start, trainer.network)
+    moved = changed(start, trainer.learner.network)
     backbone = {name for name in start if name.startswith("backbone.")}
     assert backbone <= moved and any("running_mean" in name for name in backbone)
 
@@ -125,24 +125,26 @@ def test_evaluations_come_as_asked_and_at_the_end(tiny: Callable[..., Config]):
 
 def test_adamw_trains(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.optimizer=adamw", "train.epochs=1"))
-    start = copy_state(trainer.network)
+    start = copy_state(trainer.learner.network)
     history = trainer.fit().history
-    assert trainer.forward is trainer.network  # compiled only when asked for
-    assert isinstance(trainer.optimizer, torch.optim.AdamW) and math.isfinite(history[0]["loss"])
-    assert {name for name, _ in trainer.network.named_parameters()} <= changed(
-        start, trainer.network
+    assert trainer.learner.forward is trainer.learner.network  # compiled only when asked for
+    assert isinstance(trainer.learner.optimizer, torch.optim.AdamW) and math.isfinite(
+        history[0]["loss"]
+    )
+    assert {name for name, _ in trainer.learner.network.named_parameters()} <= changed(
+        start, trainer.learner.network
     )
 
 
 def test_the_ema_follows_the_network(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.ema_decay=0.5", "train.epochs=1"))
-    start = copy_state(trainer.network)
+    start = copy_state(trainer.learner.network)
     trainer.start_epoch()
     trainer.step(next(trainer.batches.epoch(0, closing=False)))
     name, decay = "predict32.weight", min(0.5, 2 / 11)
-    now = trainer.network.state_dict()[name]
+    now = trainer.learner.network.state_dict()[name]
     expected = decay * start[name] + (1 - decay) * now
-    assert torch.allclose(trainer.ema.network.state_dict()[name], expected, atol=1e-7)
+    assert torch.allclose(trainer.learner.ema.network.state_dict()[name], expected, atol=1e-7)
     assert not torch.equal(now, start[name])
 
 

@@ -11,7 +11,8 @@ import torch
 from utils.compare.planning.request import make_plan
 from utils.compare.trials.running import SharedData, run_trial
 from utils.data.augmentation import Batch
-from utils.engine.trainer import LOSS_NAMES, Trainer
+from utils.engine.learner import LOSS_NAMES
+from utils.engine.trainer import Trainer
 
 STEPS = 6  # two epochs of three
 
