@@ -136,7 +136,7 @@ def _refuse_others(
 ) -> None:
     for name, value in vars(args).items():
         if name not in valid and value != default(name):
-            raise UserError(f"--{name.replace('_', '-')}: an option of trainings; {reason}")
+            raise UserError(f"--{name.replace('_', '-')}: cannot be given here; {reason}")
 
 
 def _compare_datasets(args: argparse.Namespace, command: Sequence[str]) -> str:

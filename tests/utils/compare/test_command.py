@@ -12,10 +12,13 @@ from utils.core.errors import UserError
     ("words", "message"),
     [
         ("--detections d", "needs --truth"),
-        ("--detections d --truth t --phi se", "--phi: an option of trainings"),
-        ("--verify d --seeds 1 2", "--seeds: an option of trainings; --verify reads a finished"),
+        (
+            "--detections d --truth t --phi se",
+            "--phi: cannot be given here; --detections compares files",
+        ),
+        ("--verify d --seeds 1 2", "--seeds: cannot be given here; --verify reads a finished"),
         ("--verify d train.epochs=2", "--verify with train.epochs=...: only keys of data"),
-        ("--detections d --truth t --control params", "--control: an option of trainings"),
+        ("--detections d --truth t --control params", "--control: cannot be given here"),
         ("--detections d --truth t --seeds 0 train.epochs=3", "train.epochs=3: a key of trainings"),
         ("--config c --truth t", "--truth: belongs to --detections"),
         ("--config c --detections d", "not allowed with"),
