@@ -123,7 +123,7 @@ def _failures(pair: PairSummary) -> list[str]:
         parts.append(f"Outliers: {shown}, far from the median difference of {middle} AP.")
     if pair.errors:
         parts.append(
-            f"No verdict while {pair.errors} of its trials failed with an error: mend it and run"
+            f"No verdict while {pair.errors} of its trials failed with an error: fix it and run"
             " the command again."
         )
     return parts
