@@ -17,7 +17,7 @@ examples:
   python compare.py --config voc.yaml --search --blocks se eca cbam --sites all --budget 100 \\
       --search-with train.epochs=5 input_size=320     which site? candidates are trained for less
   python compare.py --detections DIR --truth instances.json        of any detectors
-  python compare.py --verify runs/compare-voc         every number, again from the detections
+  python compare.py --verify runs/compare-voc         the results, again from the detections
 
 A file for --settings maps names to overrides, nested or dotted; `{}` changes nothing:
   plain: {}
@@ -45,8 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--verify",
         metavar="DIR",
-        help="compute every number of the report in this folder again, from the stored detections,"
-        " and print what differs (exit status 1); data.root=... if the data has moved",
+        help="compute all scores, statistics and verdicts of the report in this folder again, from "
+        "the stored detections, and print what differs (exit code 1); data.root=... if the data "
+        "has moved",
     )
     source.add_argument(
         "--config",
@@ -96,10 +97,15 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="N",
-        help="numbers of seeds, such as 3 5 8 12 20: look at the results after each, and train on "
+        help="numbers of seeds, such as 5 8 12 20: look at the results after each, and train on "
         "only what has no verdict yet; declare them before any result is shown",
     )
-    parser.add_argument("--out", metavar="DIR", help="default: runs/compare-<config>")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="default: runs/compare-<config>; with --search runs/search-<config>, with "
+        "--detections runs/compare-<DIR>",
+    )
     parser.add_argument("--baseline", metavar="NAME", help="default: none, else the first setting")
     parser.add_argument(
         "--margin",

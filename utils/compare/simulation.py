@@ -276,7 +276,12 @@ def main() -> None:
         for spread in (0.25, 0.5, 1.0):
             gain, share = search_quality(good, spread, DRAWS // 20)
             rows.append([f"{good}", f"{spread} AP", f"{gain:.2f} AP", _percent(share)])
-    head = ["ahead by 1 AP", "spread of a difference", "chosen one ahead by", "any called better"]
+    head = [
+        "candidates 1 AP ahead",
+        "spread of a difference",
+        "true gain of the chosen one",
+        "any called better",
+    ]
     _print_table(head, rows)
     _print_looks()
     print("\nCalled better: 1 AP ahead, but one run in ten collapses by 10\n")

@@ -61,7 +61,7 @@ examples:
 """
 CONVERT = """Write a dataset in another format, or with other classes.
 
-What the format cannot hold is counted and told. Images of the same name get different ones.
+What the format cannot hold is counted and reported. Images of the same name get different ones.
 
 examples:
   python -m utils.data convert --root /data/screws --to yolo --out /data/screws-yolo

@@ -2,7 +2,7 @@
 
 A comparison of the trials that survived flatters a setting that diverges. So a trial whose loss
 was not finite counts as 0 AP; one that the machine lost is left out, whatever its setting; and an
-error of unknown cause has to be mended before there is a verdict.
+error of unknown cause has to be fixed before there is a verdict.
 """
 
 from dataclasses import dataclass
