@@ -14,7 +14,6 @@ from utils.data.readers.base import require_folder
 
 FIRST = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")
 KEYS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
-SPLIT_OF = {key: split for split, keys in KEYS.items() for key in keys}
 
 
 @dataclass(frozen=True)
@@ -32,28 +31,54 @@ class Description:
     encoding: str
 
     def locations(self, split: str) -> list[Path] | None:
-        """The folders and lists of a split that exist; `None` if the file does not name it."""
-        value = next(
-            (self.entries[key] for key in KEYS.get(split, (split,)) if self.entries.get(key)), None
-        )
-        if value is None:
-            return None
-        words = value if isinstance(value, list) else [value]
-        found = [self.locate(word) for word in words if isinstance(word, str)]
-        return [path for path in found if path is not None]
+        """The folders and lists of a split; `None` if the file does not name it.
+
+        Raises:
+            UserError: one is not there.
+        """
+        key, words = self._named(split)
+        for word in words:
+            if self.locate(word) is None:
+                raise UserError(
+                    f"{self.path}: {key}: expected a folder or a list of images, found neither "
+                    f"{self._base / str(word)} nor an end of this path in {self.path.parent}"
+                )
+        return [path for path in map(self.locate, words) if path is not None] or None
+
+    def has(self, split: str) -> bool:
+        """Whether something that the file names for a split is there."""
+        return any(map(self.locate, self._named(split)[1]))
 
     def splits(self) -> list[str]:
-        """The splits that are there."""
-        return [split for split in KEYS if self.locations(split)]
+        """The first split that is named, so that its absence is an error, and others if there.
 
-    def locate(self, word: str) -> Path | None:
+        Roboflow names all three, whichever there are.
+        """
+        named = [split for split in KEYS if self._named(split)[1]]
+        return [split for split in named if split == named[0] or self.has(split)]
+
+    def locate(self, word: Any) -> Path | None:
         """Find what a path of the file means; Roboflow writes `../train/images` for `train/images`.
 
         Paths may be relative to `path:`, to the file, or end in something that is there.
         """
+        if not isinstance(word, str):
+            return None
         folder = self.path.parent
-        base = folder / str(self.entries.get("path") or "")
-        return find_first([base / word, folder / word, *endings(folder, word)])
+        whole = f"{self.entries.get('path') or ''}/{word}"
+        return find_first([self._base / word, folder / word, *endings(folder, whole)])
+
+    @property
+    def _base(self) -> Path:
+        return self.path.parent / str(self.entries.get("path") or "")
+
+    def _named(self, split: str) -> tuple[str, list[Any]]:
+        """The key of a split and what it names."""
+        for key in KEYS.get(split, (split,)):
+            value = self.entries.get(key)
+            if value:
+                return key, value if isinstance(value, list) else [value]
+        return split, []
 
 
 def endings(folder: Path, word: str) -> Iterator[Path]:
@@ -84,7 +109,9 @@ def find_description(root: Path) -> Description | None:
     for name in dict.fromkeys((*FIRST, *others)):
         if name in others:
             description = read_description(root / name)
-            if name in FIRST or ("names" in description.entries and description.splits()):
+            if name in FIRST or (
+                "names" in description.entries and any(map(description.has, KEYS))
+            ):
                 return description
     return None
 
