@@ -12,6 +12,9 @@ TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "dev", "test", "testing")
 ALL = "all"  # every image, whatever its folder
 
+Likeness = tuple[bool, int, bool]  # of the places of an image and an annotation, larger is closer
+NONE: Likeness = (False, 0, False)
+
 
 class FolderTree:
     """The images and annotations below a folder, except in hidden folders.
@@ -30,7 +33,10 @@ class FolderTree:
     def __init__(self, root: Path, suffix: str) -> None:
         self.root = root
         self.images: list[Path] = []
+        self._images: dict[str, list[Path]] = defaultdict(list)  # by lower-case stem
         self._annotations: dict[str, list[Path]] = defaultdict(list)  # by lower-case stem
+        self._closest: dict[Path, Likeness] = {}  # annotation -> that to its closest image
+        self._parts_of: dict[Path, tuple[str, ...]] = {}  # folder -> its path below the root
         for folder, names, files in os.walk(root, onerror=_raise) if is_folder(root) else ():
             names[:] = sorted(name for name in names if not name.startswith("."))
             for name in sorted(files):
@@ -43,6 +49,7 @@ class FolderTree:
             return
         if kind in IMAGE_SUFFIXES:
             self.images.append(path)
+            self._images[path.stem.lower()].append(path)
         elif kind == suffix:
             self._annotations[path.stem.lower()].append(path)
 
@@ -68,37 +75,62 @@ class FolderTree:
     def annotation_of(self, image: Path) -> Path | None:
         """The annotation file with the name of an image, in the most similar folder.
 
+        A file to which another image is closer belongs to that one; an image outside the root has
+        none.
+
         Raises:
             UserError: two are equally likely.
         """
-        found = self._annotations.get(image.stem.lower(), [])
-        beside = [path for path in found if path.parent == image.parent]
-        if beside or len(found) < 2:
-            return next(iter(beside or found), None)
-        parts = set(self._parts(image))
-        ranked = sorted(found, key=lambda path: -len(parts & set(self._parts(path))))
-        first, second = (len(parts & set(self._parts(path))) for path in ranked[:2])
-        if first == second:
+        if not _absolute(image).is_relative_to(_absolute(self.root)):
+            return None
+        named = self._annotations.get(image.stem.lower(), [])
+        own = [path for path in named if self._likeness(image, path) >= self._likeness_of(path)]
+        ranked = sorted(own, key=lambda path: self._likeness(image, path), reverse=True)
+        likenesses = [self._likeness(image, path) for path in ranked[:2]]
+        if len(ranked) > 1 and likenesses[0] == likenesses[1]:
             raise UserError(
                 f"data: {image} may belong to {ranked[0]} or {ranked[1]}: remove or rename one"
             )
-        return ranked[0]
+        return ranked[0] if ranked else None
+
+    def _likeness_of(self, annotation: Path) -> Likeness:
+        """The likeness of an annotation to its closest image."""
+        if annotation not in self._closest:
+            images = self._images.get(annotation.stem.lower(), [])
+            likenesses = [self._likeness(image, annotation) for image in images]
+            self._closest[annotation] = max(likenesses, default=NONE)
+        return self._closest[annotation]
+
+    def _likeness(self, image: Path, annotation: Path) -> Likeness:
+        """Whether the folders are the same, their common parts, whether the case is the same."""
+        first, second = self._parts(image), self._parts(annotation)
+        common = len(set(first) & set(second))
+        return first == second, common, image.stem == annotation.stem
 
     def unmatched_annotations(self) -> list[Path]:
         """Annotation files whose name is that of no image, sorted."""
-        stems = {image.stem.lower() for image in self.images}
-        groups = (paths for stem, paths in self._annotations.items() if stem not in stems)
+        groups = (paths for stem, paths in self._annotations.items() if stem not in self._images)
         return sorted(path for paths in groups for path in paths)
 
     def has_annotations(self) -> bool:
         """Whether an image has an annotation."""
-        return any(image.stem.lower() in self._annotations for image in self.images)
+        return not self._annotations.keys().isdisjoint(self._images)
 
     def _parts(self, path: Path) -> tuple[str, ...]:
-        return path.relative_to(self.root).parts[:-1]
+        """The folders between the root and a file below it."""
+        folder = path.parent
+        if folder not in self._parts_of:
+            inner = _absolute(folder).relative_to(_absolute(self.root))
+            self._parts_of[folder] = inner.parts
+        return self._parts_of[folder]
 
 
 SPLIT_NAMES = frozenset((*TRAIN_NAMES, *VAL_NAMES))
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, but links as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  `Path.absolute` keeps `..`
 
 
 def _raise(error: OSError) -> None:

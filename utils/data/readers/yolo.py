@@ -84,7 +84,10 @@ def label_folder(image_folder: Path) -> Path:
 
 
 class LabelFinder:
-    """Finds the label file of an image: in `labels`, beside it, or anywhere below the root."""
+    """Finds the label file of an image: in `labels`, beside it, else anywhere below the root.
+
+    An image without labels is background where a `labels` folder stands for its own.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -96,10 +99,13 @@ class LabelFinder:
         Raises:
             UserError: two are equally likely.
         """
-        for folder in (label_folder(image.parent), image.parent):
+        expected = label_folder(image.parent)
+        for folder in (expected, image.parent):
             labels = self._finder.find(folder, f"{image.stem}.txt")
             if labels is not None:
                 return labels
+        if expected != image.parent and is_folder(expected):
+            return None
         return self._tree.annotation_of(image)
 
     @cached_property
