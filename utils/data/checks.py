@@ -105,6 +105,8 @@ def _build_sample(annotation: RawAnnotation, header: Header, report: DatasetRepo
     if annotation.size and all(annotation.size) and annotation.size != size:
         report.note("size differs from annotation", annotation.source)
     boxes, keep = clean_boxes(annotation, size, report)
+    crowd = np.array(annotation.crowd, np.bool_)[keep]
+    report.note("crowd region", annotation.source, int(crowd.sum()))
     return Sample(
         path=annotation.path,
         width=size[0],
@@ -112,7 +114,7 @@ def _build_sample(annotation: RawAnnotation, header: Header, report: DatasetRepo
         boxes=boxes,
         labels=np.array(annotation.labels, np.int64)[keep],
         difficult=np.array(annotation.difficult, np.bool_)[keep],
-        crowd=np.array(annotation.crowd, np.bool_)[keep],
+        crowd=crowd,
         file_size=header.file_size,
         modified=header.modified,
     )

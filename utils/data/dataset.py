@@ -92,9 +92,10 @@ class DetectionDataset:
         return len(self.samples)
 
     def count_objects(self) -> np.ndarray:
-        """The number of objects of each class, int64 `(C,)`."""
-        labels = np.concatenate(self.labels) if self.labels else np.zeros(0, np.int64)
-        return np.bincount(labels, minlength=len(self.class_names))
+        """The number of objects of each class, without crowd regions, int64 `(C,)`."""
+        pairs = zip(self.labels, self.crowd, strict=True)
+        labels = [np.zeros(0, np.int64), *(labels[~crowd] for labels, crowd in pairs)]
+        return np.bincount(np.concatenate(labels), minlength=len(self.class_names))
 
     def canvases(self, indices: Sequence[int]) -> np.ndarray:
         """The letterboxed images at `indices`.

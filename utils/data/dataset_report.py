@@ -37,6 +37,7 @@ RULES = {
     "image identical to another": "kept",
     "size differs from annotation": "the size of the image is used, boxes stay as they are",
     "polygon": "read as its bounding box",
+    "crowd region": "no training target; detections inside are not judged",
     "box with swapped corners": "corners reordered",
     "box beyond the image": "clipped (counted from one pixel on)",
     "box empty": "dropped: no area inside the image",
@@ -58,9 +59,9 @@ class DatasetReport:
         thorough: find all problems: name every file instead of a few, and count what ends a
             training instead of raising it.
         images: number of samples.
-        objects: number of boxes.
-        empty: number of samples without boxes.
-        per_class: class name -> number of boxes.
+        objects: number of boxes but those of crowd regions.
+        empty: number of samples without objects.
+        per_class: class name -> number of objects.
         counts: key of `RULES` -> number of cases.
         examples: key of `RULES` -> the files, at most three unless `thorough`.
     """
@@ -114,10 +115,10 @@ class DatasetReport:
     def summarize(self, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
         """Fill `images`, `objects`, `empty` and `per_class`."""
         self.images = len(samples)
-        self.empty = sum(not len(sample.boxes) for sample in samples)
+        self.empty = sum(bool(sample.crowd.all()) for sample in samples)
         counts = np.zeros(len(class_names), np.int64)
         for sample in samples:
-            counts += np.bincount(sample.labels, minlength=len(class_names))
+            counts += np.bincount(sample.labels[~sample.crowd], minlength=len(class_names))
         self.objects = int(counts.sum())
         self.per_class = dict(zip(class_names, counts.tolist(), strict=True))
 

@@ -33,6 +33,8 @@ class Datasets:
 def open_datasets(config: Config, class_names: Sequence[str] | None = None) -> Datasets:
     """Open the splits with `open_dataset`, and print a note if they share images."""
     train = open_dataset(config, "train", class_names)
+    if not train.count_objects().any():
+        print(f"note: nothing to learn: no object in {len(train)} training images")
     val = open_dataset(config, "val", class_names, told=train.notices)
     _note_shared(train, val, "validation images that are also training images")
     if config.data.test is None:

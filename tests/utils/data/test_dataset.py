@@ -301,3 +301,9 @@ def test_pad_targets():
     padded, classes = pad_targets(boxes[1:2], labels[1:2])
     assert padded.shape == (1, 1, 4)
     assert classes.tolist() == [[-1]]
+
+
+def test_crowd_regions_are_not_counted_as_objects(samples):
+    crowds = [replace(sample, crowd=sample.labels == 0) for sample in samples]
+    dataset = DetectionDataset(crowds, SIZE, class_names=("cat", "dog", "owl"))
+    assert dataset.count_objects().tolist() == [0, 9, 0]

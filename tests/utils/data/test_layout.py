@@ -176,3 +176,14 @@ def test_what_was_recognized_is_told_once(tmp_path: Path, capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path}: YOLO labels (data.format=yolo)"
     assert sum(line.startswith(str(tmp_path)) for line in lines) == 1
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_a_training_split_without_objects_is_told(objects: bool, tmp_path: Path, capsys):
+    exports.labelimg_yolo(tmp_path)
+    if not objects:
+        for item in exports.ALL_ITEMS:
+            (tmp_path / f"{exports.stem(item)}.txt").write_text("")
+    open_datasets(load_config("my_data.yaml", {"data.root": str(tmp_path), "input_size": 32}))
+    told = "note: nothing to learn: no object in 3 training images\n" in capsys.readouterr().out
+    assert told != objects

@@ -35,6 +35,7 @@ REMARKS = frozenset(
         "image in CMYK",
         "image identical to another",
         "polygon",
+        "crowd region",
     }
 )
 LONGEST = 1000  # characters of a line with a file
@@ -129,7 +130,10 @@ def _remarks(inventory: Inventory, split: str) -> Iterator[Problem]:
     contents = inventory.splits[split]
     if not contents.samples:
         yield Problem(split, "no usable image", "training stops", True, 1, ())
-    empty = tuple(str(sample.path) for sample in contents.samples if not len(sample.boxes))
+    elif contents.report.counts["crowd region"] and not contents.report.objects:
+        treatment = "nothing can be learned or measured"
+        yield Problem(split, "only crowd regions", treatment, True, 1, ())
+    empty = tuple(str(sample.path) for sample in contents.samples if sample.crowd.all())
     if empty:
         yield Problem(split, "image without objects", "background", False, len(empty), empty)
     absent = tuple(name for name, count in contents.report.per_class.items() if not count)

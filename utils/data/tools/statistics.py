@@ -65,7 +65,7 @@ def measure(inventory: Inventory, problems: Sequence[Problem]) -> Statistics:
     """Compute the statistics of all splits."""
     samples = inventory.samples()
     counts = {
-        name: np.array([len(sample.boxes) for sample in split.samples], np.int64)
+        name: np.array([int((~sample.crowd).sum()) for sample in split.samples], np.int64)
         for name, split in inventory.splits.items()
     }
     sizes = np.array([(sample.width, sample.height) for sample in samples], np.int64)
@@ -109,7 +109,8 @@ def _coverage(samples: Sequence[Sample]) -> np.ndarray:
     corners = np.zeros((GRID + 1, GRID + 1))
     for sample in samples:
         scale = GRID / np.array([sample.width, sample.height] * 2)
-        x1, y1, x2, y2 = np.clip(np.round(sample.boxes * scale), 0, GRID).astype(np.int64).T
+        places = np.clip(np.round(sample.boxes[~sample.crowd] * scale), 0, GRID)
+        x1, y1, x2, y2 = places.astype(np.int64).T
         for ys, xs, sign in ((y1, x1, 1), (y1, x2, -1), (y2, x1, -1), (y2, x2, 1)):
             np.add.at(corners, (ys, xs), sign)
     return corners.cumsum(0).cumsum(1)[:GRID, :GRID]

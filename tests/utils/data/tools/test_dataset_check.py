@@ -143,6 +143,25 @@ def test_a_split_without_images_is_an_error(call: Call, write: SimpleNamespace, 
     assert findings(tmp_path / "found.json")["train", "no usable image"]["is_error"]
 
 
+@pytest.mark.parametrize("crowds", [2, 3])
+def test_crowd_regions_are_told_and_an_error_where_there_is_nothing_else(
+    crowds: int, call: Call, write: SimpleNamespace, tmp_path: Path
+):
+    root = write.coco(tmp_path / "data")
+    path = root / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    for row in content["annotations"][:crowds]:
+        row["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    assert call("check", "--root", root, "--json", "found.json") == (crowds == 3)
+    found = findings(tmp_path / "found.json")
+    remark = found["train", "crowd region"]
+    assert (remark["count"], remark["is_error"]) == (crowds, False)
+    assert (("train", "only crowd regions") in found) == (crowds == 3)
+    split = json.loads((tmp_path / "found.json").read_text())["splits"]["train"]
+    assert (split["objects"], split["empty"]) == (3 - crowds, crowds)
+
+
 def test_small_objects_depend_on_the_input(call: Call, write: SimpleNamespace, tmp_path: Path):
     item = write.Item("a.jpg", (416, 208), [("cat", 0, 0, 7, 9), ("dog", 50, 50, 58, 58)])
     root = write.yolo(tmp_path / "data", [item])

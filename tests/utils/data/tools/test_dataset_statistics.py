@@ -106,8 +106,9 @@ def test_a_dataset_without_any_object_has_a_page(
 
 
 def test_coverage_counts_the_objects_over_a_place():
-    half = np.array([[0, 0, 50, 100], [0, 0, 100, 20]], np.float32)
-    coverage = _coverage([Sample(Path("a"), 100, 200, half)])
+    boxes = np.array([[0, 0, 50, 100], [0, 0, 100, 20], [0, 0, 100, 200]], np.float32)
+    crowd = np.array([False, False, True])
+    coverage = _coverage([Sample(Path("a"), 100, 200, boxes, crowd=crowd)])
     assert coverage.shape == (GRID, GRID)
     assert coverage[0, 0] == 2 and coverage[0, -1] == 1
     assert coverage[GRID // 2 - 1, 0] == 1 and coverage[-1, -1] == 0
