@@ -53,10 +53,6 @@ class FileFinder:
                 return path.parent / listing[key]
         return None
 
-    def list_files(self, folder: Path) -> list[Path]:
-        """Every file of `folder`, sorted by name."""
-        return [folder / name for kind, name in self._listing(folder) if kind == "name"]
-
     def _listing(self, folder: Path) -> dict[tuple[str, str], str]:
         """Lookup key -> file name; of several files with the same key, the first by name."""
         if folder not in self._listings:

@@ -123,7 +123,7 @@ def _find_images(
     folders = (root / "images" / split, root / split / "images")
     for folder in folders:
         if is_folder(folder):
-            return finder.list_files(folder)
+            return FolderTree(folder, ".txt").images
     lists = (Path(split), root / split, root / f"{split}.txt")
     list_file = find_first(path for path in lists if not is_folder(path))
     if list_file is not None:
