@@ -110,6 +110,14 @@ def _parse_own_id(entry: dict[str, Any], source: str) -> str:
         raise UserError(str(error)) from None
 
 
+def _parse_reference(entry: dict[str, Any], key: str) -> str | None:
+    """The id that an annotation refers to; `None` if it is none."""
+    try:
+        return parse_id(entry.get(key), key)
+    except BadValue:
+        return None
+
+
 def _find_images(
     content: dict[str, Any], path: Path, folders: list[Path], report: DatasetReport
 ) -> dict[str, RawAnnotation | None]:
@@ -211,14 +219,10 @@ class _Objects:
         self, entry: dict[str, Any], key: str, known: Collection[str], source: str
     ) -> str | None:
         """The id that an annotation refers to; `None` if there is no such id."""
-        value = entry.get(key)
-        try:
-            found = parse_id(value, key)
-        except BadValue:
-            return None
+        found = _parse_reference(entry, key)
         if found not in known:
             return None
-        if value not in self.given_ids[key]:
+        if entry[key] not in self.given_ids[key]:
             self.report.note("identifier in quotes", f"{source}: {key}")
         return found
 
@@ -352,8 +356,12 @@ def _class_names(
     content: dict[str, Any], categories: dict[str, str], path: Path
 ) -> tuple[str, ...]:
     """The names of the categories, without those that only group others, as Roboflow's first."""
-    groups = {entry.get("supercategory") for entry in content["categories"]}
-    used = {str(entry.get("category_id")) for entry in content["annotations"]}
+    groups = [
+        entry.get("supercategory")
+        for entry in content["categories"]
+        if entry.get("supercategory") != entry["name"]  # such a class is its own group
+    ]
+    used = {_parse_reference(entry, "category_id") for entry in content["annotations"]}
     names = [name for key, name in categories.items() if name not in groups or key in used]
     return checked_names(list(dict.fromkeys(names)), f"{path}: categories")
 

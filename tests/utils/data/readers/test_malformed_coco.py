@@ -73,6 +73,33 @@ def test_coco_image_listed_twice_and_categories_of_one_name(write, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("group", "of", "names"),
+    [
+        ("fish", "fish", ["dog", "cat", "fish", "owl"]),  # a class without objects, its own group
+        ("fish", "tuna", ["dog", "cat", "tuna", "owl"]),  # as Roboflow's first category
+        ("dog", "pug", ["dog", "cat", "pug", "owl"]),  # a group with objects
+        (["dog"], "pug", ["dog", "cat", "pug", "owl"]),
+    ],
+)
+@pytest.mark.parametrize("kind", [int, float])
+def test_coco_categories_that_only_group_others_are_no_classes(
+    kind, group, of, names, write, tmp_path
+):
+    root = write.coco(tmp_path)
+    more = [{"id": 9, "name": of, "supercategory": group}]
+    if group != of and group == "fish":
+        more.append({"id": 10, "name": group})
+    edit_coco(root, lambda content: content["categories"].extend(more))
+    edit_coco(
+        root,
+        lambda content: [
+            row.update(category_id=kind(row["category_id"])) for row in content["annotations"]
+        ],
+    )
+    assert list(load("coco", root).class_names) == names
+
+
+@pytest.mark.parametrize(
     "name",
     [5, None, ["a.jpg"], "", "..", "/", "a\0.jpg", "x" * 300 + "/a.jpg", "a.jpg/b", "\ud800"],
 )
