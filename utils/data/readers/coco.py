@@ -75,8 +75,13 @@ def read(
             objects.add(entry, f"{path} annotation {name}")
         except UserError as error:
             report.refuse(error)
-    usable = [annotation for annotation in images.values() if annotation is not None]
-    return SplitContents(build_samples(usable, report, progress=progress), class_names, report)
+    usable = {  # several ids may stand for one image
+        annotation.path: annotation
+        for annotation in images.values()
+        if annotation is not None and annotation.path not in objects.unusable
+    }
+    samples = build_samples(list(usable.values()), report, progress=progress)
+    return SplitContents(samples, class_names, report)
 
 
 def _read_categories(content: dict[str, Any], path: Path) -> dict[str, str]:
@@ -123,11 +128,14 @@ def _find_images(
 ) -> dict[str, RawAnnotation | None]:
     """Image id -> an annotation without objects yet; `None` if the image file is missing.
 
+    Ids of the same file share its annotation.
+
     Raises:
         UserError: an id cannot be used, or stands for two images.
     """
     finder = FileFinder(report=report)
     annotations: dict[str, RawAnnotation | None] = {}
+    by_path: dict[Path, RawAnnotation] = {}
     names: dict[str, Any] = {}
     for index, entry in enumerate(content["images"]):
         source = f"{path} images[{index}]"
@@ -145,7 +153,12 @@ def _find_images(
             report.note("image missing", folders[0] / name if is_text else f"{source}: file_name")
             continue
         size = parse_size(entry.get("width"), entry.get("height"))
-        annotations[image_id] = RawAnnotation(image_path, f"{path} image {image_id}", size)
+        annotation = RawAnnotation(image_path, f"{path} image {image_id}", size)
+        shared = by_path.setdefault(image_path, annotation)
+        annotations[image_id] = shared
+        if shared is not annotation:
+            report.note("image listed twice", source)
+            report.note("size differs from annotation", source, int(size != shared.size))
     return annotations
 
 
@@ -161,10 +174,13 @@ class _Objects:
 
     Args:
         content: the JSON file.
-        images: image id -> its annotation; `None` if the image cannot be used.
+        images: image id -> its annotation; `None` if the image is missing.
         categories: category id -> name.
         class_names: what the labels index.
         report: report that counts the repairs.
+
+    Attributes:
+        unusable: images with an annotation that cannot be read.
     """
 
     def __init__(
@@ -179,13 +195,14 @@ class _Objects:
         self.categories = categories
         self.class_names = class_names
         self.report = report
+        self.unusable: set[Path] = set()
         self.given_ids = {  # as they stand in the file
             "image_id": {entry["id"] for entry in content["images"]},
             "category_id": {entry["id"] for entry in content["categories"]},
         }
 
     def add(self, entry: dict[str, Any], source: str) -> None:
-        """Add one annotation; an image with one that cannot be used becomes `None`.
+        """Add one annotation; an image with one that cannot be used becomes unusable.
 
         Raises:
             UserError: its category is unknown.
@@ -195,7 +212,7 @@ class _Objects:
             self.report.note("annotation without an image", source)
             return
         annotation = self.images[image_id]
-        if annotation is None:
+        if annotation is None or annotation.path in self.unusable:
             return
         category_id = self._find_id(entry, "category_id", self.categories, source)
         if category_id is None:
@@ -209,7 +226,7 @@ class _Objects:
             crowd = parse_flag(entry.get("iscrowd", 0), "iscrowd")
         except BadValue as error:
             self.report.note("annotation unreadable", f"{source}: {error}")
-            self.images[image_id] = None
+            self.unusable.add(annotation.path)
             return
         if str in map(type, (*entry["bbox"], entry.get("iscrowd"))):
             self.report.note("number in quotes", source)

@@ -72,6 +72,21 @@ def test_coco_image_listed_twice_and_categories_of_one_name(write, tmp_path):
     assert split.report.counts == {"image listed twice": 1, "category listed twice": 1}
 
 
+def test_coco_image_with_two_ids_has_the_objects_of_both(write, tmp_path):
+    root = write.coco(tmp_path)
+    second = {"id": 5, "file_name": "a.jpg", "width": 60, "height": 40}
+    edit_coco(root, lambda content: content["images"].append(second))
+    edit_coco(root, change("annotations", image_id=5))
+    split = load("coco", root)
+    assert [len(sample.boxes) for sample in split.samples] == [2, 1, 0]
+    assert_counted(split, "image listed twice", r"images\[3\]")
+    edit_coco(root, lambda content: content["images"][3].update(width=61))
+    split = load("coco", root)
+    assert split.report.counts == {"image listed twice": 1, "size differs from annotation": 1}
+    edit_coco(root, change("annotations", bbox=None))
+    assert [sample.path.name for sample in load("coco", root).samples] == ["b.jpg", "c.png"]
+
+
 @pytest.mark.parametrize(
     ("group", "of", "names"),
     [
