@@ -95,7 +95,8 @@ def recognize(root: Path) -> str:
 def _choose_splits(data: DataConfig, splits: Sequence[str], divides: bool) -> tuple[str, str]:
     """The training and the validation split; the same one if it is to be divided."""
     train = _find(data, "train", TRAIN_NAMES, splits)
-    val = _find(data, "val", VAL_NAMES, splits)
+    tested = (data.test or "").lower()
+    val = _find(data, "val", VAL_NAMES, [split for split in splits if split.lower() != tested])
     if train is None and val is None and len(splits) < 2:
         only = splits[0] if splits else ALL
         return (only, only) if splits or data.format != "coco" else (data.train, data.val)

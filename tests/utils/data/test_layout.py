@@ -14,7 +14,7 @@ from utils.core.config import load_config
 from utils.core.errors import UserError
 from utils.core.schema import Config, DataConfig
 from utils.data.dataset import DetectionDataset
-from utils.data.layout import recognize
+from utils.data.layout import recognize, resolve
 from utils.data.loading import load_dataset
 from utils.engine.datasets import open_datasets
 from utils.engine.experiment import train
@@ -87,6 +87,23 @@ def test_a_description_may_be_the_root(tmp_path: Path):
     for split in ("train", "val"):
         first = load(tmp_path / "a" / "data.yaml", split)
         assert_same(first, load(tmp_path / "b" / "animals.yaml", split))
+
+
+@pytest.mark.parametrize(
+    ("folders", "test", "expected"),
+    [
+        ("train test", None, ("train", "test", None)),
+        ("train test", "test", ("train", "train", 0.2)),
+        ("Train Test", "test", ("Train", "Train", 0.2)),
+        ("train valid test", "test", ("train", "valid", None)),
+    ],
+)
+def test_the_test_split_is_not_used_for_validation(folders, test, expected, tmp_path: Path):
+    for folder in folders.split():
+        exports.save(tmp_path / folder, exports.ALL_ITEMS)
+        exports.save_texts(tmp_path / folder, exports.ALL_ITEMS, ".xml", exports.xml)
+    data, _ = resolve(DataConfig(root=str(tmp_path), test=test))
+    assert (data.train, data.val, data.val_share) == expected
 
 
 def test_another_seed_divides_differently_and_duplicates_stay_together(write, tmp_path: Path):
