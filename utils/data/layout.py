@@ -8,7 +8,7 @@ from utils.core.inputs import is_file
 from utils.core.schema import DataConfig
 from utils.data.readers import coco, voc, yolo
 from utils.data.readers.base import require_folder
-from utils.data.readers.folder_tree import ALL, TRAIN_NAMES, VAL_NAMES, FolderTree
+from utils.data.readers.folder_tree import ALL, TRAIN_NAMES, VAL_NAMES, FolderTree, base_name
 from utils.data.readers.yolo_description import find_description
 
 FILE_FORMATS = {".yaml": "yolo", ".yml": "yolo", ".data": "yolo", ".json": "coco"}
@@ -106,9 +106,15 @@ def _choose_splits(data: DataConfig, splits: Sequence[str], divides: bool) -> tu
 
 
 def _find(data: DataConfig, key: str, names: Sequence[str], splits: Sequence[str]) -> str | None:
-    """The split that `data.<key>` names; its usual names count if the key has its default."""
+    """The split that `data.<key>` names; its usual names count if the key has its default.
+
+    `train2017` counts as `train`. Of two such splits none is chosen; reading says what there is.
+    """
     wanted = getattr(data, key)
     if wanted in splits or wanted != DataConfig.model_fields[key].default:
         return wanted
-    by_name = {split.lower(): split for split in reversed(splits)}
-    return next((by_name[name] for name in names if name in by_name), None)
+    for name in names:
+        found = [split for split in splits if base_name(split) == name]
+        if found:
+            return found[0] if len(found) == 1 else wanted
+    return None

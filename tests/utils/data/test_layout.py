@@ -90,6 +90,25 @@ def test_a_description_may_be_the_root(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("train2017 val2017", ("train2017", "val2017", None)),
+        ("train2017 val2017 test2017", ("train2017", "val2017", None)),
+        ("train2017 Valid", ("train2017", "Valid", None)),
+        ("train train2017 val", ("train", "val", None)),
+        ("train2017", ("train2017", "train2017", 0.2)),
+        ("train2014 train2017 val", ("train", "val", None)),  # refused when it is read
+        ("train val2014 val2017 test", ("train", "val", None)),
+    ],
+)
+def test_the_splits_of_a_year_are_found(names, expected, write, tmp_path: Path):
+    for name in names.split():
+        write.coco(tmp_path, split=name)
+    data, _ = resolve(DataConfig(root=str(tmp_path)))
+    assert (data.train, data.val, data.val_share) == expected
+
+
+@pytest.mark.parametrize(
     ("folders", "test", "expected"),
     [
         ("train test", None, ("train", "test", None)),

@@ -1,6 +1,7 @@
 """Datasets without lists: images and annotations are matched, and split, by their folders."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -126,6 +127,21 @@ class FolderTree:
 
 
 SPLIT_NAMES = frozenset((*TRAIN_NAMES, *VAL_NAMES))
+
+
+def role_of(split: str) -> str:
+    """`train`, `val` or `test`, as a split's name says: `valid`, `2007/test`, `train2017`."""
+    base = base_name(split)
+    if base in TRAIN_NAMES:
+        return "train"
+    if base not in SPLIT_NAMES:
+        return ""
+    return "test" if base.startswith("test") else VAL_NAMES[0]
+
+
+def base_name(split: str) -> str:
+    """The name of a split without folder and year: `train` for `2007/train` and `Train2017`."""
+    return re.sub(r"\d+$", "", split.lower().rpartition("/")[2])
 
 
 def _absolute(path: Path) -> Path:

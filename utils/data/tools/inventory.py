@@ -1,6 +1,5 @@
 """All splits of a dataset at once; `utils.data.loading` reads the one that a training asks for."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from utils.data.dataset_report import DatasetReport
 from utils.data.layout import LIST_SPLITS, resolve
 from utils.data.loading import READERS, renumber
 from utils.data.readers.base import SplitContents
-from utils.data.readers.folder_tree import SPLIT_NAMES, TRAIN_NAMES, VAL_NAMES
+from utils.data.readers.folder_tree import base_name, role_of
 from utils.data.sample import Sample
 
 UNION = "trainval"  # Pascal VOC's list of the images of both train and val
@@ -109,7 +108,7 @@ def split_names(data: DataConfig) -> list[str]:
     listed = LIST_SPLITS[data.format](data)
     roles = {name: role_of(name) for name in listed}
     has_parts = any(role in ("train", "val") for role in roles.values())
-    usual = [name for name in listed if roles[name] or (_base(name) == UNION and not has_parts)]
+    usual = [name for name in listed if roles[name] or (base_name(name) == UNION and not has_parts)]
     if not role_of(data.train):
         usual = [name for name in usual if roles[name] == "test"]
     wanted = [
@@ -118,17 +117,3 @@ def split_names(data: DataConfig) -> list[str]:
         if not listed or name in listed or name != DataConfig.model_fields[key].default
     ]
     return list(dict.fromkeys([*wanted, *usual]))
-
-
-def role_of(split: str) -> str:
-    """`train`, `val` or `test`, as a split's name says: `valid`, `2007/test`, `train2017`."""
-    base = _base(split)
-    if base in TRAIN_NAMES:
-        return "train"
-    if base not in SPLIT_NAMES:
-        return ""
-    return "test" if base.startswith("test") else VAL_NAMES[0]
-
-
-def _base(split: str) -> str:
-    return re.sub(r"\d+$", "", split.lower().rpartition("/")[2])
