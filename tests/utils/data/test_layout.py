@@ -161,6 +161,34 @@ def test_nothing_recognizable_is_one_line(tmp_path: Path):
         recognize(tmp_path / "a.jpg")
 
 
+UNRELATED = {
+    "list.yaml": b"- hosts: all",
+    "tag.yaml": b"a: !vault 1",
+    "features.data": bytes(range(256)),
+    "annotations/meta.json": b'{"images": 3}',
+}
+
+
+@pytest.mark.parametrize("export", [exports.label_studio_coco, exports.labelimg_voc])
+@pytest.mark.parametrize("name", UNRELATED)
+def test_an_unrelated_file_decides_nothing(name: str, export: Export, tmp_path: Path):
+    export(tmp_path)
+    expected = recognize(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / name).write_bytes(UNRELATED[name])
+    data, _ = resolve(DataConfig(root=str(tmp_path)))
+    assert data.format == expected
+    assert len(load(tmp_path, data.train)) == 4
+
+
+@pytest.mark.parametrize("name", ["train.json", "instances_default.json"])
+def test_a_damaged_coco_file_of_a_usual_name_is_not_passed_over(name: str, tmp_path: Path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / name).write_text('{"images": [')
+    with pytest.raises(UserError, match=f"{name}: not readable as JSON"):
+        load(tmp_path, "train")
+
+
 def test_annotations_that_may_be_meant_twice_are_refused(tmp_path: Path):
     exports.label_studio_voc(tmp_path)
     (tmp_path / "backup").mkdir()

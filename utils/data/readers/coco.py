@@ -22,7 +22,7 @@ from utils.data.checks import RawAnnotation, build_samples
 from utils.data.dataset_report import DatasetReport
 from utils.data.readers.base import SplitContents, class_index, require_folder
 from utils.data.readers.file_finder import FileFinder
-from utils.data.readers.folder_tree import ALL
+from utils.data.readers.folder_tree import ALL, role_of
 from utils.data.readers.values import (
     BadValue,
     parse_flag,
@@ -299,12 +299,14 @@ def read_ids(data: DataConfig, split: str) -> tuple[dict[str, Any], dict[str, An
 
 
 def find_files(root: Path) -> dict[str, Path]:
-    """The annotation files below a folder, by split."""
+    """The annotation files below a folder, by split; damaged ones only under the usual names."""
     files = {}
     for folder in (root, root / "annotations"):
         for name in list_folder(folder):
-            if name.endswith(".json") and (folder != root or _looks_like_coco(folder / name)):
-                files[Path(name).stem.removeprefix("instances_")] = folder / name
+            split = Path(name).stem.removeprefix("instances_")
+            is_usual = folder != root and (name.startswith("instances_") or role_of(split))
+            if name.endswith(".json") and (is_usual or _looks_like_coco(folder / name)):
+                files[split] = folder / name
     for name in list_folder(root):
         path = root / name / ROBOFLOW_FILE
         if is_file(path):

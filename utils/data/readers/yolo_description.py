@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.core.class_names import read_lines
 from utils.core.errors import UserError
-from utils.core.inputs import find_first, is_file, list_folder
+from utils.core.inputs import find_first, is_file, is_outage, list_folder
 from utils.core.text import read_text
 from utils.core.yaml_text import parse_yaml
 from utils.data.readers.base import require_folder
@@ -105,15 +105,24 @@ def open_root(root: Path) -> tuple[Path, Description | None]:
 
 def find_description(root: Path) -> Description | None:
     """The first file in a folder that names classes and a split, or is one of the usual names."""
-    others = [name for name in list_folder(root) if name.endswith((".yaml", ".yml", ".data"))]
-    for name in dict.fromkeys((*FIRST, *others)):
-        if name in others:
-            description = read_description(root / name)
-            if name in FIRST or (
-                "names" in description.entries and any(map(description.has, KEYS))
-            ):
-                return description
-    return None
+    names = [name for name in list_folder(root) if name.endswith((".yaml", ".yml", ".data"))]
+    usual = next((name for name in FIRST if name in names), None)
+    if usual is not None:
+        return read_description(root / usual)
+    descriptions = (_try_description(root / name) for name in names)
+    return next((found for found in descriptions if found is not None), None)
+
+
+def _try_description(path: Path) -> Description | None:
+    """What a file of any name describes; `None` if it is no description, or unreadable."""
+    try:
+        description = read_description(path)
+    except UserError as error:
+        if is_outage(error):
+            raise
+        return None
+    is_one = "names" in description.entries and any(map(description.has, KEYS))
+    return description if is_one else None
 
 
 def read_description(path: Path) -> Description:
