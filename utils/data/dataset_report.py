@@ -37,6 +37,7 @@ RULES = {
     "image identical to another": "kept",
     "size differs from annotation": "the size of the image is used, boxes stay as they are",
     "polygon": "read as its bounding box",
+    "keypoints": "left out: only the box is read",
     "crowd region": "no training target; detections inside are not judged",
     "box with swapped corners": "corners reordered",
     "box beyond the image": "clipped (counted from one pixel on)",

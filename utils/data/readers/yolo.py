@@ -4,7 +4,7 @@ Layouts: the folders and lists that a `data.yaml` (Ultralytics, Roboflow) or `ob
 CVAT) names; `images/<split>/` with `labels/<split>/`; `<split>/images/` with `<split>/labels/`; a
 text file that lists images (`<split>` is its path, or `<split>.txt` is in `data.root`); else images
 and labels in any folders, matched by name. Polygons (`class x1 y1 x2 y2 x3 y3 ...`) are read as
-their bounding boxes, and counted.
+their bounding boxes, and counted. With `kpt_shape` in data.yaml, keypoints follow each box.
 """
 
 from collections.abc import Iterable
@@ -55,11 +55,13 @@ def read(
     if class_names is None:
         class_names = _read_class_names(root, description, report)
     labels_of = LabelFinder(root)
+    keypoints = description.keypoint_numbers() if description else 0
     annotations = []
     images = _find_images(root, description, split, report)
     for image in images:
         try:
-            annotations.append(_read_annotation(image, labels_of(image), class_names, report))
+            labels = labels_of(image)
+            annotations.append(_read_annotation(image, labels, class_names, keypoints, report))
         except (BadValue, ReadError) as error:
             if is_outage(error):
                 raise
@@ -229,7 +231,11 @@ def _by_index(names: dict[Any, Any]) -> list[Any] | None:
 
 
 def _read_annotation(
-    image: Path, labels: Path | None, class_names: tuple[str, ...], report: DatasetReport
+    image: Path,
+    labels: Path | None,
+    class_names: tuple[str, ...],
+    keypoints: int,
+    report: DatasetReport,
 ) -> RawAnnotation:
     """Raises a BadValue with `file:line` for a line that cannot be read."""
     annotation = RawAnnotation(image, str(labels or image), relative=True)
@@ -243,12 +249,22 @@ def _read_annotation(
             source = f"{labels}:{number}"
             word, *coordinates = line.split()
             label = _parse_label(word, class_names, source)
-            annotation.add(_parse_box(coordinates, source), label)
-            report.note("polygon", source, int(len(coordinates) > 4))
+            annotation.add(_parse_box(coordinates, source, keypoints), label)
+            rule = "keypoints" if keypoints else "polygon"
+            report.note(rule, source, int(len(coordinates) > 4))
     return annotation
 
 
-def _parse_box(words: list[str], source: str) -> tuple[float, float, float, float]:
+def _parse_box(
+    words: list[str], source: str, keypoints: int = 0
+) -> tuple[float, float, float, float]:
+    if keypoints:
+        if len(words) != 4 + keypoints:
+            raise BadValue(
+                f"{source}: expected 4 + {keypoints} numbers after the class (kpt_shape), got "
+                f"{len(words)}"
+            )
+        words = words[:4]
     values = [parse_number(word, source) for word in words]
     largest = max(values, key=abs, default=0.0)
     if abs(largest) > LIMIT:

@@ -11,6 +11,7 @@ from utils.core.inputs import find_first, is_file, is_outage, list_folder
 from utils.core.text import read_text
 from utils.core.yaml_text import parse_yaml
 from utils.data.readers.base import require_folder
+from utils.data.readers.values import shown
 
 FIRST = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")
 KEYS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
@@ -67,6 +68,22 @@ class Description:
         folder = self.path.parent
         whole = f"{self.entries.get('path') or ''}/{word}"
         return find_first([self._base / word, folder / word, *endings(folder, whole)])
+
+    def keypoint_numbers(self) -> int:
+        """How many numbers stand for keypoints in each label (Ultralytics' pose); usually 0.
+
+        Raises:
+            UserError: `kpt_shape` is not the number of keypoints and 2 or 3.
+        """
+        shape = self.entries.get("kpt_shape")
+        if shape is None:
+            return 0
+        match shape:
+            case [int(count), 2 | 3 as size] if count > 0:
+                return count * int(size)
+        raise UserError(
+            f"{self.path}: kpt_shape: expected, for example, [17, 3], got {shown(shape)}"
+        )
 
     @property
     def _base(self) -> Path:

@@ -35,6 +35,7 @@ REMARKS = frozenset(
         "image in CMYK",
         "image identical to another",
         "polygon",
+        "keypoints",
         "crowd region",
     }
 )

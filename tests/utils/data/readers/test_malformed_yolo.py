@@ -72,6 +72,37 @@ def test_yolo_names_that_are_refused(text, message, write, tmp_path):
     assert_refused("yolo", root, rf"data\.yaml.*{message}")
 
 
+@pytest.mark.parametrize(
+    ("shape", "keypoints"), [("[2, 3]", ".1 .9 2 .6 .6 0"), ("[1, 2]", ".1 .9")]
+)
+def test_yolo_keypoints_are_left_out(shape, keypoints, write, tmp_path):
+    root = write.yolo(tmp_path, [write.Item("a.jpg", (40, 40))])
+    (root / "data.yaml").write_text(f"names: [cat]\nkpt_shape: {shape}")
+    (root / "labels/train/a.txt").write_text(f"0 .5 .5 .1 .2 {keypoints}")
+    split = load("yolo", root)
+    assert_counted(split, "keypoints", r"a\.txt:1")
+    assert split.samples[0].boxes.round(3).tolist() == [[18, 16, 22, 24]]
+
+
+@pytest.mark.parametrize("numbers", [4, 6, 9, 11])
+def test_yolo_lines_without_their_keypoints_are_named(numbers, write, tmp_path):
+    root = write.yolo(tmp_path)
+    (root / "data.yaml").write_text("names: [cat, dog, owl]\nkpt_shape: [2, 3]")
+    for name in "ab":
+        (root / f"labels/train/{name}.txt").write_text("1 .5 .5 .1 .1" + " .4 .4 2" * 2)
+    (root / "labels/train/c.txt").write_text("0" + " .5" * numbers)
+    split = load("yolo", root)
+    assert split.report.counts == {UNREADABLE: 1, "keypoints": 2}
+    assert f"got {numbers}" in split.report.examples[UNREADABLE][0]
+
+
+@pytest.mark.parametrize("shape", ["17", "[17]", "[0, 3]", "[2, 4]", "[a, 3]"])
+def test_yolo_keypoints_of_no_shape_are_refused(shape, write, tmp_path):
+    root = write.yolo(tmp_path)
+    (root / "data.yaml").write_text(f"names: [cat, dog, owl]\nkpt_shape: {shape}")
+    assert_refused("yolo", root, r"data\.yaml: kpt_shape: expected")
+
+
 @pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "obj.names"])
 def test_yolo_class_lists_in_other_encodings(name, write, tmp_path):
     root = write.yolo(tmp_path)
