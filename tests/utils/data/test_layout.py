@@ -214,6 +214,36 @@ def test_paths_of_another_machine_are_found_by_their_ends(tmp_path: Path):
     assert dataset.report.counts["image found by the end of its path"] == 4
 
 
+@pytest.mark.parametrize(
+    "prefix", ["/home/bob/animals/images/", "C:\\data\\images\\", "\\\\nas\\images\\"]
+)
+def test_absolute_names_of_coco_are_found_by_their_ends(prefix: str, tmp_path: Path):
+    exports.label_studio_coco(tmp_path)
+    (tmp_path / "result.json").write_text(exports.coco_text(exports.ALL_ITEMS, prefix=prefix))
+    exports.save(tmp_path / "images/other/images", exports.ALL_ITEMS[:1])
+    dataset = load(tmp_path, "result", format="coco")
+    assert {sample.path.parent for sample in dataset.samples} == {tmp_path / "images"}
+    assert dataset.report.counts["image found by the end of its path"] == 4
+
+
+def test_a_relative_name_of_coco_means_no_other_folder(tmp_path: Path):
+    exports.label_studio_coco(tmp_path)
+    (tmp_path / "result.json").write_text(exports.coco_text(exports.ALL_ITEMS, prefix="camera/"))
+    with pytest.raises(UserError, match=r"no usable image .* 4 x image missing"):
+        load(tmp_path, "result", format="coco")
+
+
+@pytest.mark.parametrize("folder", ["train", "images/train", "images", "annotations"])
+def test_a_coco_file_among_annotations_may_be_the_root(folder: str, write, tmp_path: Path):
+    root = write.coco(tmp_path / "data")
+    (root / "train").rename(tmp_path / "images of the split")
+    (root / folder).parent.mkdir(exist_ok=True)
+    for image in (tmp_path / "images of the split").iterdir():
+        (root / folder).mkdir(exist_ok=True)
+        image.rename(root / folder / image.name)
+    assert len(load(root / "annotations/instances_train.json", "all")) == 3
+
+
 def test_without_a_root_images_are_drawn():
     dataset = load_dataset(DataConfig(shapes_train=2), "train", SIZE, progress=False)
     assert dataset.samples[0].draw is not None

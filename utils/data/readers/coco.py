@@ -10,7 +10,7 @@ import functools
 import json
 import os
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from utils.core.class_names import checked_names, name_problem, read_class_names
@@ -165,8 +165,10 @@ def _find_images(
 def _find_image(name: Any, folders: list[Path], finder: FileFinder) -> Path | None:
     if not isinstance(name, str):
         return None
-    candidates = (finder.find(folder, name) for folder in folders)
-    return next((path for path in candidates if path is not None), None)
+    path = next(filter(None, (finder.find(folder, name) for folder in folders)), None)
+    if path is None and PureWindowsPath(name).root:  # also begins with a slash
+        path = finder.find_by_end(folders, name)
+    return path
 
 
 class _Objects:
@@ -394,12 +396,14 @@ def _read_names(path: Path, modified: int) -> tuple[str, ...]:
 
 def image_folders(root: Path, path: Path, split: str) -> list[Path]:
     """Folders where the images may be, the most likely first."""
-    if path == root:
+    if path == root and path.parent.name != "annotations":
         return [root.parent, root.parent / "images"]
     if path.name == ROBOFLOW_FILE:
         return [path.parent]
     file_name = path.stem.removeprefix("instances_")
-    names = [file_name] if split.endswith(".json") else [split, file_name]
+    names = [file_name] if split.endswith(".json") or path == root else [split, file_name]
+    if path == root:
+        root = path.parent.parent
     folders = []
     for name in dict.fromkeys(names):
         folders += [root / name, root / "images" / name]

@@ -1,5 +1,6 @@
 """Finding files by name when the case or the suffix may differ."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from utils.core.images import IMAGE_SUFFIXES
@@ -45,6 +46,24 @@ class FileFinder:
                 self.report.note("file name with quotes or backslashes", name)
         return path
 
+    def find_by_end(self, folders: Sequence[Path], name: str) -> Path | None:
+        """Find a file by ever shorter ends of a path that was written on another machine; count it.
+
+        Args:
+            folders: the folders to search; a longer end counts more than an earlier folder.
+            name: the path.
+
+        Raises:
+            ReadError: a folder cannot be read.
+        """
+        ends = zip(*(endings(folder, name) for folder in folders), strict=True)
+        for path in (path for of_length in ends for path in of_length):
+            found = self.find(path.parent, path.name)
+            if found is not None:
+                self.report.note("image found by the end of its path", name)
+                return found
+        return None
+
     def _find(self, path: Path) -> Path | None:
         stem = path.stem if path.suffix.lower() in self.suffixes else path.name
         listing = self._listing(path.parent)
@@ -63,6 +82,13 @@ class FileFinder:
                         listing.setdefault(key, path.name)
             self._listings[folder] = listing
         return self._listings[folder]
+
+
+def endings(folder: Path, word: str) -> Iterator[Path]:
+    """`folder` with ever shorter ends of a path that was written on another machine."""
+    parts = [part for part in word.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        yield folder.joinpath(*parts[start:])
 
 
 def _lookup_keys(name: str, stem: str) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,6 @@ and labels in any folders, matched by name. Polygons (`class x1 y1 x2 y2 x3 y3 .
 their bounding boxes, and counted. With `kpt_shape` in data.yaml, keypoints follow each box.
 """
 
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from utils.data.readers.base import SplitContents, read_image_list
 from utils.data.readers.file_finder import FileFinder
 from utils.data.readers.folder_tree import SPLIT_NAMES, FolderTree
 from utils.data.readers.values import BadValue, parse_number, shown
-from utils.data.readers.yolo_description import Description, endings, open_root
+from utils.data.readers.yolo_description import Description, open_root
 
 CLASS_FILES = (
     "classes.txt",
@@ -166,18 +165,14 @@ def _listed_images(
     images = []
     for line in read_image_list(list_file, report):
         folders = (list_file.parent, root, Path())  # an absolute path replaces the folder
-        image = _first(finder.find(folder, line) for folder in folders)
+        image = next(filter(None, (finder.find(folder, line) for folder in folders)), None)
         if image is None:
-            image = _first(finder.find(path.parent, path.name) for path in endings(root, line))
-            rule = "image missing" if image is None else "image found by the end of its path"
-            report.note(rule, line)
-        if image is not None:
+            image = finder.find_by_end([root], line)
+        if image is None:
+            report.note("image missing", line)
+        else:
             images.append(image)
     return images
-
-
-def _first(paths: Iterable[Path | None]) -> Path | None:
-    return next((path for path in paths if path is not None), None)
 
 
 def lists_classes(data: DataConfig) -> bool:

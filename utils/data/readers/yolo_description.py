@@ -1,6 +1,5 @@
 """Files that describe a YOLO dataset: Ultralytics' `data.yaml` and Darknet's `obj.data`."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from utils.core.inputs import find_first, is_file, is_outage, list_folder
 from utils.core.text import read_text
 from utils.core.yaml_text import parse_yaml
 from utils.data.readers.base import require_folder
+from utils.data.readers.file_finder import endings
 from utils.data.readers.values import shown
 
 FIRST = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")
@@ -96,13 +96,6 @@ class Description:
             if value:
                 return key, value if isinstance(value, list) else [value]
         return split, []
-
-
-def endings(folder: Path, word: str) -> Iterator[Path]:
-    """`folder` with ever shorter ends of a path that was written on another machine."""
-    parts = [part for part in word.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    for start in range(len(parts)):
-        yield folder.joinpath(*parts[start:])
 
 
 def open_root(root: Path) -> tuple[Path, Description | None]:
