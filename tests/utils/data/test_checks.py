@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -149,6 +150,24 @@ def test_suffix_in_another_case_is_found(format, write, tmp_path):
     split = load(format, root)
     assert "a.JPG" in [sample.path.name for sample in split.samples]
     assert len(split.samples) == 3
+    assert not split.report.counts
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco", "yolo", "labelimg_voc"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_with_accents_in_either_form_are_found(layout, form, write, tmp_path):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    item = write.Item(unicodedata.normalize(form, "käfer.jpg"), (40, 40), [("cat", 1, 1, 9, 9)])
+    if layout == "labelimg_voc":
+        (tmp_path / "train").mkdir()
+        write.make_image(item.size).save(tmp_path / "train" / item.name)
+        (tmp_path / "train" / item.name).with_suffix(".xml").write_text(write.xml(item))
+    else:
+        getattr(write, layout)(tmp_path, [item])
+    [path] = tmp_path.rglob("*.jpg")
+    path.rename(path.with_name(unicodedata.normalize(other, path.name)))
+    split = load(layout.rpartition("_")[2], tmp_path)
+    assert [len(sample.boxes) for sample in split.samples] == [1]
     assert not split.report.counts
 
 

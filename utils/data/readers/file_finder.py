@@ -1,5 +1,6 @@
 """Finding files by name when the case or the suffix may differ."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -91,11 +92,16 @@ def endings(folder: Path, word: str) -> Iterator[Path]:
         yield folder.joinpath(*parts[start:])
 
 
+def lower_case(name: str) -> str:
+    """A name in lower case, with each accent in its letter: macOS may write them apart."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 def _lookup_keys(name: str, stem: str) -> tuple[tuple[str, str], ...]:
     """The keys that a file can be looked up by, the closest match first."""
     return (
         ("name", name),
-        ("lower-case name", name.lower()),
+        ("lower-case name", lower_case(name)),
         ("stem", stem),
-        ("lower-case stem", stem.lower()),
+        ("lower-case stem", lower_case(stem)),
     )

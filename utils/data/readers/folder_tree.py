@@ -8,6 +8,7 @@ from pathlib import Path
 from utils.core.errors import UserError
 from utils.core.images import IMAGE_SUFFIXES
 from utils.core.inputs import ReadError, is_folder
+from utils.data.readers.file_finder import lower_case
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "dev", "test", "testing")
@@ -50,9 +51,9 @@ class FolderTree:
             return
         if kind in IMAGE_SUFFIXES:
             self.images.append(path)
-            self._images[path.stem.lower()].append(path)
+            self._images[lower_case(path.stem)].append(path)
         elif kind == suffix:
-            self._annotations[path.stem.lower()].append(path)
+            self._annotations[lower_case(path.stem)].append(path)
 
     def splits(self) -> dict[str, int]:
         """Names of folders that stand for a split, as they are written -> number of images."""
@@ -84,7 +85,7 @@ class FolderTree:
         """
         if not _absolute(image).is_relative_to(_absolute(self.root)):
             return None
-        named = self._annotations.get(image.stem.lower(), [])
+        named = self._annotations.get(lower_case(image.stem), [])
         own = [path for path in named if self._likeness(image, path) >= self._likeness_of(path)]
         ranked = sorted(own, key=lambda path: self._likeness(image, path), reverse=True)
         likenesses = [self._likeness(image, path) for path in ranked[:2]]
@@ -97,7 +98,7 @@ class FolderTree:
     def _likeness_of(self, annotation: Path) -> Likeness:
         """The likeness of an annotation to its closest image."""
         if annotation not in self._closest:
-            images = self._images.get(annotation.stem.lower(), [])
+            images = self._images.get(lower_case(annotation.stem), [])
             likenesses = [self._likeness(image, annotation) for image in images]
             self._closest[annotation] = max(likenesses, default=NONE)
         return self._closest[annotation]
