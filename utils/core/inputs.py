@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -197,6 +197,35 @@ def list_folder(path: str | Path) -> list[str]:
     if not is_folder(path):
         return []
     return _with_patience(lambda: sorted(os.listdir(path)), path, "")  # noqa: PTH208  names
+
+
+def walk_folder(
+    root: str | Path, on_error: Callable[[OSError], None]
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, with links to folders: a link out of `root` is followed, each folder once.
+
+    Links within `root`, and to what contains it, are left out: they would show files twice.
+
+    Args:
+        root: the folder.
+        on_error: called with the error of a folder that cannot be listed.
+
+    Yields:
+        A folder, the names of its folders (to be changed, to leave some out), and of its files.
+    """
+    home = Path(os.path.realpath(root))
+    seen = {home}
+    for folder, names, files in os.walk(root, onerror=on_error, followlinks=True):
+        kept = []
+        for name in sorted(names):
+            path = Path(folder, name)
+            real = Path(os.path.realpath(path))
+            is_inside = real.is_relative_to(home) or home.is_relative_to(real)
+            if real not in seen and not (path.is_symlink() and is_inside):
+                seen.add(real)
+                kept.append(name)
+        names[:] = kept
+        yield Path(folder), names, files
 
 
 def similar_file(path: str | Path) -> str:

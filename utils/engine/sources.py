@@ -12,7 +12,15 @@ from tqdm import tqdm
 
 from utils.core.errors import UserError
 from utils.core.images import IMAGE_SUFFIXES, FileState, read_image_file
-from utils.core.inputs import ReadError, check_input, is_file, is_folder, open_input, similar_file
+from utils.core.inputs import (
+    ReadError,
+    check_input,
+    is_file,
+    is_folder,
+    open_input,
+    similar_file,
+    walk_folder,
+)
 from utils.core.schema import Config
 from utils.data.dataset_report import DAMAGE, RULES
 from utils.data.loading import load_dataset
@@ -147,14 +155,14 @@ def _read_file(path: str | Path) -> np.ndarray:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and its subfolders but folders; links to folders are not followed."""
+    """Everything in a folder and its subfolders but folders."""
 
     def refuse(error: OSError) -> None:
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"--source {error.filename}: {reason}")
 
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(parent, name) for name in names)
+    for parent, _, names in walk_folder(folder, refuse):
+        yield from (parent / name for name in names)
 
 
 def validation_images(config: Config, limit: int) -> list[ImageSource]:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from utils.core import inputs
-from utils.core.inputs import ReadError, open_input, read_file
+from utils.core.inputs import ReadError, open_input, read_file, walk_folder
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,40 @@ def test_a_long_outage_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(ReadError, match="a: input/output error") as caught:
         read_file("a")
     assert caught.value.is_outage
+
+
+def refuse(error):
+    raise error
+
+
+def test_links_to_folders_elsewhere_are_followed_once(tmp_path):
+    for folder in ("home/own/inner", "elsewhere/deep", "third"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, target in {
+        "home/a-link": "../elsewhere/deep",
+        "home/b-link": "../elsewhere",  # the first one leads into it
+        "home/c-link": "../elsewhere",
+        "home/inside": "own",
+        "home/above": "..",
+        "home/itself": ".",
+        "home/dangling": "nowhere",
+        "elsewhere/back": "../home/own",
+        "elsewhere/cycle": "../elsewhere",
+        "elsewhere/on": "../third",
+        "third/round": "../elsewhere/deep",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "link").symlink_to("home")
+    for root in (tmp_path / "home", tmp_path / "link"):
+        found = [str(folder.relative_to(root)) for folder, _, _ in walk_folder(root, refuse)]
+        assert found == [".", "a-link", "b-link", "b-link/on", "own", "own/inner"]
+
+
+def test_folders_may_be_left_out_while_walking(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    found = []
+    for folder, names, _ in walk_folder(tmp_path, refuse):
+        found.append(folder.name)
+        names[:] = [name for name in names if name != "a"]
+    assert found == [tmp_path.name, "c"]

@@ -244,6 +244,15 @@ def test_a_coco_file_among_annotations_may_be_the_root(folder: str, write, tmp_p
     assert len(load(root / "annotations/instances_train.json", "all")) == 3
 
 
+@pytest.mark.parametrize("export", [exports.roboflow_voc, exports.roboflow_darknet])
+def test_a_split_may_be_a_link(export: Export, tmp_path: Path):
+    export(tmp_path / "data")
+    (tmp_path / "data/train").rename(tmp_path / "elsewhere")
+    (tmp_path / "data/train").symlink_to("../elsewhere")
+    (tmp_path / "data/all").symlink_to("valid")  # its images are there
+    assert [len(load(tmp_path / "data", split)) for split in ("train", "val")] == [3, 1]
+
+
 def test_without_a_root_images_are_drawn():
     dataset = load_dataset(DataConfig(shapes_train=2), "train", SIZE, progress=False)
     assert dataset.samples[0].draw is not None

@@ -59,6 +59,15 @@ def test_everything_in_a_folder_with_the_name_of_an_image_is_read_or_told(tmp_pa
             image.read()
 
 
+def test_images_in_a_linked_folder_are_read(tmp_path: Path):
+    for name in ("in/own", "other"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.png").touch()
+    (tmp_path / "in/link").symlink_to("../other")
+    names = [image.name for image in image_folder(tmp_path / "in")]
+    assert names == ["link/a.png", "own/a.png"]
+
+
 @pytest.mark.parametrize(
     ("source", "video"),
     [

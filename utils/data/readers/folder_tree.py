@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.core.errors import UserError
 from utils.core.images import IMAGE_SUFFIXES
-from utils.core.inputs import ReadError, is_folder
+from utils.core.inputs import ReadError, is_folder, walk_folder
 from utils.data.readers.file_finder import lower_case
 
 TRAIN_NAMES = ("train", "training")
@@ -20,6 +20,8 @@ NONE: Likeness = (False, 0, False)
 
 class FolderTree:
     """The images and annotations below a folder, except in hidden folders.
+
+    Links to folders elsewhere are followed.
 
     Args:
         root: the folder.
@@ -39,10 +41,10 @@ class FolderTree:
         self._annotations: dict[str, list[Path]] = defaultdict(list)  # by lower-case stem
         self._closest: dict[Path, Likeness] = {}  # annotation -> that to its closest image
         self._parts_of: dict[Path, tuple[str, ...]] = {}  # folder -> its path below the root
-        for folder, names, files in os.walk(root, onerror=_raise) if is_folder(root) else ():
-            names[:] = sorted(name for name in names if not name.startswith("."))
+        for folder, names, files in walk_folder(root, _raise) if is_folder(root) else ():
+            names[:] = [name for name in names if not name.startswith(".")]
             for name in sorted(files):
-                self._add(Path(folder) / name, suffix)
+                self._add(folder / name, suffix)
         self.images.sort()
 
     def _add(self, path: Path, suffix: str) -> None:
