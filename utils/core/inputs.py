@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -38,6 +38,7 @@ MAX_SIBLINGS = 1000  # in larger folders, no similar file name is suggested
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 if os.name == "nt":
     ABSENT.add(errno.EINVAL)  # a name with a colon or a question mark, such as an address
+SEARCHED = frozenset({*ABSENT, errno.EACCES, errno.EPERM})  # for one of several places
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -164,10 +165,13 @@ def check_input(path: str | Path, title: str = "") -> None:
 def find_first(paths: Iterable[str | Path]) -> Path | None:
     """The first path at which there is something: a file, a folder, a dangling link.
 
+    A path below a folder that may not be entered, as it may be written on another machine, counts
+    as absent.
+
     Raises:
         ReadError: a path cannot be looked up.
     """
-    return next((Path(path) for path in paths if _mode(path)), None)
+    return next((Path(path) for path in paths if _mode(path, SEARCHED)), None)
 
 
 def is_file(path: str | Path) -> bool:
@@ -189,12 +193,12 @@ def is_folder(path: str | Path) -> bool:
 
 
 def list_folder(path: str | Path) -> list[str]:
-    """The sorted names in a folder; none if there is no such folder.
+    """The sorted names in a folder; none if there is no such folder, or none that may be entered.
 
     Raises:
         ReadError: the folder cannot be read.
     """
-    if not is_folder(path):
+    if not stat.S_ISDIR(_mode(path, SEARCHED)):
         return []
     return _with_patience(lambda: sorted(os.listdir(path)), path, "")  # noqa: PTH208  names
 
@@ -204,7 +208,8 @@ def walk_folder(
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """As `os.walk`, with links to folders: a link out of `root` is followed, each folder once.
 
-    Links within `root`, and to what contains it, are left out: they would show files twice.
+    Links within `root`, and to what contains it, are left out: they would show files twice. So is
+    `lost+found`, which only root may list.
 
     Args:
         root: the folder.
@@ -217,7 +222,7 @@ def walk_folder(
     seen = {home}
     for folder, names, files in os.walk(root, onerror=on_error, followlinks=True):
         kept = []
-        for name in sorted(names):
+        for name in sorted({*names} - {"lost+found"}):
             path = Path(folder, name)
             real = Path(os.path.realpath(path))
             is_inside = real.is_relative_to(home) or home.is_relative_to(real)
@@ -238,14 +243,14 @@ def similar_file(path: str | Path) -> str:
     return hint if hint.startswith("; did") else ""
 
 
-def _mode(path: str | Path) -> int:
-    """Kind and permissions of what is at a path; 0 if there is nothing."""
+def _mode(path: str | Path, absent: Set[int] = ABSENT) -> int:
+    """Kind and permissions of what is at a path; 0 if there is nothing: an error in `absent`."""
 
     def attempt() -> int:
         try:
             return os.stat(path).st_mode  # noqa: PTH116  `Path("")` is the working directory
         except OSError as error:
-            if error.errno not in ABSENT:
+            if error.errno not in absent:
                 raise
             return stat.S_IFLNK if os.path.islink(path) else 0  # noqa: PTH114  never raises
         except ValueError:  # a NUL character in the name

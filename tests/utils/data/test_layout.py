@@ -1,6 +1,8 @@
 """Exports of annotation tools are read unedited, and all give the same data."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,6 +253,56 @@ def test_a_split_may_be_a_link(export: Export, tmp_path: Path):
     (tmp_path / "data/train").symlink_to("../elsewhere")
     (tmp_path / "data/all").symlink_to("valid")  # its images are there
     assert [len(load(tmp_path / "data", split)) for split in ("train", "val")] == [3, 1]
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may enter /locked, nor a folder lost+found."""
+
+    def refuse_some(real: Callable) -> Callable:
+        def refuse(path: object, *arguments: object, **options: object) -> object:
+            inside = str(path).startswith("/locked/") or "lost+found/" in str(path)
+            if inside or (real is os.scandir and str(path).endswith("lost+found")):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *arguments, **options)
+
+        return refuse
+
+    for name in ("stat", "scandir"):
+        monkeypatch.setattr(os, name, refuse_some(getattr(os, name)))
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("source", ["data.yaml", "train.txt", "result.json"])
+def test_a_path_of_another_machine_that_is_locked_here_is_found_by_its_end(
+    source: str, tmp_path: Path
+):
+    items = exports.ALL_ITEMS
+    if source == "result.json":
+        exports.label_studio_coco(tmp_path)
+        (tmp_path / source).write_text(exports.coco_text(items, prefix="/locked/data/images/"))
+    else:
+        exports.label_studio_yolo(tmp_path)
+        lines = "".join(f"/locked/data/images/{item.name}\n" for item in items)
+        (tmp_path / "train.txt").write_text(lines)
+        train = "images" if source == "data.yaml" else "train.txt"
+        content = {"names": list(NAMES), "train": f"/locked/data/{train}"}
+        (tmp_path / "data.yaml").write_text(json.dumps(content))
+    assert len(load(tmp_path, "train", val_share=0.25)) == 3
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("export", [exports.roboflow_voc, exports.roboflow_darknet])
+def test_a_file_systems_own_folder_is_not_read(export: Export, tmp_path: Path):
+    export(tmp_path)
+    (tmp_path / "lost+found").mkdir()
+    assert len(load(tmp_path, "train")) == 3
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_root_that_is_locked_is_called_so():
+    with pytest.raises(UserError, match=r"^/locked/data: permission denied$"):
+        load(Path("/locked/data"), "train")
 
 
 def test_without_a_root_images_are_drawn():

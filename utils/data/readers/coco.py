@@ -311,7 +311,7 @@ def find_files(root: Path) -> dict[str, Path]:
                 files[split] = folder / name
     for name in list_folder(root):
         path = root / name / ROBOFLOW_FILE
-        if is_file(path):
+        if find_first([path]):
             files[name] = path
     return files
 
