@@ -15,6 +15,7 @@ from utils.core.class_names import read_class_names
 from utils.core.errors import UserError, shorten
 from utils.core.process import configure_process
 from utils.core.schema import Config
+from utils.data.layout import resolve
 from utils.data.loading import load_dataset
 
 CALIBRATION_IMAGES = 300
@@ -67,12 +68,12 @@ def check_class_names(detector: Detector, changes: Mapping[str, Any], by_hand: b
             labels are numbers: other formats name the class of each object.
 
     Raises:
-        UserError: `data.classes` are others.
+        UserError: `data.classes` are others, or the data is missing.
     """
     names = changes.get("data.classes")
-    if names is None or not (by_hand or detector.config.data.format == "yolo"):
+    if names is None or read_class_names(names) == detector.names:
         return
-    if read_class_names(names) != detector.names:
+    if by_hand or resolve(detector.config.data)[0].format == "yolo":
         raise UserError(
             f"data.classes: expected those of the network, {shorten(', '.join(detector.names))}; "
             "they are used without data.classes"

@@ -108,6 +108,23 @@ def test_other_data_needs_the_classes_of_the_network(trained: Result, tiny: Call
         evaluate_weights("nothing")
 
 
+@pytest.mark.parametrize("data_format", ["auto", "yolo"])
+def test_numbers_in_another_order_are_refused(
+    trained: Result, tiny: Callable[..., Config], data_format: str
+):
+    """YOLO labels are numbers: the network's names would be given to the wrong objects."""
+    tiny()  # works in an empty folder
+    write_image("images/val/a.png", np.zeros((40, 40, 3), np.uint8))
+    Path("labels/val").mkdir(parents=True)
+    Path("labels/val/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    names = ", ".join(reversed(load_model(trained.run).names))
+    Path("data.yaml").write_text(
+        f"data: {{format: {data_format}, root: ., train: val, val: val, classes: [{names}]}}\n"
+    )
+    with pytest.raises(UserError, match="expected those of the network"):
+        evaluate_weights(str(trained.run), config="data.yaml")
+
+
 def test_int8_is_calibrated_on_the_data_that_is_evaluated(
     trained: Result, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ):
