@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.core.images import read_image
+from utils.core.errors import UserError
+from utils.core.images import PAD_VALUE, read_image
+from utils.core.inputs import ReadError
 
 
 def _empty(dtype: type, *shape: int):
@@ -57,6 +59,19 @@ class Sample:
             UserError: the file is missing or cannot be decoded.
         """
         return self.draw() if self.draw else read_image(self.path)
+
+    def read_image_or_gray(self) -> np.ndarray:
+        """As `read_image`, but gray if the file cannot be decoded, as networks see it.
+
+        Raises:
+            ReadError: the file cannot be read.
+        """
+        try:
+            return self.read_image()
+        except ReadError:
+            raise
+        except UserError:
+            return np.full((self.height, self.width, 3), PAD_VALUE, np.uint8)
 
 
 def digest(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -65,6 +65,9 @@ def draw_predictions(
 
     Returns:
         RGB uint8 `(h, w, 3)`, a grid.
+
+    Raises:
+        ReadError: an image file can no longer be read.
     """
     step = max(1, len(dataset) // EXAMPLES)
     shown = range(0, len(dataset), step)[:EXAMPLES]
@@ -74,7 +77,8 @@ def draw_predictions(
         sample, predicted = dataset.samples[index], detections[index].above(score)
         # resized before the labels are drawn, which are then of one size
         letterbox = Letterbox((sample.height, sample.width), size)
-        image, boxes = letterbox.apply(sample.read_image()), letterbox.boxes_to_input(sample.boxes)
+        image = letterbox.apply(sample.read_image_or_gray())
+        boxes = letterbox.boxes_to_input(sample.boxes)
         cells.append(draw_ground_truth(image, boxes, sample.labels, predicted.names))
         found = replace(predicted, boxes=letterbox.boxes_to_input(predicted.boxes))
         cells.append(draw_detections(image, found))

@@ -11,7 +11,7 @@ import torch
 from nets.inference.detections import Detections
 from nets.loading import load_model
 from utils.core.errors import UserError
-from utils.core.images import read_image
+from utils.core.images import PAD_VALUE, read_image
 from utils.data.augmentation import Batch
 from utils.data.dataset import DetectionDataset
 from utils.data.sample import Sample
@@ -60,6 +60,17 @@ def test_labels_are_of_one_size_whatever_the_size_of_the_image():
     cells = [drawn[:, x : x + side] for x in range(0, 4 * (side + gap), side + gap)]
     assert drawn.shape == (side, 4 * side + 3 * gap, 3)
     assert np.array_equal(cells[0], cells[2]) and np.array_equal(cells[1], cells[3])
+
+
+def test_an_image_that_cannot_be_decoded_is_drawn_gray(tmp_path: Path):
+    """A finished training could never be closed otherwise: its metrics come after the drawing."""
+    path = tmp_path / "damaged.png"
+    path.write_bytes(b"no image")
+    box, label = np.array([[4, 4, 30, 30]], np.float32), np.zeros(1, np.int64)
+    dataset = DetectionDataset([Sample(path, 64, 64, box, label)], (64, 64), class_names=("bolt",))
+    found = Detections(box, np.array([0.9]), label, ("bolt",), 64, 64)
+    drawn = draw_predictions([found], dataset)
+    assert (drawn == PAD_VALUE).all(2).mean() > 0.5 and (drawn != PAD_VALUE).any()
 
 
 def test_a_batch_is_drawn_as_the_network_sees_it(tmp_path: Path):

@@ -95,9 +95,8 @@ class ExampleFinder:
         sample = split.samples[index]
         scale = SIDE / max(sample.height, sample.width)
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image = cv2.resize(
-            sample.read_image(), None, fx=scale, fy=scale, interpolation=interpolation
-        )
+        image = sample.read_image_or_gray()
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
         panels = [draw_ground_truth(image, scale * sample.boxes, sample.labels, split.class_names)]
         for name in (pair.reference, pair.name):
             detections = self._detections[name, seed][index]
