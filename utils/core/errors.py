@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -28,6 +29,11 @@ def shorten(value: object, limit: int = 80, quoted: bool = False) -> str:
     if len(text) > limit:
         text = f"{text[: limit - 12]}...{text[-9:]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def without_login(address: str) -> str:
+    """An address for messages and files: without the user's name and password."""
+    return re.sub("(?<=://)[^/?#]*@", "", address)
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:

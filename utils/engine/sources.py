@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, without_login
 from utils.core.images import IMAGE_SUFFIXES, FileState, read_image_file
 from utils.core.inputs import (
     ReadError,
@@ -69,7 +69,8 @@ def find_mode(sources: Sequence[str]) -> str:
     if videos and len(videos) < len(sources):
         other = next(source for source in sources if source not in videos)
         raise UserError(
-            f"--source {videos[0]}: is a video, but {other} is not: one command for each kind"
+            f"--source {without_login(videos[0])}: is a video, but {without_login(other)} is not: "
+            "one command for each kind"
         )
     return "video" if videos else "image"
 
@@ -112,8 +113,8 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
     for path in paths:
         if "://" in str(path):
             raise UserError(
-                f"--source {path}: is an address: download the image, or give --mode video for "
-                "a stream"
+                f"--source {without_login(str(path))}: is an address: download the image, or give "
+                "--mode video for a stream"
             )
         if is_folder(path):
             raise UserError(f"--source {path} is a folder: use --mode dir for all images in it")

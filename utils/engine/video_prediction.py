@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nets.inference.detections import Detections
 from nets.inference.detector import Detector
 from nets.inference.streaming import detect_stream
-from utils.core.errors import UserError
+from utils.core.errors import UserError, without_login
 from utils.core.outputs import claimed_outputs
 from utils.core.progress import progress_bar
 from utils.engine.outputs import Summary, json_list, new_output_folder, output_file, video_target
@@ -111,7 +111,7 @@ def predict_video(
         add_json = stack.enter_context(json_list(json_path))
         prediction = _Prediction(detector, options, add_json, show, summary)
         for item in sources:
-            prediction.add(item, out, None if len(sources) == 1 else str(item))
+            prediction.add(item, out, None if len(sources) == 1 else without_login(str(item)))
             if summary.stopped:
                 break
     if len(sources) > 1:
@@ -125,8 +125,8 @@ def _check_several(sources: Sequence[Source], out: str | Path | None) -> None:
     for item in sources[:-1]:
         if is_live(item):
             raise UserError(
-                f"--source {item}: a stream or camera does not end, so it must be the last; "
-                "run one command for each"
+                f"--source {without_login(str(item))}: a stream or camera does not end, so it "
+                "must be the last; run one command for each"
             )
     for item in sources:
         if not is_live(item):

@@ -1,7 +1,6 @@
 """Reading and writing videos, through PyAV if it is installed, else through OpenCV."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from utils.core.errors import UserError, shorten
+from utils.core.errors import UserError, shorten, without_login
 from utils.core.inputs import ReadError, check_input, is_folder, similar_file
 from utils.core.outputs import new_file
 from utils.visualization.live_stream import LiveStream
@@ -205,7 +204,7 @@ def _open_stream(
     address: str, timeout: float, reconnect: float, tell: Callable[[str], None]
 ) -> VideoSource:
     av = find_pyav()
-    name = re.sub("(?<=://)[^/@]*@", "", address)  # without the user and password
+    name = without_login(address)
 
     def connect() -> Reader:
         return PyAVReader(av, address, timeout) if av else OpenCVReader(address, timeout)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.core.errors import UserError, nearest, require_package
+from utils.core.errors import UserError, nearest, require_package, without_login
 
 
 def test_nearest_suggests_or_lists() -> None:
@@ -12,6 +12,20 @@ def test_nearest_suggests_or_lists() -> None:
     assert nearest("zzz", ["se", "cbam"]) == "; expected one of: se, cbam"
     assert nearest("zzz", []) == ""
     assert nearest(3, [1, 2]) == "; expected one of: 1, 2"  # type: ignore[arg-type, list-item]
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://me:secret@cam/live", "rtsp://cam/live"),
+        ("rtsp://me:p@ss@cam", "rtsp://cam"),
+        ("http://cam/live?mail=a@b", "http://cam/live?mail=a@b"),
+        ("http://cam?mail=a@b", "http://cam?mail=a@b"),
+        ("films/me@home.mp4", "films/me@home.mp4"),
+    ],
+)
+def test_addresses_lose_name_and_password(address: str, shown: str) -> None:
+    assert without_login(address) == shown
 
 
 def test_a_missing_package_is_a_user_error() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from utils.engine.experiment import Result
 from utils.engine.image_prediction import predict_images
 from utils.engine.outputs import Summary, json_list, new_output_folder
 from utils.engine.prediction import PredictOptions, predict
-from utils.engine.sources import image_files, image_folder
+from utils.engine.sources import find_mode, image_files, image_folder
 from utils.engine.speed import measure_fps
 from utils.engine.video_prediction import predict_video
 from utils.visualization.video import VideoSink, VideoSource, open_video
@@ -205,6 +205,35 @@ def test_only_a_file_s_frames_may_be_taken_ahead(camera: bool, monkeypatch: pyte
     monkeypatch.setattr(video_prediction, "detect_stream", detect_stream)
     summary = predict_video(Stub(), clip(), "out.mp4")
     assert summary.done > 0 and len(streamed) == (0 if camera else 8)
+
+
+ADDRESS = "rtsp://me:secret@cam/live"
+
+
+def test_the_login_of_a_stream_is_not_written(monkeypatch: pytest.MonkeyPatch):
+    clip()
+    monkeypatch.setattr(
+        video_prediction, "open_video", lambda source, *options: open_video("clip.mp4", *options)
+    )
+    predict_video(Stub(), ["clip.mp4", ADDRESS], "out", "detections.json")
+    entries = json.loads(Path("detections.json").read_text(encoding="utf-8"))
+    images = [f"{name}#{i}" for name in ("clip.mp4", "rtsp://cam/live") for i in range(8)]
+    assert [entry["image"] for entry in entries] == images
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: predict_video(Stub(), [ADDRESS, "clip.mp4"], "out"),
+        lambda: find_mode([ADDRESS, "photo.png"]),
+        lambda: find_mode(["clip.mp4", ADDRESS + ".jpg"]),
+        lambda: image_files([ADDRESS]),
+    ],
+)
+def test_the_login_of_a_stream_is_not_shown(call: Callable[[], object]):
+    with pytest.raises(UserError, match="rtsp://cam/live") as caught:
+        call()
+    assert "secret" not in str(caught.value)
 
 
 def test_video_output_may_be_a_folder_but_not_the_source():
