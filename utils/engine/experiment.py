@@ -212,8 +212,9 @@ def _check_progress(saved: Mapping[str, Any], config: Config, folder: Path, aske
         raise UserError(
             f"{asked_by}: train.epochs={epochs}, but {progress['epoch']} epochs are finished"
         )
-    if epochs > saved["config"]["train"]["epochs"]:
+    if progress["done"] and epochs > saved["config"]["train"]["epochs"]:
         progress["done"] = False
+        progress["stale"] = 0  # else `train.patience` would end it again at once
     if progress["done"] and (folder / METRICS).is_file():
         raise UserError(
             f"{asked_by}: training is already finished ({saved['epoch']} epochs); prolong it with "

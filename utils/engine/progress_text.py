@@ -48,7 +48,7 @@ def epoch_line(row: Mapping[str, float], epochs: int, improved: bool, left: str)
         row: of the history, keyed by `log.COLUMNS`.
         epochs: number of epochs of the training.
         improved: whether its evaluation is the best one so far.
-        left: the time left.
+        left: the time left, or why the training ends before its last epoch.
     """
     text = f"epoch {int(row['epoch'])}/{epochs}  loss {row['loss']:.3f}"
     if "map50" in row:

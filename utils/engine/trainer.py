@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nets.inference.detector import Detector
 from nets.io import checkpoints
 from utils.core import distributed
-from utils.core.errors import NonFiniteError, UserError, is_out_of_memory
+from utils.core.errors import NonFiniteError, UserError, counted, is_out_of_memory
 from utils.core.progress import progress_bar
 from utils.core.schema import Config
 from utils.core.signals import deferred
@@ -271,7 +271,7 @@ class Trainer:
         progress.step = progress.skipped = 0
         progress.sums = {}
         improved = metrics is not None and self._update_best(metrics.map50_95)
-        out_of_patience = config.patience > 0 and progress.stale >= config.patience
+        out_of_patience = metrics is not None and 0 < config.patience <= progress.stale
         progress.done = progress.epoch >= config.epoch_count or out_of_patience
         chosen = progress.done if config.select == "last" else improved
         if chosen and distributed.is_main_process():
@@ -279,6 +279,8 @@ class Trainer:
         self._save_last()
         self.log.write(progress.history)
         left = self._clock.left(progress.epoch * self.batches.steps)
+        if out_of_patience:
+            left = f"stopped: {counted(progress.stale, 'evaluations')} without improvement"
         tqdm.write(epoch_line(progress.history[-1], config.epoch_count, improved, left))
 
     def _history_row(self, metrics: Metrics | None) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,17 @@ def test_a_finished_run_can_be_prolonged(tiny: Callable[..., Config]):
     assert load_config(run / "config.yaml").train.epochs == 2
     with pytest.raises(UserError, match=r"train\.epochs=1, but 2 epochs are finished"):
         resume(run, {"train.epochs": 1})
+
+
+def test_a_run_that_lost_patience_starts_anew_when_prolonged(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+):
+    metrics = SimpleNamespace(map50=0.5, map50_95=0.1, voc_ap50=0.5)
+    monkeypatch.setattr(Trainer, "_evaluate", lambda self: metrics)
+    run = train(tiny("train.epochs=6", "train.eval_every=1", "train.patience=2")).run
+    assert len(rows_without_time(run)) == 3
+    resume(run, {"train.epochs": 7})
+    assert len(rows_without_time(run)) == 5
 
 
 @pytest.mark.parametrize("key", ["seed", "train.lr", "augment.mosaic", "input_size", "phi"])

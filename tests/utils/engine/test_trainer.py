@@ -115,6 +115,18 @@ def test_patience_stops_and_the_best_weights_are_kept(tiny: Callable[..., Config
     assert len(rows) == 1 + 4
 
 
+def test_patience_ends_after_evaluations_only_and_says_so(
+    tiny: Callable[..., Config], capsys: pytest.CaptureFixture
+):
+    trainer = make_trainer(
+        tiny("train.epochs=8", "train.eval_every=2", "train.patience=2", "data.shapes_train=4")
+    )
+    scored(trainer, [0.1])
+    trainer.progress.best, trainer.progress.stale = 0.2, 2  # resumed with less patience
+    assert trainer.fit().epoch == 2
+    assert "(stopped: 3 evaluations without improvement)" in capsys.readouterr().out
+
+
 def test_evaluations_come_as_asked_and_at_the_end(tiny: Callable[..., Config]):
     trainer = make_trainer(tiny("train.epochs=5", "train.eval_every=2", "data.shapes_train=4"))
     scored(trainer, [0.1, 0.2, 0.3])
