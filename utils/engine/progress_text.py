@@ -51,10 +51,11 @@ def epoch_line(row: Mapping[str, float], epochs: int, improved: bool, left: str)
         left: the time left, or why the training ends before its last epoch.
     """
     text = f"epoch {int(row['epoch'])}/{epochs}  loss {row['loss']:.3f}"
-    if "map50" in row:
+    if math.isnan(row.get("map50_95", 0.0)):
+        text += "  AP unknown: no objects to find, so the last epoch counts as best"
+    elif "map50" in row:
         text += f"  AP50 {100 * row['map50']:.1f}  AP {100 * row['map50_95']:.1f}"
-    if improved:
-        text += "  best"
+        text += "  best" if improved else ""
     return text if row["epoch"] == epochs else f"{text}  ({left})"
 
 

@@ -297,7 +297,12 @@ class Trainer:
         return row
 
     def _update_best(self, map50_95: float) -> bool:
-        """Whether this is the best evaluation so far; NaN (no objects to find) counts as 0."""
+        """Whether this is the best evaluation so far; NaN (no objects to find) counts as 0.
+
+        If nothing was ever measured, the newest weights count as the best, and do not end patience.
+        """
+        if math.isnan(map50_95) and self.progress.best < 0:
+            return True
         score = 0.0 if math.isnan(map50_95) else map50_95
         improved = score > self.progress.best
         self.progress.best = max(score, self.progress.best)

@@ -17,6 +17,10 @@ def history(*values: float) -> list[dict[str, float]]:
 def test_the_line_of_an_epoch():
     line = epoch_line(ROW, 25, improved=True, left="12 min left")
     assert line == "epoch 3/25  loss 5.561  AP50 22.4  AP 8.1  best  (12 min left)"
+    unknown = {**ROW, "map50": math.nan, "map50_95": math.nan}
+    assert epoch_line(unknown, 3, True, "0 s left") == (
+        "epoch 3/3  loss 5.561  AP unknown: no objects to find, so the last epoch counts as best"
+    )
     assert epoch_line({"epoch": 3, "loss": 1.0}, 3, False, "0 s left") == "epoch 3/3  loss 1.000"
 
 

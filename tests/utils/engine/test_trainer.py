@@ -115,6 +115,15 @@ def test_patience_stops_and_the_best_weights_are_kept(tiny: Callable[..., Config
     assert len(rows) == 1 + 4
 
 
+def test_without_objects_to_find_the_last_epoch_is_the_best(tiny: Callable[..., Config]):
+    trainer = make_trainer(
+        tiny("train.epochs=3", "train.eval_every=1", "train.patience=1", "data.shapes_train=4")
+    )
+    scored(trainer, [math.nan] * 3)
+    assert trainer.fit().epoch == 3
+    assert checkpoints.load(trainer.run / BEST)["epoch"] == 3
+
+
 def test_patience_ends_after_evaluations_only_and_says_so(
     tiny: Callable[..., Config], capsys: pytest.CaptureFixture
 ):
