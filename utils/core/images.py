@@ -1,6 +1,7 @@
 """Reading and writing images, and fitting them to the network's input (letterbox)."""
 
 import io
+import re
 import threading
 import zlib
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 PAD_VALUE = 114  # the mid gray that YOLO implementations pad with
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # more are refused by Pillow as a trap
 JPEG_END = b"\xff\xd9"
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # FF 00 and restarts belong to a scan
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _PILLOW_LOCK = threading.Lock()  # Pillow's switch for truncated files is global
@@ -120,8 +122,21 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 
 
 def _is_truncated_jpeg(raw: bytes) -> bool:
-    """Whether it is a JPEG whose last scan (marker FF DA) lacks the end marker (FF D9)."""
-    return raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(JPEG_END)
+    """Whether it is a JPEG whose last scan (marker FF DA) lacks the end marker (FF D9).
+
+    What follows the image may look like a scan, as in the videos that phones append.
+    """
+    seems_cut = raw.startswith(b"\xff\xd8") and raw.rfind(b"\xff\xda") > raw.rfind(JPEG_END)
+    return seems_cut and not _reaches_jpeg_end(raw)
+
+
+def _reaches_jpeg_end(raw: bytes) -> bool:
+    """Whether the end marker follows when a JPEG is read from its start, segment by segment."""
+    marker = JPEG_MARKER.search(raw, 2)
+    while marker is not None and marker.group() != JPEG_END:
+        length = int.from_bytes(raw[marker.end() : marker.end() + 2], "big")
+        marker = JPEG_MARKER.search(raw, marker.end() + length)
+    return marker is not None
 
 
 def _intact_png(raw: bytes) -> bytes | None:

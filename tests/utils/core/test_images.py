@@ -102,11 +102,15 @@ def test_end_marker_in_the_header_does_not_hide_a_truncation(rgb):
     for part, cut in (
         (data, False),
         (data + b"trailer", False),
+        (data + b"ftypmp42" + b"\xff\xda" + b"a video", False),
+        (data[: len(data) // 2] + b"\xff\xda" + b"a video", True),
         (data[: len(data) // 2], True),
         (data[:-2], True),
     ):
         assert _is_truncated_jpeg(part) is cut
     assert not _is_truncated_jpeg(encode(rgb, "PNG"))
+    for options in ({"progressive": True}, {"restart_marker_blocks": 1}):
+        assert not _is_truncated_jpeg(encode(rgb, "JPEG", **options) + b"\xff\xda")
 
 
 def test_a_png_chunk_that_claims_gigabytes_never_reaches_opencv(rgb, monkeypatch):
