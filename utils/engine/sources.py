@@ -117,7 +117,10 @@ def image_files(paths: Sequence[str | Path]) -> list[ImageSource]:
                 "--mode video for a stream"
             )
         if is_folder(path):
-            raise UserError(f"--source {path} is a folder: use --mode dir for all images in it")
+            raise UserError(
+                f"--source {path} is a folder: use --mode dir to detect on all images in it, "
+                "or name image files"
+            )
         try:
             check_input(path, "--source")
         except ReadError as error:

@@ -245,6 +245,7 @@ def test_the_command_line_writes_a_sheet_a_site(weights, call, capsys):
             "--out one.png: --mode heatmap writes several images, give a folder",
         ),
         (["--score", "0.999", "--site", "feat2"], "no detection above 0.999"),
+        (["--source", "."], "is a folder: use --mode dir to detect on all images in it, or name"),
     ],
 )
 def test_mistakes_are_one_line(weights, call, capsys, arguments, message):
