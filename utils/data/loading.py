@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from utils.core.errors import UserError
+from utils.core.errors import UserError, counted
 from utils.core.schema import DataConfig
 from utils.data.dataset import DetectionDataset
 from utils.data.layout import resolve
@@ -76,7 +76,11 @@ def load_dataset(
 def _read(
     data: DataConfig, split: str, input_size: tuple[int, int], progress: bool
 ) -> SplitContents:
-    """Read a split; `train` and `val` may be parts of one in the dataset."""
+    """Read a split; `train` and `val` may be parts of one in the dataset, if it has enough images.
+
+    Raises:
+        UserError: the data cannot be read, or is too little to divide.
+    """
     names = {"train": data.train, "val": data.val, "test": data.test or "test"}
     source = names.get(split, split)
     contents = READERS[data.format](data, source, input_size, progress)
@@ -84,6 +88,11 @@ def _read(
         return contents
     parts = divide(contents.samples, data.val_share, data.split_seed)
     chosen = parts[0] if split == "train" else parts[1]
+    if contents.samples and not chosen:
+        raise UserError(
+            f"data.root={data.root}: {counted(len(contents.samples), 'images')}: too few to divide "
+            f"with data.val_share={data.val_share:g}"
+        )
     return contents._replace(samples=[contents.samples[index] for index in chosen])
 
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_files import Item, write_voc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils.core.errors import UserError
+from utils.core.schema import DataConfig
+from utils.data.loading import load_dataset
 from utils.data.sample import Sample
 from utils.data.splitting import divide, stratify
 
@@ -84,3 +88,13 @@ def test_identical_files_stay_together(seed: int, tmp_path: Path):
     train, val = divide(samples, 0.3, seed)
     assert len(val) == 9 and len(train) == 21
     assert {index // 3 for index in train}.isdisjoint(index // 3 for index in val)
+
+
+def test_too_few_images_to_divide_are_refused(tmp_path: Path):
+    write_voc(tmp_path, [Item(f"{name}.png", (60, 40), [("cat", 3, 4, 20, 30)]) for name in "ab"])
+    data = DataConfig(root=str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"2 images: too few to divide with data\.val_share=0\.2"
+    ) as caught:
+        load_dataset(data, "val", (64, 64), progress=False)
+    assert str(caught.value).startswith(f"data.root={tmp_path}: ")
