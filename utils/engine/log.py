@@ -52,15 +52,23 @@ class RunLog(AbstractContextManager["RunLog"]):
         """Start the trackers.
 
         Raises:
-            UserError: one of them does not start.
+            UserError: one of them does not start; those before it are ended.
         """
-        if distributed.is_main_process():
-            for name in self._config.train.loggers:
-                self._trackers.append(LoggedRun(name, self.run, self._config))
+        try:
+            if distributed.is_main_process():
+                for name in self._config.train.loggers:
+                    self._trackers.append(LoggedRun(name, self.run, self._config))
+        except BaseException as error:
+            self._close_trackers(type(error))
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.draw()
+        self._close_trackers(kind)
+
+    def _close_trackers(self, kind: type[BaseException] | None) -> None:
+        """End the runs in the trackers, as it ended here."""
         status = "FINISHED"
         if kind is not None:
             status = "FAILED" if issubclass(kind, Exception) else "KILLED"

@@ -97,6 +97,28 @@ def test_a_tracker_that_does_not_start_is_refused(
         RunLog(tmp_path, config).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("error", "raised", "status"),
+    [(RuntimeError, UserError, "FAILED"), (KeyboardInterrupt, KeyboardInterrupt, "KILLED")],
+)
+def test_trackers_before_one_that_does_not_start_are_ended(
+    tmp_path: Path,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    raised: type[BaseException],
+    status: str,
+):
+    def refuse(*args: object) -> Recorder:
+        raise error("not logged in")
+
+    monkeypatch.setitem(loggers.LOGGERS, "wandb", refuse)
+    log = RunLog(tmp_path, Config(train=TrainConfig(log=["mlflow", "wandb"])))
+    with pytest.raises(raised):
+        log.__enter__()
+    assert recorder(log).status == status
+
+
 def test_a_missing_package_is_refused_before_the_data_is_read(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     config = load_config("shapes.yaml", ["train.log=[mlflow]", "data.root=/does/not/exist"])
