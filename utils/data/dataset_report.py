@@ -25,13 +25,14 @@ RULES = {
     "number in quotes": "read as a number",
     "identifier in quotes": "7 and '7' are the same",
     "category listed twice": "read as one class",
-    "image undecodable": "skipped; if found while caching: a gray image without objects",
+    "image undecodable": "skipped; if found while caching: trained on as gray without objects",
     "image truncated": "the intact part is used",
     "image corrupt": "used as the decoder restores it",
     "image with EXIF rotation": (
         "rotated upright (WebP: if OpenCV does so); boxes refer to the upright image"
     ),
     "image in grayscale": "converted to RGB",
+    "image with more than 8 bits": "16 bits: the upper 8 are used; 32 bits: clipped to 0..255",
     "image with alpha channel": "alpha dropped",
     "image in CMYK": "converted to RGB",
     "image identical to another": "kept",

@@ -97,6 +97,8 @@ def _color_rules(image: Image.Image) -> list[str]:
     rules = []
     if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
         rules.append("image in grayscale")
+    if image.mode == "F" or image.mode.startswith("I"):
+        rules.append("image with more than 8 bits")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rules.append("image with alpha channel")
     if image.mode == "CMYK":

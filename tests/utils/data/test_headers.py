@@ -64,6 +64,15 @@ def test_color_modes_are_counted_and_become_rgb(mode, suffix, note, write, tmp_p
     assert np.abs(canvas.astype(int) - np.asarray(truth)).mean() < 3
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_values_beyond_eight_bits_are_counted(dtype, write, tmp_path):
+    """12 bits of 16, or floats up to 1, become nearly black."""
+    root = write.voc(tmp_path, [write.Item("a.tif", (60, 40))])
+    Image.fromarray(np.ones((40, 60), dtype)).save(root / "JPEGImages/a.tif")
+    counts = load("voc", root, classes=["cat"]).report.counts
+    assert counts == {"image in grayscale": 1, "image with more than 8 bits": 1}
+
+
 def test_undecodable_image_is_left_out(write, tmp_path):
     root = write.voc(tmp_path)
     (root / "JPEGImages/a.jpg").write_bytes(b"no image at all")

@@ -31,6 +31,7 @@ REMARKS = frozenset(
         "category listed twice",
         "image with EXIF rotation",
         "image in grayscale",
+        "image with more than 8 bits",
         "image with alpha channel",
         "image in CMYK",
         "image identical to another",
