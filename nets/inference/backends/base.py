@@ -3,22 +3,24 @@
 import hashlib
 import math
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nets.io.exported import ExportedFile
 from nets.io.formats import FORMATS
 from nets.yolo.box_coder import map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.code_state import hash_code
 from utils.core.devices import pick_device, pick_precision
 from utils.core.errors import UserError, require_package
 from utils.core.file_groups import new_files
@@ -91,13 +93,19 @@ class ModelSpec:
         """The file that the model was loaded from."""
         return self.exported.path if self.exported else self.weights
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A hash of the weights and of all settings that affect the model's outputs."""
+        """A hash of all that affects the model's outputs: weights, settings, and the code.
+
+        The code is this project's, PyTorch, and the files that the network's classes come from.
+        """
+        digest = hashlib.sha256()
+        digest.update(f"{hash_code()} {torch.__version__}".encode())
         if self.exported:
             path = self.exported.path
-            return hash_files(FORMATS[path.suffix].files(path))[:12]
-        digest = hashlib.sha256()
+            digest.update(hash_files(FORMATS[path.suffix].files(path)).encode())
+            return digest.hexdigest()[:12]
+        digest.update(hash_files(_source_files(self.network)).encode())
         keys = {"input_size", "phi", "attention", "model"}
         digest.update(self.config.model_dump_json(include=keys).encode())
         digest.update(self.network.coder.anchors.cpu().numpy().tobytes())
@@ -152,6 +160,14 @@ class ModelSpec:
                 f"{self.origin}: its network returns NaN or infinity: the weights are damaged, or "
                 "need precision=fp32"
             )
+
+
+def _source_files(network: nn.Module) -> list[Path]:
+    """The Python files of all classes in a network, a user's blocks included."""
+    classes = {base for module in network.modules() for base in type(module).__mro__}
+    modules = (sys.modules.get(name) for name in {base.__module__ for base in classes})
+    files = {Path(getattr(module, "__file__", None) or "") for module in modules}
+    return sorted(file for file in files if file.suffix == ".py" and file.is_file())
 
 
 def cached(files: Sequence[Path], make: Callable[[Path], object]) -> Path:
