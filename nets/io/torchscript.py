@@ -54,10 +54,26 @@ def trace(network: YOLOv4Tiny, config: Config) -> torch.jit.ScriptModule:
         )
 
 
+def follow_images(module: torch.jit.ScriptModule) -> None:
+    """Let what a traced module creates lie where its images are.
+
+    A trace holds the device that `torch.arange` and the like were called with as a constant.
+    """
+    graph = module.graph
+    torch._C._jit_pass_inline(graph)  # so that the images are at hand everywhere
+    _, images = graph.inputs()
+    device = graph.create("prim::device", [images])
+    device.output().setType(torch._C.DeviceObjType.get())
+    graph.prependNode(device)
+    for node in graph.findAllNodes("prim::Constant"):
+        if node.output().type().kind() == "DeviceObjType":
+            node.output().replaceAllUsesWith(device.output())
+
+
 def write_torchscript(
     network: YOLOv4Tiny, config: Config, names: Sequence[str], path: str | Path
 ) -> None:
-    """Write a network as TorchScript: `trace` with its metadata.
+    """Write a network as TorchScript, for any device: `trace` with its metadata.
 
     Args:
         network: on any device.
@@ -70,8 +86,10 @@ def write_torchscript(
     """
     texts = json.dumps(metadata_texts(network, config, names))
     buffer = io.BytesIO()
+    module = trace(network, config)
+    follow_images(module)
     with silence():
-        torch.jit.save(trace(network, config), buffer, _extra_files={METADATA_FILE: texts})
+        torch.jit.save(module, buffer, _extra_files={METADATA_FILE: texts})
     write_file(path, buffer.getvalue())
 
 
