@@ -18,7 +18,7 @@ from utils.core.class_names import default_class_names, read_class_names
 from utils.core.config import restore_config, update_config
 from utils.core.errors import UserError, shorten
 from utils.core.inputs import check_input
-from utils.core.overrides import as_words
+from utils.core.overrides import as_words, plain_values
 from utils.core.schema import Config
 
 BEST = "best.pt"
@@ -48,14 +48,12 @@ def load_model(
         UserError: the file is missing, cannot be downloaded, or is not a weights file.
     """
     path = locate_weights(path)
-    changes = dict(changes or {})
-    changes.update((key, value) for key, value in values.items() if value is not None)
+    given = {key: value for key, value in values.items() if value is not None}
+    changes = plain_values({**(changes or {}), **given})
     if path.is_dir():
         path = path / BEST
     check_input(path)
     cfg = changes.get("cfg")
-    if cfg is not None:
-        changes["cfg"] = str(cfg)
     if path.suffix in (*FORMATS, ".pt"):
         refuse_cfg(path, cfg)
     if path.suffix in FORMATS:

@@ -13,6 +13,7 @@ from nets import load_model
 from nets.io import checkpoints
 from nets.yolo.box_coder import DARKNET
 from nets.yolo.yolov4_tiny import build_model
+from utils.core.config import update_config
 from utils.core.errors import UserError
 from utils.core.schema import Config
 from utils.engine.experiment import Result
@@ -53,6 +54,26 @@ def test_settings_can_be_changed(trained: Result):
     assert detector.config.device == "cpu"
     image = np.zeros((20, 30, 3), np.uint8)
     assert detector(image).width == 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"device": torch.device("cpu")}, {"device": "cpu"}),
+        ({"input_size": np.int64(96)}, {"input_size": (96, 96)}),
+        ({"input_size": np.array([96, 32])}, {"input_size": (96, 32)}),
+        ({"predict.score": np.float64(0.5)}, {"predict": {"score": 0.5}}),
+        ({"output": Path("elsewhere")}, {"output": "elsewhere"}),
+        ({"predict": {"score": np.float32(0.5)}}, {"predict": {"score": 0.5}}),
+    ],
+)
+def test_values_of_other_libraries_are_settings(
+    changes: dict[str, object], expected: dict[str, object], trained: Result
+):
+    config = load_model(trained.run, **changes).config
+    assert config == update_config(load_model(trained.run).config, expected)
+    with pytest.raises(UserError, match=r"device: expected a number, text, .* got <object"):
+        load_model(trained.run, {"device": object()})
 
 
 def test_attention_comes_with_the_weights(tmp_path: Path):

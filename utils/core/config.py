@@ -18,7 +18,7 @@ from utils.core.config_errors import explain_error, show_value
 from utils.core.config_fields import KeyPath
 from utils.core.errors import UserError, nearest, shorten
 from utils.core.inputs import check_input, is_file
-from utils.core.overrides import as_words, parse_overrides, set_keys
+from utils.core.overrides import as_words, parse_overrides, plain_values, set_keys
 from utils.core.schema import RENAMED, Config
 from utils.core.yaml_text import dump_yaml, load_yaml
 
@@ -37,13 +37,14 @@ def load_config(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] =
 
     Args:
         name: a YAML file, as given or in `configs/`, with or without `.yaml`.
-        overrides: `KEY=VALUE` words, or dotted key to value.
+        overrides: `KEY=VALUE` words, or dotted key to value; see `update_config`.
 
     Raises:
         UserError: names the file and the key: missing file, malformed YAML, unknown key or
             invalid value.
     """
-    changes = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    given = overrides if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    changes = plain_values(given)
     path = find_config(name)
     layers = [(str(file), values) for file, values in _read_inherited(path, ())]
     values: dict[str, Any] = {"name": path.stem}
@@ -100,13 +101,14 @@ def update_config(config: Config, changes: Mapping[str, Any]) -> Config:
 
     Args:
         config: not modified.
-        changes: dotted key to value.
+        changes: dotted key to value; also NumPy's numbers, paths and devices.
 
     Raises:
         UserError: unknown key or invalid value.
     """
     if not changes:
         return config
+    changes = plain_values(changes)
     values = set_keys(config.model_dump(mode="json"), changes)
     return make_config(values, partial(_find_origin, _layers_of(changes)))
 

@@ -1,5 +1,6 @@
 """Changes of a configuration: `KEY=VALUE` words, dotted keys, nested mappings."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,33 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         changes.pop(key, None)  # a repeated key moves to the end
         changes[key] = value
     return changes
+
+
+def plain_values(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes with values as YAML has them: those of NumPy, paths and devices become such.
+
+    Raises:
+        UserError: a value is nothing that a configuration can hold.
+    """
+    return {key: _plain(value, key) for key, value in changes.items()}
+
+
+def _plain(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item, key) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, key) for item in value]
+    if hasattr(value, "tolist"):  # NumPy's scalars and arrays, and tensors
+        return _plain(value.tolist(), key)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value).__module__ == "torch":  # torch.device, without importing PyTorch
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise UserError(
+        f"{key}: expected a number, text, a list or a mapping, got {shorten(value, quoted=True)}"
+    )
 
 
 def as_words(changes: Mapping[str, Any]) -> str:
