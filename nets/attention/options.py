@@ -2,12 +2,14 @@
 
 The signature is the only declaration: `__init__(self, channels, *, reduction: PositiveInt = 16)`
 gives the option `reduction`, an integer of at least 1. Values are not converted: neither "8" nor
-8.5 is an integer.
+8.5 is an integer. A tuple, set or enumeration may be given as JSON would hold it.
 """
 
 import inspect
+import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -104,6 +106,9 @@ def _check_value(where: str, annotation: Any, value: Any) -> Any:
     try:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:
+        with suppress(ValidationError, TypeError, ValueError):
+            # what YAML and checkpoints cannot hold, such as a tuple, they hold as JSON does
+            return adapter.validate_json(json.dumps(value), strict=True)
         expected = dict.fromkeys(expected_text(item["msg"]) for item in error.errors())
         shown = shorten(value, quoted=True)
         raise UserError(f"{where}: expected {' or '.join(expected)}, got {shown}") from None

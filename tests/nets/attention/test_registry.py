@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from nets import attention
+from nets import attention, load_model
 from nets.attention import blocks, registry
 from nets.attention.conformance import random_features
+from nets.io import checkpoints
+from nets.yolo.yolov4_tiny import build_model
 from utils.core.errors import UserError
+from utils.core.schema import Config
 
 DIVISORS = "; expected one of: 1, 2, 4, 8, 16, 32, 64"
 
@@ -265,6 +268,15 @@ def test_a_block_of_the_users_own_needs_no_base_class():
     assert attention.parse_phi("user_blocks:Good", ["feat1"]) == {"feat1": "user_blocks:Good"}
 
 
+@pytest.mark.parametrize("size", [(7, 5), [7, 5]])
+def test_an_option_may_be_a_tuple_which_files_hold_as_a_list(size, tmp_path):
+    config = Config(phi={"feat1": {"name": "user_blocks:Sized", "size": size}}, device="cpu")
+    network = build_model(config, 2)
+    checkpoints.save(tmp_path / "a.pt", checkpoints.describe(network, config, ["a", "b"]))
+    for one in (network, load_model(tmp_path / "a.pt").network):
+        assert one.attention["feat1"].size == (7, 5)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -296,6 +308,10 @@ def test_a_block_of_the_users_own_needs_no_base_class():
         (
             {"name": "user_blocks:Good", "kernel": 4},
             "user_blocks:Good fails for 16 channels: RuntimeError",
+        ),
+        (
+            {"name": "user_blocks:Sized", "size": [7, "5"]},
+            "user_blocks:Sized.size: expected a valid tuple, got [7, '5']",
         ),
         ("user_blocks:Exits", "user_blocks:Exits fails for 16 channels: SystemExit: 0"),
         ("user_blocks:torch", "phi: 'user_blocks:torch' is not a subclass of torch.nn.Module"),

@@ -78,3 +78,9 @@ class Fixed(nn.Module):
 class Exits(Good):
     def __init__(self, channels):
         raise SystemExit(0)
+
+
+class Sized(Good):
+    def __init__(self, channels, *, size: tuple[int, int] = (3, 3)):
+        super().__init__(channels)
+        self.size = size
