@@ -11,6 +11,8 @@ from nets.yolo.box_coder import map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import DTYPES, autocast
 
+FOLDED_PACKAGES = ("nets", "torch")  # whose modules may contain folded layers
+
 
 class Pipeline(nn.Module):
     """A copy of the network with batch normalization folded, followed by its box coder.
@@ -60,15 +62,22 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode with batch normalization folded into the convolutions.
 
     A convolution directly followed by batch normalization in an `nn.Sequential` becomes one
-    convolution with bias: in every `ConvBNAct`, and in attention blocks built the same way. Pairs
-    connected by a custom `forward`, and normalizations without running statistics, are left
-    unchanged. The outputs agree up to rounding.
+    convolution with bias: in every `ConvBNAct`, and in this project's attention blocks built the
+    same way. Pairs connected by a custom `forward`, normalizations without running statistics,
+    and blocks from elsewhere, which may use the two layers apart, are left unchanged. The outputs
+    agree up to rounding.
     """
     network = copy.deepcopy(network).eval()
-    for module in network.modules():
-        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            _fold_neighbors(module)
+    _fold_inside(network)
     return network
+
+
+def _fold_inside(module: nn.Module) -> None:
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        _fold_neighbors(module)
+    for child in module.children():
+        if type(child).__module__.partition(".")[0] in FOLDED_PACKAGES:
+            _fold_inside(child)
 
 
 def _fold_neighbors(sequence: nn.Sequential) -> None:

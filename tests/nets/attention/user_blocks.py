@@ -84,3 +84,13 @@ class Sized(Good):
     def __init__(self, channels, *, size: tuple[int, int] = (3, 3)):
         super().__init__(channels)
         self.size = size
+
+
+class Apart(Good):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.body = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
+
+    def forward(self, x):
+        y = self.body[0](x)
+        return y + self.body[1](y)

@@ -32,7 +32,9 @@ def norms(network: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "phi", ["none", "se", "cbam", "bam", "ca", "triplet", "sk", "split", "danet_head"]
+    "phi",
+    ["none", "se", "cbam", "bam", "ca", "triplet", "sk", "split", "danet_head"]
+    + ["tests.nets.attention.user_blocks:Apart"],
 )
 def test_outputs_stay_with_and_without_attention(phi: str) -> None:
     network = with_statistics(build_model(make_config({"phi": phi}), 3)).eval()
