@@ -41,11 +41,15 @@ def load_model(
             `input_size=608`; None keeps the saved value. `cfg=FILE` is the description of Darknet
             weights, if it does not lie next to them.
 
+    A file that ends with NMS keeps the limits of its export (`predict.score`, `predict.nms_iou`,
+    `predict.max_detections`), in evaluations, too; they can only be made stricter.
+
     Returns:
         A `Detector`: call it with an image or a list of images.
 
     Raises:
-        UserError: the file is missing, cannot be downloaded, or is not a weights file.
+        UserError: the file is missing, cannot be downloaded, or is not a weights file; or a change
+            does not fit it.
     """
     path = locate_weights(path)
     given = {key: value for key, value in values.items() if value is not None}
@@ -81,7 +85,10 @@ def _wanted_by(changes: Mapping[str, Any]) -> str:
 
 
 def _load_exported(path: Path, changes: Mapping[str, Any]) -> Detector:
-    """Load an exported file: its network is fixed, but limits, backend and device can change."""
+    """Load an exported file: its network is fixed, but limits, backend and device can change.
+
+    The limits of a file that ends with NMS can become stricter; those of the export count always.
+    """
     file_format = FORMATS[path.suffix]
     for file in file_format.files(path):
         check_input(file)
@@ -101,9 +108,26 @@ def _load_exported(path: Path, changes: Mapping[str, Any]) -> Detector:
                 f"{path}: {key} is fixed in {file_format.title} ({value}); "
                 "export the model again to change it"
             )
+    if saved.has_nms:
+        _check_limits(path, config, saved.config)
     with torch.device("meta"):
         network = build_model(config, len(saved.names), saved.anchors)
     return Detector(network, config, saved.names, exported=saved)
+
+
+def _check_limits(path: Path, config: Config, saved: Config) -> None:
+    """Refuse changed limits that would keep what the NMS in a file has already removed."""
+    for section in ("predict", "eval"):
+        for key in ("score", "nms_iou", "max_detections"):
+            value = getattr(getattr(config, section), key)
+            baked = getattr(saved.predict, key)
+            looser = value < baked if key == "score" else value > baked
+            if looser and value != getattr(getattr(saved, section), key):
+                bound = "lower" if key == "score" else "higher"
+                raise UserError(
+                    f"{path}: {section}.{key}={value}: the file ends with NMS by its own limits, "
+                    f"predict.{key}={baked}, and cannot apply a {bound} one; export it again"
+                )
 
 
 def _load_foreign(weights: WeightsFile, changes: Mapping[str, Any]) -> Detector:

@@ -1,8 +1,10 @@
 """From a file or a run's folder to a detector."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 
 from nets import load_model
 from nets.io import checkpoints
+from nets.io.exported import ExportedFile
+from nets.io.formats import FORMATS
 from nets.yolo.box_coder import DARKNET
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.config import update_config
@@ -153,6 +157,31 @@ def test_overrides_that_do_not_fit_the_weights(trained: Result):
         load_model(trained.run, {"eval.nms_iu": 0.3})
     with pytest.raises(UserError, match=r"best\.pt: .*do not fit the network that phi"):
         load_model(trained.run, phi="cbam")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"predict.score": 0.05}, "predict.score=0.05"),
+        ({"predict.nms_iou": 0.9}, "predict.nms_iou=0.9"),
+        ({"predict.max_detections": 1000}, "predict.max_detections=1000"),
+        ({"eval.score": 0.0}, "eval.score=0.0"),
+        ({"predict": {"score": 0.5, "nms_iou": 0.1, "max_detections": 3}}, ""),
+        ({"eval.score": 0.5, "eval.batch_size": 3}, ""),
+    ],
+)
+def test_the_limits_inside_a_file_can_only_become_stricter(
+    changes: dict[str, object], refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "a.torchscript"
+    path.touch()
+    anchors = [list(anchor) for anchor in DARKNET[2].anchors]
+    saved = ExportedFile(path, Config(), ("a", "b"), anchors, has_nms=True)
+    ends_with_nms = dataclasses.replace(FORMATS[path.suffix], read=lambda _: saved)
+    monkeypatch.setitem(FORMATS, path.suffix, ends_with_nms)
+    words = f"{refused}: the file ends with NMS by its own limits"
+    with pytest.raises(UserError, match=words) if refused else nullcontext():
+        load_model(path, changes)
 
 
 def test_importing_detections_loads_no_runtime():
