@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from nets.io.exported import (
     METADATA_FILE,
@@ -17,27 +16,9 @@ from nets.io.exported import (
     read_archived,
     silence,
 )
-from nets.yolo.box_coder import PredictionGrid
-from nets.yolo.pipeline import Pipeline
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.outputs import write_file
 from utils.core.schema import Config
-
-
-class _Traceable(nn.Module):
-    """A pipeline whose grid consists of buffers, which a traced module moves between devices."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__()
-        self.network, self.coder = pipeline.network, pipeline.coder
-        for name in ("cell", "anchor", "stride"):
-            self.register_buffer(name, getattr(pipeline.grid, name))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        grid = PredictionGrid(
-            self.get_buffer("cell"), self.get_buffer("anchor"), self.get_buffer("stride")
-        )
-        return self.coder(self.network(images), grid)
 
 
 def trace(network: YOLOv4Tiny, config: Config) -> torch.jit.ScriptModule:
@@ -48,7 +29,7 @@ def trace(network: YOLOv4Tiny, config: Config) -> torch.jit.ScriptModule:
     """
     with silence():
         return torch.jit.trace(
-            _Traceable(export_pipeline(network, config)),
+            export_pipeline(network, config),
             torch.rand(1, 3, *config.input_size),
             check_trace=False,
         )

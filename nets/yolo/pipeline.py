@@ -7,20 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nets.yolo.box_coder import map_sizes
+from nets.yolo.box_coder import BoxCoder, PredictionGrid, map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.devices import DTYPES, autocast
 
+GRID = ("cell", "anchor", "stride")  # of a `PredictionGrid`
 FOLDED_PACKAGES = ("nets", "torch")  # whose modules may contain folded layers
 
 
 class Pipeline(nn.Module):
     """A copy of the network with batch normalization folded, followed by its box coder.
 
-    Later changes to the network's weights do not affect it.
+    Later changes to the network do not affect it, and moving it moves all of it.
 
     Args:
-        network: the network, on the device where the pipeline will run.
+        network: the network.
         size: (height, width) of the input, pixels.
         precision: "fp32", "bf16" or "fp16", through autocast; boxes and scores are always float32.
     """
@@ -28,8 +29,10 @@ class Pipeline(nn.Module):
     def __init__(self, network: YOLOv4Tiny, size: tuple[int, int], precision: str = "fp32") -> None:
         super().__init__()
         self.network = fold_batch_norms(network)
-        self.coder = network.coder
-        self.grid = self.coder.make_grid(map_sizes(size, len(self.coder.masks)))
+        self.coder: BoxCoder = self.network.get_submodule("coder")  # type: ignore[assignment]
+        grid = self.coder.make_grid(map_sizes(size, len(self.coder.masks)))
+        for name in GRID:
+            self.register_buffer(name, getattr(grid, name), persistent=False)
         self.precision = precision
         if precision != "fp32":
             self._cast_convolutions(DTYPES[precision])
@@ -51,7 +54,7 @@ class Pipeline(nn.Module):
         """
         with autocast(self.precision, images.device):
             maps = self.network(images)
-        return self.coder(maps, self.grid)
+        return self.coder(maps, PredictionGrid(*(self.get_buffer(name) for name in GRID)))
 
     def detect(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
         """Like `forward`, for uint8 images `(B, H, W, 3)`, RGB, 0..255."""

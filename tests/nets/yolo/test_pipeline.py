@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nets.yolo.pipeline import fold_batch_norms
+from nets.yolo.pipeline import Pipeline, fold_batch_norms
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 
@@ -75,3 +75,12 @@ def test_only_what_follows_a_convolution_directly_is_folded() -> None:
     folded = fold_batch_norms(network)
     assert norms(folded) == norms(network) and len(norms(network)) == 3
     assert torch.equal(folded(x), network(x))
+
+
+def test_a_pipeline_moves_as_a_whole_and_the_network_stays() -> None:
+    network = YOLOv4Tiny(2)
+    pipeline = Pipeline(network, (64, 96)).to("meta")
+    boxes, scores = pipeline(torch.rand(1, 3, 64, 96, device="meta"))
+    assert boxes.is_meta and scores.shape == (1, 3 * (2 * 3 + 4 * 6), 2)
+    tensors = [*network.parameters(), *network.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
