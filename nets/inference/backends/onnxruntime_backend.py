@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nets.inference.backends.base import ModelSpec
 from nets.io.exported import INPUT, output_names, runtime_errors, unpack
+from utils.core.errors import UserError
 
 
 class OnnxRuntimeBackend:
@@ -36,6 +37,11 @@ class OnnxRuntimeBackend:
         with runtime_errors(self.file, "ONNX Runtime cannot load it"):
             self.session = onnxruntime.InferenceSession(
                 str(self.file), options, providers=providers, enable_fallback=0
+            )
+        if device.type == "cuda" and "CUDAExecutionProvider" not in self.session.get_providers():
+            raise UserError(  # it would run on the CPU without a word
+                f"device={device}: ONNX Runtime cannot use CUDA here, its CUDA or cuDNN does not "
+                "fit; use device=cpu or backend=torch"
             )
 
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from nets.inference.backends import (
     choose_precision,
     selection,
 )
+from nets.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from nets.inference.detections import Detections
 from nets.io.exported import ExportedFile
 from nets.yolo.yolov4_tiny import build_model
@@ -222,6 +224,22 @@ def test_precisions_and_devices() -> None:
     assert choose_device("openvino", "auto") == CPU
     with pytest.raises(UserError, match="cuda"):
         choose_device("openvino", "cuda:7")
+
+
+def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    skip_without("onnxruntime")
+    import onnxruntime
+
+    session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
+    config = make_config({"input_size": 64})
+    exported = ExportedFile(tmp_path / "a.onnx", config, ("a", "b"), [])
+    spec = ModelSpec(build_model(config, 2), config, exported.names, exported)
+    OnnxRuntimeBackend(spec, "fp32", CPU)
+    with pytest.raises(UserError, match="device=cuda: ONNX Runtime cannot use CUDA here"):
+        OnnxRuntimeBackend(spec, "fp32", torch.device("cuda"))
 
 
 class Fake:
