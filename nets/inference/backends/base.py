@@ -22,7 +22,7 @@ from nets.yolo.box_coder import map_sizes
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 from utils.core.code_state import hash_code
 from utils.core.devices import pick_device, pick_precision
-from utils.core.errors import UserError, require_package
+from utils.core.errors import UserError, nearest, require_package
 from utils.core.file_groups import new_files
 from utils.core.inputs import hash_files, read_file
 from utils.core.outputs import write_file
@@ -215,9 +215,11 @@ def choose_device(backend: str, device: str) -> torch.device:
         device: `config.device`.
 
     Raises:
-        UserError: there is no such device, the backend does not run on it, or its package is
-            missing.
+        UserError: there is no such device or backend, the backend does not run on the device, or
+            its package is missing.
     """
+    if backend not in (*BACKENDS, "auto"):
+        raise UserError(f"backend={backend}: unknown{nearest(backend, [*BACKENDS, 'auto'])}")
     if backend in (*TORCH_BACKENDS, "auto"):
         return pick_device(device)
     chosen = pick_device("cpu" if device == "auto" else device)

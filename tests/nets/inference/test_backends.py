@@ -224,6 +224,10 @@ def test_precisions_and_devices() -> None:
     assert choose_device("openvino", "auto") == CPU
     with pytest.raises(UserError, match="cuda"):
         choose_device("openvino", "cuda:7")
+    with pytest.raises(UserError, match="backend=onnx: unknown; did you mean 'onnxruntime'"):
+        choose_device("onnx", "auto")
+    with pytest.raises(UserError, match="backend=tensorrt: unknown; "):
+        choose_device("tensorrt", "auto")
 
 
 def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(
