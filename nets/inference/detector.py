@@ -55,8 +55,8 @@ class Detector:
         tiling: how large images are divided; None: not at all. May be set.
 
     Raises:
-        UserError: the backend's package is missing, or it does not support the device or the
-            precision.
+        UserError: there are not as many names as classes, the backend's package is missing, or it
+            does not support the device or the precision.
     """
 
     def __init__(
@@ -70,6 +70,10 @@ class Detector:
     ) -> None:
         self.config = config
         self.names = tuple(names)
+        if len(self.names) != network.num_classes:
+            raise UserError(
+                f"{len(self.names)} class names, but the network has {network.num_classes} classes"
+            )
         self.input_size = config.input_size
         self.backend_name = backend or config.backend
         self.device = choose_device(self.backend_name, config.device)

@@ -23,6 +23,8 @@ EVERYTHING = PredictConfig(score=0.0, nms_iou=0.5, max_detections=20)
 class OneBox(nn.Module):
     """A network that sees class 1 of 2 in one cell of the stride 16 map, whatever the image."""
 
+    num_classes = 2
+
     def __init__(self) -> None:
         super().__init__()
         self.coder = BoxCoder(ANCHORS, ((3, 4, 5), (0, 1, 2)))
@@ -122,6 +124,11 @@ def test_a_list_gives_a_list(detector: Detector):
     for image, together in zip(images, found, strict=True):
         assert_same(detector(image, EVERYTHING), together)
     assert [len(detector([images[0]], EVERYTHING)), detector([])] == [1, []]
+
+
+def test_there_is_one_name_per_class():
+    with pytest.raises(UserError, match="1 class names, but the network has 2 classes"):
+        Detector(OneBox(), Config(device="cpu"), ["cat"])  # type: ignore[arg-type]
 
 
 def test_limits(detector: Detector):
