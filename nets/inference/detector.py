@@ -1,6 +1,6 @@
 """From images to detections: the one path that evaluation and prediction share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nets.inference.backends import (
@@ -22,12 +23,13 @@ from nets.inference.tiling import Tiling
 from nets.io.exported import ExportedFile
 from nets.ops.nms import RawDetections, non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
-from utils.core.errors import UserError
+from utils.core.errors import UserError, shorten
 from utils.core.images import Letterbox, read_image
 from utils.core.schema import Config, EvalConfig, PredictConfig
 
-ImageInput = str | Path | np.ndarray | Tensor
+ImageInput = str | Path | np.ndarray | Tensor | Image.Image
 LimitsConfig = EvalConfig | PredictConfig
+OVERSHOOT = 0.1  # of a tensor's values over 0..1, as bicubic resizing leaves it; it is cut off
 
 
 class Detector:
@@ -35,8 +37,9 @@ class Detector:
 
     Args:
         network: on any device; it is moved to `config.device` and put in evaluation mode. With
-            `exported`, on the meta device (shapes only).
-        config: `input_size`, `device`, `precision`, `backend` and `predict` are read.
+            `exported`, of `checkpoints.build_shapes`.
+        config: `input_size`, `device`, `precision`, `backend` and `predict` are read; and for files
+            that backends make, `name`, `phi`, `attention` and `model`; they keep all of it.
         names: the class names.
         backend: what runs the network, one of `nets.inference.backends.BACKENDS` or "auto";
             None: `config.backend`.
@@ -48,8 +51,9 @@ class Detector:
         config: its configuration.
         names: the class names.
         input_size: (height, width) in pixels.
-        device: where the backend runs.
-        precision: "fp32", "bf16", "fp16" or "int8".
+        device: where the backend runs; with "auto", where PyTorch would.
+        precision: "fp32", "bf16", "fp16" or "int8"; with "auto", what PyTorch would compute in.
+            `backend.precision` is what the chosen one computes in.
         model_spec: what the backend is built from.
         classes: the classes to detect, by name; None: all. May be set.
         tiling: how large images are divided; None: not at all. May be set.
@@ -97,25 +101,31 @@ class Detector:
 
     @overload
     def __call__(
-        self, images: Sequence[ImageInput], limits: LimitsConfig | None = None
+        self, images: Iterable[ImageInput], limits: LimitsConfig | None = None
     ) -> list[Detections]: ...
 
     def __call__(
-        self, images: ImageInput | Sequence[ImageInput], limits: LimitsConfig | None = None
+        self, images: ImageInput | Iterable[ImageInput], limits: LimitsConfig | None = None
     ) -> Detections | list[Detections]:
         """Detect objects in images of any size.
 
         Args:
-            images: an image or a list of images: a path, an RGB uint8 array `(h, w, 3)`, or a
-                tensor `(3, h, w)`, uint8 0..255 or float 0..1.
+            images: an image or several, such as a list: a path, an RGB uint8 array `(h, w, 3)`, a
+                tensor `(3, h, w)`, uint8 0..255 or float 0..1, or an image of Pillow, as it lies
+                in memory.
             limits: score, NMS and count limits; None: `config.predict`.
 
         Returns:
-            `Detections` for one image, a list for a list.
+            `Detections` for one image, a list for several.
+
+        Raises:
+            UserError: an image cannot be read, or is none of these.
         """
-        if isinstance(images, (str, Path, np.ndarray, Tensor)):
+        if isinstance(images, ImageInput):
             return self._detect_images([images], limits)[0]
-        return self._detect_images(images, limits)
+        if not isinstance(images, Iterable):
+            raise _not_an_image(images)
+        return self._detect_images(list(images), limits)
 
     def _detect_images(
         self, images: Sequence[ImageInput], limits: LimitsConfig | None
@@ -235,12 +245,34 @@ def _to_array(image: ImageInput) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise UserError(f"expected a tensor (3, height, width), got {tuple(image.shape)}")
-        scaled = (image * 255).round().clamp(0, 255) if image.is_floating_point() else image
-        return scaled.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        return _from_tensor(image)
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise _not_an_image(image)
+    is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    if not is_rgb or 0 in image.shape:
         raise UserError(
             f"expected an RGB uint8 array (height, width, 3), got {image.dtype} {image.shape}"
         )
     return image
+
+
+def _from_tensor(image: Tensor) -> np.ndarray:
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise UserError(f"expected a tensor (3, height, width), got {tuple(image.shape)}")
+    if image.is_floating_point():
+        low, high = (float(value) for value in image.aminmax())
+        if not -OVERSHOOT <= low <= high <= 1 + OVERSHOOT:
+            raise UserError(f"expected a tensor of floats 0..1, got {low:g} to {high:g}")
+        image = (image * 255).round().clamp(0, 255).to(torch.uint8)
+    if image.dtype != torch.uint8:
+        raise UserError(f"expected a tensor of uint8 0..255 or floats 0..1, got {image.dtype}")
+    return image.permute(1, 2, 0).cpu().numpy()
+
+
+def _not_an_image(value: object) -> UserError:
+    return UserError(
+        "expected a path, an RGB array, a tensor (3, height, width) or an image of Pillow, "
+        f"got {type(value).__name__} {shorten(value, quoted=True)}"
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from nets import Detector, load_model
@@ -108,6 +109,8 @@ def test_every_kind_of_image_gives_the_same(detector: Detector, tmp_path: Path):
         planes,
         planes.float() / 255,
         planes.double() / 255,
+        Image.fromarray(image),
+        Image.fromarray(image).convert("RGBA"),
     ):
         assert_same(detector(other, EVERYTHING), expected)
     assert detector(tmp_path / "a.png").image == str(tmp_path / "a.png")
@@ -124,6 +127,9 @@ def test_a_list_gives_a_list(detector: Detector):
     for image, together in zip(images, found, strict=True):
         assert_same(detector(image, EVERYTHING), together)
     assert [len(detector([images[0]], EVERYTHING)), detector([])] == [1, []]
+    lazily = detector((image for image in images), EVERYTHING)
+    assert list(map(len, lazily)) == list(map(len, found))
+    assert len(detector([Image.fromarray(images[0])])) == 1
 
 
 def test_there_is_one_name_per_class():
@@ -151,6 +157,14 @@ def test_limits(detector: Detector):
         (torch.zeros(10, 10, 3), r"tensor \(3, height, width\), got \(10, 10, 3\)"),
         (torch.zeros(1, 3, 10, 10), r"got \(1, 3, 10, 10\)"),
         ("no/such.png", r"no/such\.png"),
+        (np.zeros((0, 10, 3), np.uint8), r"got uint8 \(0, 10, 3\)"),
+        (torch.zeros(3, 0, 10), r"got \(3, 0, 10\)"),
+        (torch.full((3, 9, 9), 300, dtype=torch.int64), r"or floats 0..1, got torch.int64"),
+        (torch.full((3, 9, 9), 255.0), r"floats 0..1, got 255 to 255"),
+        (torch.full((3, 9, 9), torch.nan), r"floats 0..1, got nan"),
+        (torch.full((3, 9, 9), -0.5), r"floats 0..1, got -0.5"),
+        (7, r"expected a path, an RGB array, .* got int 7"),
+        ([None], r"expected a path, an RGB array, .* got NoneType None"),
     ],
 )
 def test_images_of_another_kind_are_refused(stub: Detector, image: object, words: str):
