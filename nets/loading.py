@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nets.inference.detector import Detector
 from nets.io import checkpoints, darknet, reference
 from nets.io.downloads import locate_weights
@@ -110,8 +108,7 @@ def _load_exported(path: Path, changes: Mapping[str, Any]) -> Detector:
             )
     if saved.has_nms:
         _check_limits(path, config, saved.config)
-    with torch.device("meta"):
-        network = build_model(config, len(saved.names), saved.anchors)
+    network = checkpoints.build_shapes(config, len(saved.names), saved.anchors)
     return Detector(network, config, saved.names, exported=saved)
 
 

@@ -150,10 +150,20 @@ def build_network(
     """
     arguments = (config, len(content["names"]), content["anchors"])
     try:
-        specs = parse_phi(config.phi, config.attention.at).values()
-        with torch.device("cpu" if any(map(is_user_block, specs)) else "meta"):  # may need values
-            network = build_model(*arguments)
+        network = build_shapes(*arguments)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     check_fit(network, content["model"], str(path), wanted_by)
     return build_model(*arguments)
+
+
+def build_shapes(
+    config: Config, num_classes: int, anchors: Sequence[Sequence[float]]
+) -> YOLOv4Tiny:
+    """`build_model` for the shapes only: on the meta device, without memory.
+
+    With a user's block, which may need values where it is built, on the CPU.
+    """
+    specs = parse_phi(config.phi, config.attention.at).values()
+    with torch.device("cpu" if any(map(is_user_block, specs)) else "meta"):
+        return build_model(config, num_classes, anchors)

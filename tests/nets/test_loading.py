@@ -15,6 +15,7 @@ from nets import load_model
 from nets.io import checkpoints
 from nets.io.exported import ExportedFile
 from nets.io.formats import FORMATS
+from nets.io.torchscript import write_torchscript
 from nets.yolo.box_coder import DARKNET
 from nets.yolo.yolov4_tiny import build_model
 from utils.core.config import update_config
@@ -182,6 +183,13 @@ def test_the_limits_inside_a_file_can_only_become_stricter(
     words = f"{refused}: the file ends with NMS by its own limits"
     with pytest.raises(UserError, match=words) if refused else nullcontext():
         load_model(path, changes)
+
+
+def test_a_file_with_a_users_block_that_needs_values(tmp_path: Path):
+    config = Config(phi={"feat1": "tests.nets.attention.user_blocks:Values"}, input_size=(64, 64))
+    path = tmp_path / "a.torchscript"
+    write_torchscript(build_model(config, 2), config, ("a", "b"), path)
+    assert load_model(path)(np.zeros((20, 30, 3), np.uint8)).width == 30
 
 
 def test_importing_detections_loads_no_runtime():

@@ -70,7 +70,7 @@ class ModelSpec:
     """What a backend is built from.
 
     Attributes:
-        network: in evaluation mode; on the meta device (shapes only) if there is only an exported
+        network: in evaluation mode; of `checkpoints.build_shapes` if there is only an exported
             file.
         config: as in `Detector`.
         names: the class names.
