@@ -36,8 +36,8 @@ class Detector:
     """A network with everything needed to detect objects in images.
 
     Args:
-        network: on any device; it is moved to `config.device` and put in evaluation mode. With
-            `exported`, of `checkpoints.build_shapes`.
+        network: on any device; it is moved to `config.device`, made float32 and put in evaluation
+            mode. With `exported`, of `checkpoints.build_shapes`.
         config: `input_size`, `device`, `precision`, `backend` and `predict` are read; and for files
             that backends make, `name`, `phi`, `attention` and `model`; they keep all of it.
         names: the class names.
@@ -83,7 +83,7 @@ class Detector:
         self.device = choose_device(self.backend_name, config.device)
         self.precision = choose_precision(self.backend_name, config.precision, self.device)
         if exported is None:
-            network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(self.device, torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
         self.model_spec = ModelSpec(network, config, self.names, exported, weights)
         self.classes: tuple[str, ...] | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,14 @@ class BoxCoder(nn.Module):
         self.strides = STRIDES[: len(self.masks)]
         self.new_coords = new_coords
         self.scale_x_y = scale_x_y or (2.0 if new_coords else 1.05)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "BoxCoder":
+        """Let the anchors move, but keep float32: as half precision, they would stay rounded."""
+        anchors = self.anchors
+        super()._apply(*args, **kwargs)
+        if self.anchors.dtype != anchors.dtype:
+            self.anchors = anchors.to(self.anchors.device)
+        return self
 
     def make_grid(self, map_sizes: Sequence[tuple[int, int]]) -> PredictionGrid:
         """Return the grid for maps of these (height, width), by head, anchor, row and column."""

@@ -46,4 +46,4 @@ class LinearContextTransform(ChannelGate):
 
     def gate(self, x: Tensor) -> Tensor:
         means = upcast(x.mean((2, 3), keepdim=True))
-        return self.norm(means).sigmoid().to(x.dtype)
+        return self.norm(means.to(self.norm.weight.dtype)).sigmoid().to(x.dtype)

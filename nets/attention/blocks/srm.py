@@ -44,4 +44,4 @@ class StyleRecalibration(ChannelGate):
             self.mean_weight.view(-1, 1, 1) * mean
             + self.deviation_weight.view(-1, 1, 1) * deviation
         )
-        return self.bn(style).sigmoid().to(x.dtype)
+        return self.bn(style.to(self.bn.weight.dtype)).sigmoid().to(x.dtype)

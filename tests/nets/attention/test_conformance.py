@@ -233,6 +233,15 @@ def test_scores_and_covariances_stay_in_float32_under_autocast():
     assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", attention.names())
+def test_a_block_may_be_of_half_precision_throughout(name):
+    block, x = attention.build(name, CHANNELS).eval(), random_features(CHANNELS)
+    with torch.no_grad():
+        expected, output = block(x), block.bfloat16()(x.bfloat16())
+    assert output.dtype == torch.bfloat16
+    assert relative_difference(output.float(), expected) < 0.1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cbam", "self_attention", "ccnet"])
 def test_generated_code_agrees(name):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nets import Detector, load_model
 from nets.inference.detections import Detections
 from nets.yolo.box_coder import BoxCoder
+from nets.yolo.yolov4_tiny import build_model
 from utils.core.errors import UserError
 from utils.core.images import write_image
 from utils.core.schema import Config, PredictConfig
@@ -135,6 +136,12 @@ def test_a_list_gives_a_list(detector: Detector):
 def test_there_is_one_name_per_class():
     with pytest.raises(UserError, match="1 class names, but the network has 2 classes"):
         Detector(OneBox(), Config(device="cpu"), ["cat"])  # type: ignore[arg-type]
+
+
+def test_a_network_of_half_precision_is_widened(stub: Detector):
+    network = build_model(Config(), 2).half()
+    found = Detector(network, stub.config, ["cat", "dog"])(image_of(), EVERYTHING)
+    assert len(found) == 20 and np.isfinite(found.boxes).all()
 
 
 def test_limits(detector: Detector):

@@ -114,3 +114,12 @@ def test_half_precision_maps_are_decoded_in_float32() -> None:
         torch.testing.assert_close(
             decoded, wanted, atol=1e-4, rtol=1e-5
         )  # bfloat16 arithmetic would be off by 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_anchors_stay_exact_in_a_network_of_another_precision(dtype: torch.dtype) -> None:
+    coder = BoxCoder([(13.37, 1 / 3)] * 6, ((3, 4, 5), (0, 1, 2)))
+    before = coder.anchors.clone()
+    coder.to(dtype)
+    assert coder.anchors.dtype == torch.float32 and torch.equal(coder.anchors, before)
+    assert coder.to("meta").anchors.is_meta
