@@ -21,7 +21,7 @@ from nets.analysis.flops import Cost, measure_blocks, measure_cost
 from nets.analysis.saved_memory import saved_bytes
 from nets.analysis.sites import site_shapes
 from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
-from utils.core.devices import DTYPES, autocast, pick_device, pick_precision
+from utils.core.devices import DTYPES, autocast, lay_channels_last, pick_device, pick_precision
 from utils.core.environment import describe_device
 from utils.core.errors import UserError, nearest
 from utils.core.progress import progress_bar
@@ -152,7 +152,7 @@ class _Bench:
             added = measure_blocks(blocks, shapes)
             self.costs.append(BlockCost(name, added.params, added.gflops, memory.added(blocks)))
         for module in (self.network, *self.blocks.values()):
-            module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            lay_channels_last(module.to(self.device))
         self.image = self._random_images(1)
         self.batch = self._random_images(options.batch)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.attention.base import IdentityStart
+from utils.core.devices import lay_channels_last
 
 Make = Callable[[], nn.Module]
 
@@ -176,7 +177,7 @@ def takes_channels_last(make: Make, channels: int) -> None:
     """Gives the same output for the channels_last memory format."""
     block, x = open_gates(make()).eval(), random_features(channels)
     expected = block(x)
-    block = block.to(memory_format=torch.channels_last)
+    lay_channels_last(block)
     output = block(x.to(memory_format=torch.channels_last))
     assert relative_difference(output, expected) < 1e-4, "channels_last changes the output"
 

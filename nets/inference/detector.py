@@ -23,6 +23,7 @@ from nets.inference.tiling import Tiling
 from nets.io.exported import ExportedFile
 from nets.ops.nms import RawDetections, non_max_suppression
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
+from utils.core.devices import lay_channels_last
 from utils.core.errors import UserError, shorten
 from utils.core.images import Letterbox, read_image
 from utils.core.schema import Config, EvalConfig, PredictConfig
@@ -83,7 +84,8 @@ class Detector:
         self.device = choose_device(self.backend_name, config.device)
         self.precision = choose_precision(self.backend_name, config.precision, self.device)
         if exported is None:
-            network = network.to(self.device, torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(self.device, torch.float32)
+            lay_channels_last(network)
         self.network = network.eval()
         self.model_spec = ModelSpec(network, config, self.names, exported, weights)
         self.classes: tuple[str, ...] | None = None

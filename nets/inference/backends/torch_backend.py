@@ -10,6 +10,7 @@ from torch import Tensor
 from nets.inference.backends.base import ModelSpec
 from nets.io.exported import runtime_errors, silence
 from nets.yolo.pipeline import Pipeline
+from utils.core.devices import lay_channels_last
 from utils.core.errors import UserError
 from utils.core.inputs import read_file
 
@@ -32,8 +33,8 @@ class TorchBackend:
         if spec.exported:
             self.run = self._load(spec.exported.path)
             return
-        pipeline = Pipeline(spec.network, spec.config.input_size, precision)
-        self.pipeline: Pipeline = pipeline.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pipeline = Pipeline(spec.network, spec.config.input_size, precision).to(device)
+        lay_channels_last(self.pipeline)
         self.run = self.pipeline.detect
 
     def _load(self, path: Path) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -1,6 +1,7 @@
 """Images in, detections out: kinds of input, letterboxing, limits."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nets import Detector, load_model
+from nets.attention.conformance import takes_channels_last
 from nets.inference.detections import Detections
 from nets.yolo.box_coder import BoxCoder
 from nets.yolo.yolov4_tiny import build_model
+from tests.nets.attention import user_blocks
 from utils.core.errors import UserError
 from utils.core.images import write_image
 from utils.core.schema import Config, PredictConfig
@@ -142,6 +145,16 @@ def test_a_network_of_half_precision_is_widened(stub: Detector):
     network = build_model(Config(), 2).half()
     found = Detector(network, stub.config, ["cat", "dog"])(image_of(), EVERYTHING)
     assert len(found) == 20 and np.isfinite(found.boxes).all()
+
+
+def test_weights_of_four_axes_are_laid_out_channels_last_and_five_are_allowed():
+    config = Config(phi={"feat1": "tests.nets.attention.user_blocks:Deep"}, input_size=(64, 64))
+    detector = Detector(build_model(config, 2), config, ["cat", "dog"], backend="torch")
+    assert detector(image_of()).width == 90
+    for network in (detector.network, detector.backend.pipeline.network):  # type: ignore[attr-defined]
+        weight = network.backbone.stem1.conv.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+    takes_channels_last(partial(user_blocks.Deep, 16), 16)
 
 
 def test_limits(detector: Detector):
