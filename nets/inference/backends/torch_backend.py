@@ -69,10 +69,13 @@ class CompiledBackend(TorchBackend):
         super().__init__(spec, precision, device)
         self.run = torch.compile(self.pipeline.detect, options={"freezing": True})
 
-    @torch.no_grad()  # in inference mode the compiler would not recognize the tensors again
+    # in inference mode, and for its tensors, the compiler would compile once more
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
+        canvases = canvases.to(self.device, non_blocking=True)
         try:
-            return self.run(canvases.to(self.device, non_blocking=True))
+            return self.run(canvases.clone() if canvases.is_inference() else canvases)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             reason = str(error).split("\n")[-1] or type(error).__name__
             raise UserError(

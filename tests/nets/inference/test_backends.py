@@ -23,6 +23,7 @@ from nets.inference.backends import (
     selection,
 )
 from nets.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
+from nets.inference.backends.torch_backend import CompiledBackend
 from nets.inference.detections import Detections
 from nets.io.exported import ExportedFile
 from nets.yolo.yolov4_tiny import build_model
@@ -244,6 +245,27 @@ def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(
     OnnxRuntimeBackend(spec, "fp32", CPU)
     with pytest.raises(UserError, match="device=cuda: ONNX Runtime cannot use CUDA here"):
         OnnxRuntimeBackend(spec, "fp32", torch.device("cuda"))
+
+
+def test_inference_mode_does_not_compile_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def count(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **_: real(function, backend=count))
+    config = make_config({"input_size": 64})
+    spec = ModelSpec(build_model(config, 2), config, ("a", "b"))
+    backend = CompiledBackend(spec, "fp32", CPU)
+    canvases = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    backend(canvases)
+    once = len(compiled)
+    with torch.inference_mode():
+        backend(canvases)
+        backend(canvases.clone())
+    assert len(compiled) == once > 0
 
 
 class Fake:
