@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from utils.core.class_names import checked_names
 from utils.core.config import dump_config, restore_config
 from utils.core.errors import UserError, shorten
 from utils.core.inputs import check_input, hash_files, read_with
+from utils.core.outputs import write_error
 from utils.core.schema import Config
 from utils.core.validation import validate, validate_json
 from utils.core.yaml_text import parse_yaml
@@ -93,6 +95,22 @@ def export_pipeline(network: YOLOv4Tiny, config: Config) -> Pipeline:
     """
     network = copy.deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return Pipeline(network, config.input_size).eval()
+
+
+@contextmanager
+def work_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to a file to write, whose folder is made if it is missing.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {write_error(error)}") from None
+    with folder as name:
+        yield Path(name)
 
 
 def parse_metadata(

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nets.io.exported import (
     metadata_texts,
     parse_metadata,
     silence,
+    work_folder,
 )
 from nets.io.ncnn_trace import trace_for_pnnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
@@ -58,7 +58,7 @@ def write_ncnn(
     """
     pnnx = require_package("pnnx", "export to ncnn")
     path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with work_folder(path) as folder:
         with silence():
             torch.jit.save(trace_for_pnnx(network, config), str(Path(folder, "model.pt")))
         height, width = config.input_size

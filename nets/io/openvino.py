@@ -1,6 +1,5 @@
 """OpenVINO's files, `.xml` and `.bin`; the metadata lie in the `.xml` as `rt_info`."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from nets.io.exported import (
     check_companions,
     parse_metadata,
     runtime_errors,
+    work_folder,
 )
 from nets.io.onnx import read_with_openvino, write_onnx
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
@@ -38,11 +38,11 @@ def write_openvino(
         half: store the weights as float16; what is computed stays float32.
 
     Raises:
-        UserError: onnx, onnxscript or openvino is not installed.
+        UserError: onnx, onnxscript or openvino is not installed, or the folder cannot be made.
     """
     openvino = require_package("openvino", "export to OpenVINO")
-    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-        source = Path(folder) / "model.onnx"
+    with work_folder(Path(path)) as folder:
+        source = folder / "model.onnx"
         write_onnx(network, config, names, source, batch=batch)
         model = openvino.convert_model(source)
         save_openvino(model, Path(path), half)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nets import load_model
 from nets.inference.backends.selection import FixedBatch
-from nets.io.exported import unpack
+from nets.io.exported import unpack, work_folder
 from nets.io.formats import FORMATS
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
 from utils.core.config import make_config
@@ -154,6 +154,16 @@ def test_a_file_with_other_results_does_not_stay(
     assert load_model(out).config.predict.score == 0.4
     assert "(N, 3, 96, 96)" in lines[1] and "PyTorch on validation images" in lines[2]
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    named = pytest.raises(UserError, match=r"cannot write .*file/a\.xml: ")
+    with named, work_folder(tmp_path / "file" / "a.xml"):
+        pass
+    with work_folder(tmp_path / "new" / "a.xml") as folder:
+        assert folder.parent == tmp_path / "new"
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_files_of_another_export_are_not_overwritten(trained: Result, tmp_path: Path) -> None:

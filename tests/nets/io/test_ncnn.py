@@ -77,5 +77,5 @@ def test_what_pnnx_refuses_is_no_file(
     monkeypatch.setattr(ncnn, "trace_for_pnnx", lambda *_: None)
     config = make_config({"input_size": 32})
     with pytest.raises(UserError, match=f"export to ncnn: .*{reason}"):
-        ncnn.write_ncnn(build_model(config, 2), config, ("a", "b"), tmp_path / "a.param")
-    assert not (tmp_path / "a.param").exists()
+        ncnn.write_ncnn(build_model(config, 2), config, ("a", "b"), tmp_path / "new" / "a.param")
+    assert not list((tmp_path / "new").iterdir())
