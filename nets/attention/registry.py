@@ -61,7 +61,7 @@ def register(name: str, *, family: str, paper: str) -> Callable[[Block], Block]:
 
     def add(cls: Block) -> Block:
         known = _registered.get(name)
-        if known is not None and known.factory.__qualname__ != cls.__qualname__:
+        if known is not None and _path(known.factory) != _path(cls):
             raise ValueError(
                 f"attention block '{name}' is registered twice: {known.factory} and {cls}"
             )
@@ -69,6 +69,10 @@ def register(name: str, *, family: str, paper: str) -> Callable[[Block], Block]:
         return cls
 
     return add
+
+
+def _path(cls: Any) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__  # those of a module that is loaded again are the same
 
 
 @cache

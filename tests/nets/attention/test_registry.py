@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -258,6 +259,15 @@ def test_a_new_block_is_one_new_file(tmp_path, monkeypatch):
 def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match="'se' is registered twice"):
         attention.register("se", family="channel", paper="")(nn.Linear)
+    se = registry.block_info("se").factory
+    namesake = type(se.__name__, (nn.Module,), {"__module__": "mine"})
+    with pytest.raises(ValueError, match="'se' is registered twice"):
+        attention.register("se", family="channel", paper="")(namesake)
+    reloaded = type(se.__name__, (nn.Module,), {"__module__": se.__module__})
+    try:
+        assert attention.register("se", family="channel", paper="")(reloaded) is reloaded
+    finally:
+        registry._registered["se"] = replace(registry.block_info("se"), factory=se)
 
 
 def test_a_block_of_the_users_own_needs_no_base_class():
