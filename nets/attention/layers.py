@@ -215,14 +215,17 @@ def scaled_dot_product(
         value: `(B, heads, M, e)`.
         scale: factor of the scores.
         dropout: probability of dropping a weight.
-        bias: added to the scores, as wide as their dtype, broadcast to `(B, heads, N, M)`.
+        bias: added to the scores, as wide as their dtype, broadcast to `(B, heads, N, M)`, or to
+            `(B, N, M)` without a head axis.
 
     Returns:
         `(B, heads, N, e)`, in the dtype of `query`.
     """
     if query.ndim == 3:  # the fused kernels and the ONNX exporter support only four axes
-        heads = scaled_dot_product(query[:, None], key[:, None], value[:, None], scale, dropout)
-        return heads[:, 0]
+        one_head = (query[:, None], key[:, None], value[:, None])
+        if bias is not None and bias.ndim == 3:
+            bias = bias[:, None]
+        return scaled_dot_product(*one_head, scale, dropout, bias)[:, 0]
     with no_autocast(query):
         attended = F.scaled_dot_product_attention(
             upcast(query), upcast(key), upcast(value), bias, dropout, scale=scale

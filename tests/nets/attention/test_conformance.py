@@ -233,6 +233,18 @@ def test_scores_and_covariances_stay_in_float32_under_autocast():
     assert torch.allclose(row.sum((1, 2)), torch.ones(2), atol=1e-5)
 
 
+@pytest.mark.parametrize("axes", [3, 4])
+def test_a_bias_is_added_to_the_scores_with_and_without_a_head_axis(axes):
+    query, key, value = torch.randn(3, 2, 9, 4)
+    bias = torch.randn(2, 9, 9)
+    expected = (query @ key.mT + bias).softmax(-1) @ value
+    if axes == 4:
+        query, key, value, bias, expected = (
+            one[:, None] for one in (query, key, value, bias, expected)
+        )
+    torch.testing.assert_close(scaled_dot_product(query, key, value, bias=bias), expected)
+
+
 @pytest.mark.parametrize("name", attention.names())
 def test_a_block_may_be_of_half_precision_throughout(name):
     block, x = attention.build(name, CHANNELS).eval(), random_features(CHANNELS)
