@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Detections:
     """Detections of one image, best score first.
 
@@ -45,8 +45,8 @@ class Detections:
         """Return the detections that score at least `score`, 0..1."""
         return self.select(self.scores >= score)
 
-    def only(self, names: Iterable[str]) -> "Detections":
-        """Return the detections of some classes.
+    def only(self, names: str | Iterable[str]) -> "Detections":
+        """Return the detections of some classes, or of one.
 
         Raises:
             UserError: a name is not one of the model's classes.
@@ -154,11 +154,13 @@ class Detections:
         return draw_detections(read_image(str(self.image)) if image is None else image, self)
 
 
-def class_labels(names: Iterable[str], known: Sequence[str], option: str = "classes") -> list[int]:
+def class_labels(
+    names: str | Iterable[str], known: Sequence[str], option: str = "classes"
+) -> list[int]:
     """Return the index of each name in the model's classes.
 
     Args:
-        names: names of classes.
+        names: names of classes, or one.
         known: the model's classes.
         option: what the names come from, for the error message.
 
@@ -167,7 +169,7 @@ def class_labels(names: Iterable[str], known: Sequence[str], option: str = "clas
     """
     indices = {name: index for index, name in enumerate(known)}
     labels = []
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         if name not in indices:
             raise UserError(f"{option} {name}: not in the class list{nearest(name, known)}")
         labels.append(indices[name])

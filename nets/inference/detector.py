@@ -56,7 +56,6 @@ class Detector:
         precision: "fp32", "bf16", "fp16" or "int8"; with "auto", what PyTorch would compute in.
             `backend.precision` is what the chosen one computes in.
         model_spec: what the backend is built from.
-        classes: the classes to detect, by name; None: all. May be set.
         tiling: how large images are divided; None: not at all. May be set.
 
     Raises:
@@ -88,8 +87,18 @@ class Detector:
             lay_channels_last(network)
         self.network = network.eval()
         self.model_spec = ModelSpec(network, config, self.names, exported, weights)
-        self.classes: tuple[str, ...] | None = None
+        self.classes = None
         self.tiling: Tiling | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes to detect, by name; None: all. May be set, also to one name."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: str | Iterable[str] | None) -> None:
+        names = [names] if isinstance(names, str) else names
+        self._classes = None if names is None else tuple(names)
 
     @cached_property
     def backend(self) -> Backend:

@@ -19,7 +19,7 @@ from utils.core.schema import LossConfig
 MIN_SIDE = 1e-3  # pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """The predictions that may learn each object.
 

@@ -52,7 +52,7 @@ def map_sizes(size: tuple[int, int], heads: int) -> list[tuple[int, int]]:
     return [(size[0] // stride, size[1] // stride) for stride in STRIDES[:heads]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PredictionGrid:
     """The grid cell, anchor and stride that each of the N predictions of an image belongs to.
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import supervision as sv
+import torch
 
 from nets.inference.detections import Detections
 from nets.inference.drawing import draw_detections
+from nets.losses.assigner import Candidates
+from nets.yolo.box_coder import PredictionGrid
 from utils.core.errors import UserError
 from utils.core.images import write_image
 
@@ -30,6 +33,7 @@ def test_only_some_classes_in_the_order_of_the_scores():
     assert kept.labels.tolist() == [0, 2, 0, 2] and (np.diff(kept.scores) < 0).all()
     assert (kept.boxes == found(6).boxes[[0, 2, 3, 5]]).all() and kept.names == NAMES
     assert len(found().only([])) == 0
+    assert found(6).only("cat").per_class().keys() == {"cat"}
     with pytest.raises(UserError, match=r"^classes Cat: not in the class list; did you mean 'cat'"):
         found().only(["Cat"])
 
@@ -72,3 +76,16 @@ def test_importing_them_loads_no_runtime():
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        found(),
+        PredictionGrid(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 1)),
+        Candidates(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_holds_arrays_can_be_looked_up(value: object):
+    assert value in {value} and value != replace(value)  # type: ignore[type-var]

@@ -1,6 +1,7 @@
 """Images in, detections out: kinds of input, letterboxing, limits."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -155,6 +156,16 @@ def test_weights_of_four_axes_are_laid_out_channels_last_and_five_are_allowed():
         weight = network.backbone.stem1.conv.weight
         assert weight.is_contiguous(memory_format=torch.channels_last)
     takes_channels_last(partial(user_blocks.Deep, 16), 16)
+
+
+@pytest.mark.parametrize("names", ["dog", ["dog"], iter(["dog"])])
+def test_classes_are_kept_as_names(names: Iterable[str], stub: Detector):
+    stub.classes = names
+    for _ in range(2):
+        assert stub(np.zeros((64, 64, 3), np.uint8)).per_class() == {"dog": 1}
+    assert stub.classes == ("dog",)
+    stub.classes = None
+    assert stub.classes is None
 
 
 def test_limits(detector: Detector):
