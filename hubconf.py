@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nets import Detector
 
-dependencies = ["torch", "torchvision", "numpy", "cv2", "yaml", "pydantic"]
+# fmt: off
+dependencies = [
+    "torch", "torchvision", "numpy", "cv2", "PIL", "matplotlib", "tqdm", "yaml", "pydantic",
+    "filelock",
+]
+# fmt: on
 
 
 def yolov4_tiny(weights: str, **changes: Any) -> "Detector":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hubconf
 from nets import load_model
 from utils.core.images import write_image
 from utils.engine.experiment import Result
@@ -57,10 +58,23 @@ def test_another_project_gets_the_same_boxes(
     assert {file.name for file in (tmp_path / "elsewhere").iterdir()} == {"main.py"}
 
 
-def test_another_package_of_the_same_name_is_named(tmp_path: Path):
+def test_every_package_that_it_needs_is_named():
+    script = "import sys, hubconf, nets.loading, nets.inference.drawing; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    names = {"pycocotools", "jinja2", "tqdm", "yaml", "pydantic", "matplotlib", "filelock", "cv2"}
+    names |= {"torch", "torchvision", "numpy", "PIL"}
+    assert set(hubconf.dependencies) == names & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("first", "advice"), [("", "start of PYTHONPATH"), ("import utils", "a process of its own")]
+)
+def test_another_package_of_the_same_name_is_named(first: str, advice: str, tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "utils.py").touch()
-    done = run_elsewhere(tmp_path / "elsewhere", IMPORT, path=str(PROJECT))
+    done = run_elsewhere(tmp_path / "elsewhere", f"{first}\n{IMPORT}", path=str(PROJECT))
     message = done.stderr.splitlines()[-1]
     assert message.startswith(f"ImportError: nets needs the package utils of {PROJECT}, but ")
-    assert str(tmp_path / "elsewhere" / "utils.py") in message
+    assert str(tmp_path / "elsewhere" / "utils.py") in message and advice in message
