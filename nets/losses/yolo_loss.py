@@ -38,6 +38,10 @@ class _Matches:
     ciou: Tensor
 
 
+def _of_one_process(value: Tensor) -> Tensor:
+    return value
+
+
 class YoloLoss(nn.Module):
     """CIoU for boxes, binary cross-entropy for objectness (the target is the IoU) and classes.
 
@@ -55,16 +59,18 @@ class YoloLoss(nn.Module):
             None: 1 for all.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         coder: BoxCoder,
         config: LossConfig,
-        reduce_mean: Callable[[Tensor], Tensor] = lambda value: value,
+        reduce_mean: Callable[[Tensor], Tensor] = _of_one_process,
         world_size: int = 1,
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.class_weights = class_weights
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.coder = coder
         self.config = config
         self.reduce_mean = reduce_mean

@@ -1,6 +1,7 @@
 """The loss against a slow version with loops; finite whatever the targets are."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -235,3 +236,11 @@ def test_descent_on_one_batch_reaches_the_targets(assign: str, new_coords: bool)
     image = torch.arange(2)[:, None, None].expand_as(candidates.index)
     unmatched[image[candidates.valid], candidates.index[candidates.valid]] = False
     assert scores[unmatched].max() < 0.2
+
+
+def test_a_loss_can_be_pickled_and_moved() -> None:
+    coder = BoxCoder([(10, 14)] * 6, ((3, 4, 5), (0, 1, 2)))
+    loss = YoloLoss(coder, LossConfig(), class_weights=torch.tensor([1.0, 2.0]))
+    loaded = pickle.loads(pickle.dumps(loss))
+    assert torch.equal(loaded.class_weights, loss.class_weights)
+    assert loss.to("meta").class_weights.is_meta and not loss.state_dict()
