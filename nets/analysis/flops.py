@@ -1,10 +1,11 @@
 """What a network costs: parameters and floating-point operations."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -32,6 +33,23 @@ def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
     return Cost(count_parameters(network), count_gflops(network, size)[""])
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode, and each of its modules back into its own mode."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def blank_image(network: nn.Module, size: tuple[int, int]) -> Tensor:
+    """Return zeros `(1, 3, *size)` on the device of a network and in the dtype of its weights."""
+    return next(network.parameters()).new_zeros(1, 3, *size)
+
+
 @torch.no_grad()
 def measure_blocks(
     blocks: Mapping[str, nn.Module] | nn.ModuleDict, shapes: Mapping[str, tuple[int, int, int]]
@@ -39,17 +57,14 @@ def measure_blocks(
     """Measure the cost of attention blocks alone, on one map each.
 
     Args:
-        blocks: by site; restored to their mode (training or evaluation).
+        blocks: by site; restored to their modes (training or evaluation).
         shapes: (channels, height, width) of the sites' maps.
     """
     params = operations = 0
     for site, block in blocks.items():
-        device = next((parameter.device for parameter in block.parameters()), None)
-        x = torch.zeros(1, *shapes[site], device=device)
-        training = block.training
-        with FlopCounterMode(display=False) as counter:
-            block.eval()(x)
-        block.train(training)
+        like = next(block.parameters(), torch.zeros(()))
+        with evaluating(block), FlopCounterMode(display=False) as counter:
+            block(like.new_zeros(1, *shapes[site]))
         params += count_parameters(block)
         operations += counter.get_total_flops()
     return Cost(params, operations / 1e9)
@@ -62,15 +77,11 @@ def count_gflops(network: nn.Module, size: tuple[int, int]) -> dict[str, float]:
     A module without counted operations has no entry.
 
     Args:
-        network: restored to its mode (training or evaluation).
+        network: its modules are restored to their modes (training or evaluation).
         size: (height, width) of the image, pixels.
     """
-    training = network.training
-    device = next(network.parameters()).device
-    counter = FlopCounterMode(display=False)
-    with counter:
-        network.eval()(torch.zeros(1, 3, *size, device=device))
-    network.train(training)
+    with evaluating(network), FlopCounterMode(display=False) as counter:
+        network(blank_image(network, size))
     gflops = {"": counter.get_total_flops() / 1e9}
     prefix = f"{type(network).__name__}."
     for name, operations in counter.get_flop_counts().items():

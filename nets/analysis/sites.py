@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from nets.analysis.flops import blank_image
 from nets.yolo.yolov4_tiny import YOLOv4Tiny
 
 
@@ -21,6 +22,7 @@ def observe_sites(
             without a block both are the same tensor.
     """
     apply_attention = network.apply_attention
+    outer = vars(network).get("apply_attention")  # of an observation around this one
 
     def observed(site: str, x: Tensor) -> Tensor:
         y = apply_attention(site, x)
@@ -32,6 +34,8 @@ def observe_sites(
         yield
     finally:
         del network.apply_attention  # restores the method of the class
+        if outer is not None:
+            network.apply_attention = outer  # type: ignore[method-assign]
 
 
 @torch.no_grad()
@@ -48,5 +52,5 @@ def site_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tuple[i
         shapes[site] = (x.shape[1], x.shape[2], x.shape[3])
 
     with observe_sites(network, record):
-        network(torch.zeros(1, 3, *size, device=next(network.parameters()).device))
+        network(blank_image(network, size))
     return shapes

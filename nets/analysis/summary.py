@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nets import attention
-from nets.analysis.flops import count_gflops, count_parameters
+from nets.analysis.flops import blank_image, count_gflops, count_parameters, evaluating
 from nets.analysis.sites import observe_sites
 from nets.yolo.blocks import ConvBNAct
 from nets.yolo.yolov4_tiny import YOLOv4Tiny, build_model
@@ -43,7 +43,7 @@ def summarize(
     """Return the rows of the table, in the order of the forward pass.
 
     Args:
-        network: restored to its mode (training or evaluation).
+        network: its modules are restored to their modes (training or evaluation).
         size: (height, width) of the input, pixels.
         block_names: site -> name of its block; None: the names of the classes.
     """
@@ -75,13 +75,11 @@ def _output_shapes(network: YOLOv4Tiny, size: tuple[int, int]) -> dict[str, tupl
 
     layers = _layers(network)
     handles = [layer.register_forward_hook(layer_hook(name)) for name, layer in layers]
-    image = torch.zeros(1, 3, *size, device=next(network.parameters()).device)
-    training = network.training
+    observed = observe_sites(network, lambda site, x, y: record(f"attention.{site}", y))
     try:
-        with observe_sites(network, lambda site, x, y: record(f"attention.{site}", y)):
-            network.eval()(image)
+        with evaluating(network), observed:
+            network(blank_image(network, size))
     finally:
-        network.train(training)
         for handle in handles:
             handle.remove()
     return shapes

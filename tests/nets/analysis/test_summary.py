@@ -5,9 +5,10 @@ import torch
 
 from nets import __main__ as command
 from nets import attention
-from nets.analysis.flops import count_parameters, measure_cost
+from nets.analysis.flops import count_parameters, measure_blocks, measure_cost
+from nets.analysis.sites import observe_sites, site_shapes
 from nets.analysis.summary import describe_network, summarize
-from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny
+from nets.yolo.yolov4_tiny import SITES, YOLOv4Tiny, build_model
 from utils.core.config import make_config
 
 SIZE = (64, 96)
@@ -119,3 +120,26 @@ def test_the_printed_table(call, capsys):
 def test_without_attention_there_is_no_line_for_it():
     text = describe_network(make_config({"input_size": 64}), 2)
     assert "attention only" not in text and "attention.init" not in text
+
+
+def test_half_precision_and_modes_of_modules_are_respected() -> None:
+    network = build_model(make_config({"phi": "se"}), 2).train().bfloat16()
+    network.backbone.eval()
+    modes = [module.training for module in network.modules()]
+    wide = summarize(build_model(make_config({"phi": "se"}), 2), (64, 64))
+    assert summarize(network, (64, 64)) == wide
+    shapes = site_shapes(network, (64, 64))
+    assert measure_blocks(network.attention, shapes).params > 0
+    assert [module.training for module in network.modules()] == modes
+
+
+def test_observations_may_be_nested() -> None:
+    network = YOLOv4Tiny(1).eval()
+    seen: list[str] = []
+    with observe_sites(network, lambda *_: seen.append("outer")):
+        with observe_sites(network, lambda *_: seen.append("inner")):
+            site_shapes(network, (32, 32))
+        both = len(seen)
+        site_shapes(network, (32, 32))
+    site_shapes(network, (32, 32))
+    assert seen.count("inner") == both // 2 > 0 and seen.count("outer") == both
