@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def follow_images(module: torch.jit.ScriptModule) -> None:
 
     A trace holds the device that `torch.arange` and the like were called with as a constant.
     """
-    graph = module.graph
+    graph: Any = module.graph  # PyTorch's stubs lack some of its methods
     torch._C._jit_pass_inline(graph)  # so that the images are at hand everywhere
     _, images = graph.inputs()
     device = graph.create("prim::device", [images])
