@@ -291,9 +291,11 @@ def number(value: float, digits: int = 2) -> str:
     return NONE if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def signed(value: float) -> str:
-    """A difference: `+0.31`, `−1.20`."""
-    return NONE if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+def signed(value: float, digits: int = 2) -> str:
+    """A difference: `+0.31`, `−1.20`; never `−0.00`."""
+    if math.isnan(value):
+        return NONE
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def spread(value: Spread) -> str:

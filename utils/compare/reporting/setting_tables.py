@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from utils.compare.analysis.comparison import Comparison, SettingSummary
-from utils.compare.reporting.phrases import CAUSES, NONE, number, spread
+from utils.compare.reporting.phrases import CAUSES, NONE, number, signed, spread
 from utils.compare.reporting.table import (
     ReportTable,
     index_of_best,
@@ -74,7 +74,7 @@ def _latency(setting: SettingSummary, baseline: SettingSummary | None) -> str:
         text += f" ({low:.1f} to {high:.1f})"
     if baseline in (None, setting) or math.isnan(setting.latency / baseline.latency):
         return text
-    return f"{text}, {100 * (setting.latency / baseline.latency - 1):+.0f} %"
+    return f"{text}, {signed(100 * (setting.latency / baseline.latency - 1), 0)} %"
 
 
 def spread_table(comparison: Comparison) -> ReportTable:

@@ -1,5 +1,6 @@
 """Sentences say what was measured; notes, what makes it weaker."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from tests.utils.compare.example_scores import NONE, analyze_again
 from utils.compare.analysis.comparison import Comparison, PairSummary
 from utils.compare.planning.plan import Plan
 from utils.compare.planning.record import make_entry
-from utils.compare.reporting.phrases import notes, sentence
+from utils.compare.reporting.phrases import notes, sentence, signed
 from utils.compare.reporting.report import render_html, render_markdown
 from utils.compare.statistics import paired
 from utils.compare.statistics.paired import Interval
@@ -112,3 +113,17 @@ def test_a_second_look_is_noted(scored: Callable):
     second = scored([make_entry("look", first.plan, first.tests)], none=NONE, se=NONE)
     assert notes(second)[0].startswith("This is look 2 at results in this folder. The correction")
     assert "look 2" in render_markdown(second, "command").splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.314, 2, "+0.31"),
+        (-1.2, 2, "−1.20"),
+        (-0.004, 2, "+0.00"),
+        (-0.4, 0, "+0"),
+        (math.nan, 2, "–"),
+    ],
+)
+def test_a_difference_has_a_sign_but_zero_is_not_negative(value: float, digits: int, text: str):
+    assert signed(value, digits) == text
