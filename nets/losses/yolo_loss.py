@@ -38,7 +38,7 @@ class _Matches:
     ciou: Tensor
 
 
-def _of_one_process(value: Tensor) -> Tensor:
+def _identity(value: Tensor) -> Tensor:
     return value
 
 
@@ -65,7 +65,7 @@ class YoloLoss(nn.Module):
         self,
         coder: BoxCoder,
         config: LossConfig,
-        reduce_mean: Callable[[Tensor], Tensor] = _of_one_process,
+        reduce_mean: Callable[[Tensor], Tensor] = _identity,
         world_size: int = 1,
         class_weights: Tensor | None = None,
     ) -> None:

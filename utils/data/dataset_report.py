@@ -13,7 +13,7 @@ from utils.core.images import FileState
 from utils.data.sample import Sample
 
 RULES = {
-    "image listed twice": "read once, with the objects of both entries",
+    "image listed twice": "read once; COCO: with the objects of both entries",
     "image missing": "skipped",
     "image found by the end of its path": "used: the list was written on another machine",
     "annotation missing": "VOC: image skipped; YOLO: kept as an image without objects",

@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.core.errors import UserError
 from utils.core.inputs import is_file
 from utils.core.schema import DataConfig
-from utils.data.readers import coco, voc, yolo
+from utils.data.readers import coco_files, voc, yolo
 from utils.data.readers.base import require_folder
 from utils.data.readers.folder_tree import ALL, TRAIN_NAMES, VAL_NAMES, FolderTree, base_name
 from utils.data.readers.yolo_description import find_description
@@ -15,7 +15,7 @@ FILE_FORMATS = {".yaml": "yolo", ".yml": "yolo", ".data": "yolo", ".json": "coco
 TITLES = {"voc": "Pascal VOC annotations", "coco": "COCO annotations", "yolo": "YOLO labels"}
 LIST_SPLITS: dict[str, Callable[[DataConfig], Sequence[str]]] = {
     "voc": voc.list_splits,
-    "coco": coco.list_splits,
+    "coco": coco_files.list_splits,
     "yolo": yolo.list_splits,
 }
 VAL_SHARE = 0.2  # if the dataset has no validation split
@@ -79,7 +79,7 @@ def recognize(root: Path) -> str:
         return "voc"
     if find_description(root) is not None:
         return "yolo"
-    if coco.find_files(root):
+    if coco_files.find_files(root):
         return "coco"
     for name, suffix in (("voc", ".xml"), ("yolo", ".txt")):
         tree = FolderTree(root, suffix)

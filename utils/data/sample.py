@@ -71,7 +71,11 @@ class Sample:
         except ReadError:
             raise
         except UserError:
-            return np.full((self.height, self.width, 3), PAD_VALUE, np.uint8)
+            return self.gray_image()
+
+    def gray_image(self) -> np.ndarray:
+        """What stands for an image that cannot be decoded: RGB uint8 `(h, w, 3)`, all gray."""
+        return np.full((self.height, self.width, 3), PAD_VALUE, np.uint8)
 
 
 def digest(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -103,10 +103,16 @@ class Learner:
         return values, problem or self._update_weights()
 
     def add_gradients(self, batch: Batch) -> tuple[Tensor, str | None]:
-        """Run the forward and backward passes of a step; arguments and result are those of `step`.
+        """Run the forward and backward passes of a step.
 
         With `train.accumulate`, each part's loss counts as much as it has matches: their sum over
         all matches is the loss of the whole batch.
+
+        Args:
+            batch: as in `step`.
+
+        Returns:
+            As `step`.
         """
         parts = batch.split(self.config.accumulate)
         total = torch.zeros(len(LOSS_NAMES), device=self.device)

@@ -40,7 +40,7 @@ DROPOUT_STREAM = 1  # keeps the seeds of dropout apart from those of the data
 class Trainer:
     """Trains a network, in one process or as one of several that share every batch.
 
-    Phases of a step for a profiler: `batch`, `forward`, `loss`, `backward`, `optimizer`, `ema`.
+    Phases of a step for a profiler: `batch`, and those of `Learner`.
 
     Args:
         run: folder of the run; only the main process writes to it.

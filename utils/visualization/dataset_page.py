@@ -7,7 +7,7 @@ import numpy as np
 
 from nets.inference.drawing import draw_ground_truth
 from utils.core.errors import UserError
-from utils.core.images import PAD_VALUE, Letterbox
+from utils.core.images import Letterbox
 from utils.core.inputs import is_outage
 from utils.data.sample import Sample
 from utils.data.tools.check import summary
@@ -102,7 +102,7 @@ def _embed(split: str, sample: Sample, inventory: Inventory) -> EmbeddedImage:
     except UserError as error:
         if is_outage(error):
             raise
-        image = np.full((sample.height, sample.width, 3), PAD_VALUE, np.uint8)
+        image = sample.gray_image()
         name = f"{name}: cannot be decoded"
     scale = min(1.0, PHOTO_SIDE / max(image.shape[:2]))
     size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))

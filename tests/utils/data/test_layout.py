@@ -217,7 +217,7 @@ def test_paths_of_another_machine_are_found_by_their_ends(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["/home/bob/animals/images/", "C:\\data\\images\\", "\\\\nas\\images\\"]
+    "prefix", ["/data/animals/images/", "C:\\data\\images\\", "\\\\nas\\images\\"]
 )
 def test_absolute_names_of_coco_are_found_by_their_ends(prefix: str, tmp_path: Path):
     exports.label_studio_coco(tmp_path)

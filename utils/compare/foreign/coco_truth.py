@@ -18,7 +18,7 @@ from utils.core.errors import UserError, nearest, shorten
 from utils.core.inputs import read_file
 from utils.core.text import decode_text
 from utils.core.validation import SavedSection, Value, validate_json
-from utils.data.readers.coco import image_folders
+from utils.data.readers.coco_files import image_folders
 from utils.data.readers.file_finder import FileFinder
 from utils.data.sample import Sample
 

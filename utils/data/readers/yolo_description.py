@@ -38,13 +38,17 @@ class Description:
             UserError: one is not there.
         """
         key, words = self._named(split)
+        found = []
         for word in words:
-            if self.locate(word) is None:
+            path = self.locate(word)
+            if path is None:
                 raise UserError(
-                    f"{self.path}: {key}: expected a folder or a list of images, found neither "
-                    f"{self._base / str(word)} nor an end of this path in {self.path.parent}"
+                    f"{self.path}: {key}: expected a folder or a list of images, but "
+                    f"{self._base / str(word)} does not exist, nor does {self.path.parent} have "
+                    "an end of this path"
                 )
-        return [path for path in map(self.locate, words) if path is not None] or None
+            found.append(path)
+        return found or None
 
     def has(self, split: str) -> bool:
         """Whether something that the file names for a split is there."""

@@ -52,7 +52,7 @@ def test_the_end_of_a_path_of_another_machine_tells_two_datasets_apart(write, tm
 def test_what_is_named_but_absent_is_refused(split, text, found, write, tmp_path):
     write_sets(write, tmp_path, "a", "b")
     root = describe(tmp_path, text)
-    message = rf"data\.yaml: {split}: expected .* found neither {tmp_path / found} nor"
+    message = rf"data\.yaml: {split}: expected .* but {tmp_path / found} does not exist, nor"
     with pytest.raises(UserError, match=message) as caught:
         read_names(root, split)
     assert "\n" not in str(caught.value)
