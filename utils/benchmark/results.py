@@ -87,7 +87,7 @@ class Measurement:
             self.unit,
             f"{format_stat(self.ratio)} x {self.over}" if self.ratio else "",
             format_number(self.gflops) if self.gflops else "",
-            f"{100 * self.share_of_peak:.0f} %" if self.share_of_peak else "",
+            f"{100 * self.share_of_peak:.0f}%" if self.share_of_peak else "",
             self._verdict(),
         )
 

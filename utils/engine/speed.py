@@ -44,9 +44,9 @@ class Speed:
         return (
             f"end to end at {width}x{height}, batch 1, {self.backend}: {self.fps:.1f} images/s, "
             f"median {self.median:.2f} ms "
-            f"(5 to 95 %: {self.low:.2f} to {self.high:.2f} ms, {self.runs} runs)\n"
+            f"(5 to 95%: {self.low:.2f} to {self.high:.2f} ms, {self.runs} runs)\n"
             f"network alone: {1000 / self.network:.1f}/s, {self.network:.2f} ms; "
-            f"letterbox and NMS add {100 * self.overhead:.0f} %"
+            f"letterbox and NMS add {100 * self.overhead:.0f}%"
         )
 
 

@@ -55,7 +55,7 @@ class BarPanel:
 
 @dataclass(frozen=True)
 class BranchPanel:
-    """One bar per branch, the mean over its channels, with their 5 to 95 % range.
+    """One bar per branch, the mean over its channels, with their 5 to 95% range.
 
     `values` is `(branches, C)`.
     """
@@ -309,7 +309,7 @@ def _channels(axes: Axes, values: np.ndarray) -> None:
     axes.set_ylim(min(0.0, 1.05 * values.min()), max(0.0, 1.05 * values.max()) or 1.0)
     axes.axhline(values.mean(), color="black", linewidth=0.8, linestyle="--")
     low, high = np.percentile(values, (5, 95))
-    axes.set_xlabel(f"channel    mean {values.mean():.3f}, 5 to 95 %: {low:.3f} to {high:.3f}")
+    axes.set_xlabel(f"channel    mean {values.mean():.3f}, 5 to 95%: {low:.3f} to {high:.3f}")
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -323,7 +323,7 @@ def _shares(axes: Axes, values: np.ndarray) -> None:
     axes.errorbar(positions, means, yerr=error, fmt="none", ecolor="black", elinewidth=1, capsize=4)
     axes.set(
         xticks=positions,
-        xlabel=f"branch    mean of {values.shape[1]} channels, lines: 5 to 95 %",
+        xlabel=f"branch    mean of {values.shape[1]} channels, lines: 5 to 95%",
         ylim=(0, None),
     )
     axes.spines[["top", "right"]].set_visible(False)

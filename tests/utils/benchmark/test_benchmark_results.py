@@ -77,7 +77,7 @@ def test_the_text_table(table: ResultTable):
         "-" * 105,
         "baseline step  80 [60 to 120]      images/s",
         "whole epoch    320 [180 to 320]    images/s  2 [1.5 to 3] x baseline  2,000"
-        "    50 %          ≥ 3.5 MISSED",
+        "    50%           ≥ 3.5 MISSED",
         "share          2.5 [2.25 to 2.62]  %" + 57 * " " + "≤ 3 met",
         "  a note",
     ]
@@ -92,7 +92,7 @@ def test_the_markdown_table(table: ResultTable):
         "images/s",
         "2 [1.5 to 3] x baseline",
         "2,000",
-        "50 %",
+        "50%",
         "≥ 3.5 MISSED",
     ]
     assert lines[3].count("---:") == 6 and lines[-2:] == ["", "- a note"]

@@ -305,8 +305,8 @@ def spread(value: Spread) -> str:
 
 
 def percent(value: float) -> str:
-    """A fraction as `80 %`."""
-    return NONE if math.isnan(value) else f"{100 * value:.0f} %"
+    """A fraction as `80%`."""
+    return NONE if math.isnan(value) else f"{100 * value:.0f}%"
 
 
 def interval(ends: Interval) -> str:

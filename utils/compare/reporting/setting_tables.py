@@ -74,7 +74,7 @@ def _latency(setting: SettingSummary, baseline: SettingSummary | None) -> str:
         text += f" ({low:.1f} to {high:.1f})"
     if baseline in (None, setting) or math.isnan(setting.latency / baseline.latency):
         return text
-    return f"{text}, {signed(100 * (setting.latency / baseline.latency - 1), 0)} %"
+    return f"{text}, {signed(100 * (setting.latency / baseline.latency - 1), 0)}%"
 
 
 def spread_table(comparison: Comparison) -> ReportTable:
