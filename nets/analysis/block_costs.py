@@ -96,7 +96,8 @@ class BlockCost:
         memory: 10^6 bytes per image that a training step keeps for the backward pass.
         forward: times of a forward pass of one image.
         training: times of a forward and backward pass of a batch.
-        deployed: title of a backend -> times of one image in it.
+        deployed: title of a backend -> times of one image in it; no times where it was refused.
+        refused: title of a backend that takes no network with the block -> why.
     """
 
     name: str
@@ -106,6 +107,7 @@ class BlockCost:
     forward: PairedTimes = field(default_factory=PairedTimes)
     training: PairedTimes = field(default_factory=PairedTimes)
     deployed: dict[str, PairedTimes] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def measure_block_costs(names: Sequence[str], options: CostOptions) -> tuple[Cost, list[BlockCost]]:
@@ -259,11 +261,21 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
         f"| block | parameters added | GFLOP added | {' | '.join(titles)} |",
         "| --- |" + " ---: |" * (2 + len(titles)),
         f"| none (phi 0) | {plain.params:,} in all | {plain.gflops:.3f} in all | | "
-        + " | | ".join(f"{_plain_median(times):.1f}" for times in _columns(costs))
+        + " | | ".join(map(_plain_median, _columns(costs)))
         + " | |",
     ]
     ordered = sorted(costs, key=lambda cost: cost.training.added_percent.median)
-    return "\n".join([*head, "", *table, *(_table_row(cost) for cost in ordered), ""])
+    rows = [_table_row(cost) for cost in ordered]
+    return "\n".join([*head, "", *table, *rows, "", *_refusals(ordered)])
+
+
+def _refusals(costs: Sequence[BlockCost]) -> list[str]:
+    lines = [
+        f"- {cost.name} does not run in {title}: {reason}"
+        for cost in costs
+        for title, reason in cost.refused.items()
+    ]
+    return [*lines, ""] if lines else []
 
 
 def _times(cost: BlockCost) -> list[PairedTimes]:
@@ -274,8 +286,9 @@ def _columns(costs: Sequence[BlockCost]) -> list[tuple[PairedTimes, ...]]:
     return list(zip(*map(_times, costs), strict=True))
 
 
-def _plain_median(column: Sequence[PairedTimes]) -> float:
-    return float(np.median([time for times in column for time in times.plain]))
+def _plain_median(column: Sequence[PairedTimes]) -> str:
+    measured = [time for times in column for time in times.plain]
+    return f"{np.median(measured):.1f}" if measured else "–"
 
 
 def _table_row(cost: BlockCost) -> str:
@@ -284,5 +297,8 @@ def _table_row(cost: BlockCost) -> str:
 
 
 def _format_times(times: PairedTimes) -> str:
+    if not times.block:
+        return "– | –"
     added = times.added_percent
-    return f"{times.median:.1f} | {added.median:+.0f}% ({added.low:+.0f} to {added.high:+.0f})"
+    share = f"{added.median:+.0f}% ({added.low:+.0f} to {added.high:+.0f})"
+    return f"{times.median:.1f} | {share.replace('-', '−')}"

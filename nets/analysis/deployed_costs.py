@@ -33,7 +33,7 @@ from utils.core.progress import progress_bar
 CALIBRATION_IMAGES = 8  # of noise: they decide the scales of int8, not its speed
 CPU = torch.device("cpu")
 
-Runs = Mapping[str, Callable[[], object]]  # title of a backend -> detects one image
+Run = Callable[[], object]  # detects one image
 
 
 def parse_backends(words: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -61,25 +61,30 @@ def measure_deployed_costs(
     """Add the times of exported networks to the costs of blocks.
 
     Args:
-        costs: of the blocks; their `deployed` is filled.
+        costs: of the blocks; their `deployed` is filled, and `refused` where a backend takes no
+            network with the block.
         backends: as `parse_backends` returns them.
         options: how to measure; on the CPU.
 
     Raises:
-        UserError: a network cannot be exported, or does not run.
+        UserError: the network without attention cannot be exported, or does not run.
     """
     with tempfile.TemporaryDirectory() as folder:
-        plain = _make_runs("none", backends, options, Path(folder, "none"))
+        path = Path(folder, "none")
+        plain = {title: _make_run("none", backends[title], options, path) for title in backends}
         for cost in progress_bar(costs, desc="exported networks", unit="block", leave=True):
             with tempfile.TemporaryDirectory(dir=folder) as own:
-                runs = _make_runs(cost.name, backends, options, Path(own, "block"))
-                for title in backends:
-                    cost.deployed[title] = _time_pairs(runs[title], plain[title], options.rounds)
+                for title, backend in backends.items():
+                    try:
+                        run = _make_run(cost.name, backend, options, Path(own, "block"))
+                    except UserError as error:  # the other blocks are still measured
+                        cost.refused[title] = str(error)
+                        cost.deployed[title] = PairedTimes()
+                    else:
+                        cost.deployed[title] = _time_pairs(run, plain[title], options.rounds)
 
 
-def _time_pairs(
-    block: Callable[[], object], plain: Callable[[], object], rounds: int
-) -> PairedTimes:
+def _time_pairs(block: Run, plain: Run, rounds: int) -> PairedTimes:
     times = PairedTimes()
     with_block, without = (partial(short_milliseconds, run, CPU) for run in (block, plain))
     for index in range(rounds):
@@ -87,25 +92,21 @@ def _time_pairs(
     return times
 
 
-def _make_runs(
-    block: str, backends: Mapping[str, tuple[str, str]], options: CostOptions, path: Path
-) -> Runs:
-    """Export a network, and load it in every backend."""
-    torch.manual_seed(0)
+def _make_run(block: str, backend: tuple[str, str], options: CostOptions, path: Path) -> Run:
+    """Load a network in a backend, exported if need be; backends share the exported file."""
+    name, precision = backend
+    torch.manual_seed(0)  # the same weights, and so the same file, for every backend
     canvases = torch.randint(0, 256, (CALIBRATION_IMAGES, *options.size, 3), dtype=torch.uint8)
-    runs = {}
-    for title, (name, precision) in backends.items():
-        config = make_config(
-            {
-                "phi": block,
-                "attention": {"at": list(options.sites)},
-                "input_size": list(options.size),
-                "device": "cpu",
-                "precision": precision,
-            }
-        )
-        network = build_model(config, NUM_CLASSES).eval().requires_grad_(False)
-        names = [str(number) for number in range(NUM_CLASSES)]
-        spec = ModelSpec(network, config, names, weights=path, calibration=canvases.numpy)
-        runs[title] = partial(make_backend(name, spec), canvases[:1])
-    return runs
+    config = make_config(
+        {
+            "phi": block,
+            "attention": {"at": list(options.sites)},
+            "input_size": list(options.size),
+            "device": "cpu",
+            "precision": precision,
+        }
+    )
+    network = build_model(config, NUM_CLASSES).eval().requires_grad_(False)
+    names = [str(number) for number in range(NUM_CLASSES)]
+    spec = ModelSpec(network, config, names, weights=path, calibration=canvases.numpy)
+    return partial(make_backend(name, spec), canvases[:1])

@@ -86,7 +86,7 @@ def test_the_page():
     rows = [row for row in page if row.startswith("|")][2:]
     assert rows == [
         "| none (phi 0) | 5,918,006 in all | 6.814 in all | | 10.0 | | 100.0 | | 5.0 | |",
-        "| cheap | 5 | 0.0000 | 0.00 | 11.0 | +10% (+10 to +10) | 99.0 | -1% (-1 to -1) "
+        "| cheap | 5 | 0.0000 | 0.00 | 11.0 | +10% (+10 to +10) | 99.0 | −1% (−1 to −1) "
         "| 6.0 | +20% (+20 to +20) |",
         "| dear | 1,234,567 | 1.5000 | 2.50 | 30.0 | +200% (+200 to +200) "
         "| 200.0 | +100% (+100 to +100) | 6.0 | +20% (+20 to +20) |",
@@ -99,6 +99,14 @@ def test_the_page():
         and torch.__version__.split("+")[0] in text
     )
     assert str(Path.home()) not in text
+
+
+def test_a_backend_that_refuses_a_block_is_named_below_the_table():
+    cost = BlockCost("odd", 1, 0.0, 0.0, PairedTimes([2.0], [1.0]), PairedTimes([2.0], [1.0]))
+    cost.deployed["ncnn fp32"] = PairedTimes()
+    cost.refused["ncnn fp32"] = "pnnx: no such layer"
+    page = cost_page(Cost(1, 1.0), [cost], SMALL, "python -m nets.cost_table odd")
+    assert page.endswith("| – | – |\n\n- odd does not run in ncnn fp32: pnnx: no such layer\n")
 
 
 def test_an_unknown_device_is_refused():

@@ -1,9 +1,15 @@
 """What blocks cost in exported networks: which backends, and that every block is timed in them."""
 
-import pytest
+from collections.abc import Callable
 
+import pytest
+import torch
+from torch import nn
+
+from nets.analysis import deployed_costs
 from nets.analysis.block_costs import BlockCost, CostOptions
 from nets.analysis.deployed_costs import measure_deployed_costs, parse_backends
+from nets.inference.backends import ModelSpec
 from utils.core.errors import UserError
 
 SMALL = CostOptions(size=(32, 32), rounds=2)
@@ -26,6 +32,30 @@ def test_backends_by_name_and_precision():
 def test_what_is_not_offered_is_refused(word: str, message: str):
     with pytest.raises(UserError, match=message):
         parse_backends([word])
+
+
+class Refused(nn.Module):
+    """A user's block that no backend takes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x):
+        return x
+
+
+def test_a_backend_that_refuses_a_block_does_not_stop_the_others(monkeypatch):
+    def make_backend(name: str, spec: ModelSpec) -> Callable[[torch.Tensor], object]:
+        if spec.config.phi.endswith("Refused"):
+            raise UserError("no such layer")
+        return lambda canvases: None
+
+    monkeypatch.setattr(deployed_costs, "make_backend", make_backend)
+    refused, se = BlockCost(f"{__name__}:Refused", 0, 0.0), BlockCost("se", 0, 0.0)
+    measure_deployed_costs([refused, se], parse_backends(["torch"]), SMALL)
+    assert refused.refused == {"torch fp32": "no such layer"} and se.refused == {}
+    assert refused.deployed["torch fp32"].block == []
+    assert len(se.deployed["torch fp32"].block) == SMALL.rounds
 
 
 @pytest.mark.slow
