@@ -1,5 +1,6 @@
 """Files that describe a YOLO dataset: Ultralytics' `data.yaml` and Darknet's `obj.data`."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from utils.data.readers.file_finder import endings
 from utils.data.readers.values import shown
 
 FIRST = ("data.yaml", "data.yml", "dataset.yaml", "obj.data")
-KEYS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,11 @@ class Description:
         """The first split that is named, so that its absence is an error, and others if there.
 
         Roboflow names all three, whichever there are.
+
+        Raises:
+            UserError: a key that names something is a misspelled split.
         """
+        self._refuse_misspelled()
         named = [split for split in KEYS if self._named(split)[1]]
         return [split for split in named if split == named[0] or self.has(split)]
 
@@ -92,6 +97,15 @@ class Description:
     @property
     def _base(self) -> Path:
         return self.path.parent / str(self.entries.get("path") or "")
+
+    def _refuse_misspelled(self) -> None:
+        """Else the split would be missing, and the training split be divided in its place."""
+        missing = [split for split in KEYS if not self._named(split)[1]]
+        for key, value in self.entries.items():
+            words = value if isinstance(value, list) else [value]
+            close = difflib.get_close_matches(str(key), missing, n=1)
+            if close and any(map(self.locate, words)):
+                raise UserError(f"{self.path}: {key}: unknown key; did you mean '{close[0]}'?")
 
     def _named(self, split: str) -> tuple[str, list[Any]]:
         """The key of a split and what it names."""

@@ -58,6 +58,35 @@ def test_what_is_named_but_absent_is_refused(split, text, found, write, tmp_path
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["val", "valid", "validation"])
+def test_the_keys_of_a_validation_split(key, write, tmp_path):
+    write_sets(write, tmp_path, "a")
+    root = describe(tmp_path, f"train: a/images/train\n{key}: a/images/val\n")
+    assert read_names(root, "val") == ["a-val.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "meant"),
+    [
+        ("train: a/images/train\nvla: a/images/val\n", "vla", "val"),
+        ("train: a/images/train\nvals: [a/images/val]\n", "vals", "val"),
+        ("trian: a/images/train\nval: a/images/val\n", "trian", "train"),
+    ],
+)
+def test_a_misspelled_split_is_refused(text, key, meant, write, tmp_path):
+    write_sets(write, tmp_path, "a")
+    root = describe(tmp_path, text)
+    with pytest.raises(UserError, match=rf"data\.yaml: {key}: unknown key; did you mean '{meant}'"):
+        resolve(DataConfig(root=str(root)))
+
+
+def test_other_keys_that_look_like_splits_are_left_alone(write, tmp_path):
+    write_sets(write, tmp_path, "a")
+    text = "train: a/images/train\nval: a/images/val\ntrainval: a/images\ntests: nowhere\n"
+    data, _ = resolve(DataConfig(root=str(describe(tmp_path, text))))
+    assert (data.train, data.val) == ("train", "val")
+
+
 def test_absent_splits_beside_that_for_training_count_as_none(write, tmp_path):
     write_sets(write, tmp_path, "a")
     root = describe(tmp_path, "train: a/images/train\nval: valid/images\ntest: test/images\n")
