@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,9 @@ class OnnxRuntimeBackend:
             )
 
     def __call__(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
-        images = canvases.permute(0, 3, 1, 2).float().contiguous().div_(255)
+        # in NumPy: PyTorch's threads spin after an operation, and take the cores from the session's
+        pixels = np.ascontiguousarray(canvases.numpy().transpose(0, 3, 1, 2))
+        images = np.divide(pixels, np.float32(255))
         with runtime_errors(self.file, "ONNX Runtime cannot run it"):
-            outputs = self.session.run(self.outputs, {INPUT: images.numpy()})
+            outputs = self.session.run(self.outputs, {INPUT: images})
         return unpack(outputs, self.num_classes)
