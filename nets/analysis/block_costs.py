@@ -252,7 +252,8 @@ def cost_page(plain: Cost, costs: Sequence[BlockCost], options: CostOptions, com
     if backends:
         head.append(
             "- Exported networks: one image on the CPU, from the pixels to boxes and scores; "
-            f"threads: {torch.get_num_threads()}."
+            f"threads: {torch.get_num_threads()}. Blocks are timed one after the other, each "
+            "beside the plain network: compare percentages; milliseconds drift with the machine."
         )
     titles = ["memory added", "forward ms", "forward added", "training ms", "training added"]
     for backend in backends:
