@@ -272,7 +272,10 @@ def declare(plan: Search) -> None:
 
 
 def _print_rungs(plan: Search) -> None:
-    stages = [f"{rung.candidates} with {len(rung.seeds)} more seeds" for rung in plan.rungs[1:]]
+    stages = [
+        f"{rung.candidates} with {len(rung.seeds)} more seed{'s' * (len(rung.seeds) > 1)}"
+        for rung in plan.rungs[1:]
+    ]
     trials = sum((rung.candidates + 1) * len(rung.seeds) for rung in plan.rungs)
     print(f"search: {', then '.join([f'{len(plan.phi)} candidates with a seed', *stages])}")
     print(f"{trials} trainings in all, then {plan.finalists} finalists are compared")
