@@ -301,5 +301,10 @@ def _format_times(times: PairedTimes) -> str:
     if not times.block:
         return "– | –"
     added = times.added_percent
-    share = f"{added.median:+.0f}% ({added.low:+.0f} to {added.high:+.0f})"
-    return f"{times.median:.1f} | {share.replace('-', '−')}"
+    median, low, high = map(_signed, (added.median, added.low, added.high))
+    return f"{times.median:.1f} | {median}% ({low} to {high})"
+
+
+def _signed(value: float) -> str:
+    """`+3`, `−1`; never `−0`."""
+    return f"{round(value) + 0.0:+.0f}".replace("-", "−")

@@ -75,13 +75,20 @@ def measure_deployed_costs(
         for cost in progress_bar(costs, desc="exported networks", unit="block", leave=True):
             with tempfile.TemporaryDirectory(dir=folder) as own:
                 for title, backend in backends.items():
-                    try:
-                        run = _make_run(cost.name, backend, options, Path(own, "block"))
-                    except UserError as error:  # the other blocks are still measured
-                        cost.refused[title] = str(error)
-                        cost.deployed[title] = PairedTimes()
-                    else:
-                        cost.deployed[title] = _time_pairs(run, plain[title], options.rounds)
+                    make_run = partial(_make_run, cost.name, backend, options, Path(own, "block"))
+                    _measure(cost, title, make_run, plain[title], options.rounds)
+
+
+def _measure(
+    cost: BlockCost, title: str, make_run: Callable[[], Run], plain: Run, rounds: int
+) -> None:
+    cost.deployed[title] = PairedTimes()
+    try:
+        run = make_run()
+    except UserError as error:  # the other blocks are still measured
+        cost.refused[title] = str(error)
+    else:
+        cost.deployed[title] = _time_pairs(run, plain, rounds)
 
 
 def _time_pairs(block: Run, plain: Run, rounds: int) -> PairedTimes:

@@ -30,7 +30,7 @@ from utils.compare.trials.results import read_result
 from utils.compare.trials.running import SharedData, read_state
 from utils.compare.workflow import make_folder, prepare, run_missing
 from utils.core.config import find_config, load_config
-from utils.core.errors import UserError, nearest
+from utils.core.errors import UserError, counted, nearest
 from utils.core.folder_lock import locked
 from utils.core.outputs import write_file
 from utils.core.overrides import parse_overrides
@@ -273,7 +273,7 @@ def declare(plan: Search) -> None:
 
 def _print_rungs(plan: Search) -> None:
     stages = [
-        f"{rung.candidates} with {len(rung.seeds)} more seed{'s' * (len(rung.seeds) > 1)}"
+        f"{rung.candidates} with {counted(len(rung.seeds), 'more seeds')}"
         for rung in plan.rungs[1:]
     ]
     trials = sum((rung.candidates + 1) * len(rung.seeds) for rung in plan.rungs)

@@ -148,9 +148,11 @@ def _images_at(path: Path, root: Path, finder: FileFinder, report: DatasetReport
 def list_splits(data: DataConfig) -> list[str]:
     """The names of the splits, by the description, else by folders and lists."""
     root, description = open_root(Path(data.root))
-    described = description.splits() if description else []
-    if described:
-        return described
+    if description:
+        description.refuse_misspelled((data.train, data.val, data.test))
+        described = description.splits()
+        if described:
+            return described
     lists = [Path(name).stem for name in list_folder(root) if name.endswith(".txt")]
     return [*FolderTree(root, ".txt").splits(), *(name for name in lists if name in SPLIT_NAMES)]
 

@@ -1,6 +1,7 @@
 """Files that describe a YOLO dataset: Ultralytics' `data.yaml` and Darknet's `obj.data`."""
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,7 @@ class Description:
         """The first split that is named, so that its absence is an error, and others if there.
 
         Roboflow names all three, whichever there are.
-
-        Raises:
-            UserError: a key that names something is a misspelled split.
         """
-        self._refuse_misspelled()
         named = [split for split in KEYS if self._named(split)[1]]
         return [split for split in named if split == named[0] or self.has(split)]
 
@@ -98,10 +95,19 @@ class Description:
     def _base(self) -> Path:
         return self.path.parent / str(self.entries.get("path") or "")
 
-    def _refuse_misspelled(self) -> None:
-        """Else the split would be missing, and the training split be divided in its place."""
+    def refuse_misspelled(self, chosen: Collection[str | None]) -> None:
+        """Refuse a misspelled split; it would be missing, and the training split divided instead.
+
+        Args:
+            chosen: splits that the user named; they may have any name.
+
+        Raises:
+            UserError: a key that names something that is there is close to a split that is missing.
+        """
         missing = [split for split in KEYS if not self._named(split)[1]]
         for key, value in self.entries.items():
+            if key in chosen:
+                continue
             words = value if isinstance(value, list) else [value]
             close = difflib.get_close_matches(str(key), missing, n=1)
             if close and any(map(self.locate, words)):

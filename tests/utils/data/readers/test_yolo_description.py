@@ -87,6 +87,13 @@ def test_other_keys_that_look_like_splits_are_left_alone(write, tmp_path):
     assert (data.train, data.val) == ("train", "val")
 
 
+def test_a_split_that_the_user_names_may_be_close_to_a_usual_one(write, tmp_path):
+    write_sets(write, tmp_path, "a")
+    root = describe(tmp_path, "train: a/images/train\nvalset: a/images/val\n")
+    data, _ = resolve(DataConfig(root=str(root), val="valset"))
+    assert (data.train, data.val) == ("train", "valset")
+
+
 def test_absent_splits_beside_that_for_training_count_as_none(write, tmp_path):
     write_sets(write, tmp_path, "a")
     root = describe(tmp_path, "train: a/images/train\nval: valid/images\ntest: test/images\n")
